@@ -1,0 +1,66 @@
+"""Capture: what passes a port, as records, handed to whoever watches.
+
+A record is made when a packet passes a watched port and handed over when the run
+that it belongs to ends, so that a drop inside the device can still be written on the
+frame that entered it. Superframes are cut and checksums completed: a capture shows
+what the wire would carry.
+
+Rule of this file: watching never changes what happens.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from emunet.packet.offload import split
+from emunet.packet.view import Packet
+from emunet.plane.step import Step
+
+
+class Sink(Protocol):
+    """Somebody who watches."""
+
+    def write(self, record: Record) -> None:
+        """Take one record. Must not block; a sink that cannot keep up counts its own losses."""
+        ...
+
+
+class Record:
+    """One packet at one port. `inbound` is seen from the port's own stack."""
+
+    __slots__ = ("at", "comments", "frames", "handed", "inbound", "port", "sinks")
+
+    def __init__(self, port: str, inbound: bool, frames: list[bytes], at: int, sinks: list[Sink]) -> None:
+        self.port = port
+        self.inbound = inbound
+        self.at = at
+        self.frames = frames
+        self.comments: list[str] = []
+        self.sinks = sinks
+        self.handed = False
+
+    @classmethod
+    def of(cls, port: str, inbound: bool, packet: Packet, at: int, sinks: list[Sink]) -> Record:
+        """What a packet would be on the wire: cut and completed."""
+        return cls(port, inbound, list(split(packet.frame, packet.offload)), at, sinks)
+
+    def hand_over(self) -> None:
+        """Give it to everybody who watches the port."""
+        self.handed = True
+        for sink in list(self.sinks):
+            sink.write(self)
+
+    def dropped(self, device: str, step: Step, now: int) -> None:
+        """Note that the packet was dropped, where and why.
+
+        A packet that waited was handed over long ago: then its frame is written once
+        more, at the time of the drop, with the comment.
+        """
+        comment = f"dropped at {device}, {step.element}: {step.reason.name}: {step.why}"
+        if not self.handed:
+            self.comments.append(comment)
+            return
+        waited = f"{(now - self.at) / 1e9:.3f} s after it passed here: {comment}"
+        again = Record(self.port, self.inbound, self.frames, now, self.sinks)
+        again.comments.append(waited)
+        again.hand_over()

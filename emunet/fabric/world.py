@@ -1,0 +1,454 @@
+"""World: devices and wires under one clock.
+
+A *run* lets one frame in at an edge and goes on until nothing moves: through a
+device's elements, over plain wires into the next device, out at another edge. What
+an edge's stack answers at once is part of the same run. Time stands still in a run;
+`advance` moves it and wakes whatever is due.
+
+Rule of this file: nothing here reads a clock or knows a protocol.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+from emunet.elements.endpoint.neighbors import answer_neighbor_request
+from emunet.fabric.capture import Record, Sink
+from emunet.fabric.config import HostConfig, SwitchConfig, WireConfig, WorldConfig
+from emunet.fabric.edge import Edge
+from emunet.fabric.host import build_host, reconfigure_host
+from emunet.fabric.switch import build_switch
+from emunet.fabric.wire import Wire
+from emunet.packet.offload import Offload
+from emunet.packet.view import Packet
+from emunet.plane.device import Device
+from emunet.plane.ledger import Ledger
+from emunet.plane.reason import Reason
+from emunet.plane.step import Step, Verdict
+from emunet.plane.table import NEVER, Counter, Table, Watch
+from emunet.plane.timers import Timers
+from emunet.plane.trace import Trace
+
+HOP_LIMIT = 32
+EXPLAIN_LIMIT = 10 * 1_000_000_000
+LOCAL_PREFIX = "local:"
+
+
+class UnknownPort(KeyError):
+    """No port, edge or interface of that name; the message lists what there is."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class World:
+    """Everything that forwards, and the edges it forwards between."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.now = 0
+        self.ledger = Ledger()
+        self.devices: dict[str, Device] = {}
+        self.wires: dict[str, Wire] = {}
+        self.edges: dict[str, Edge] = {}
+        self.config = WorldConfig(seed=seed)
+        self.watch = Watch()
+        self.records_lost = 0
+        self._configs: dict[str, HostConfig | SwitchConfig] = {}
+        self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
+        self._edge_at: dict[tuple[str, str], Edge] = {}
+        self._arrivals: deque[tuple[Device, str, Packet]] = deque()
+        self._heap: list[tuple[int, int, Callable[[int], None]]] = []
+        self._order = count()
+        self._sinks: dict[tuple[str, str], list[Sink]] = {}
+        self._records: list[Record] = []
+        self._running = False
+        self._dry = False
+
+    # Building
+
+    def configure(self, config: WorldConfig) -> None:
+        """Become this: what is new is built, what changed is changed in place, what is gone goes.
+
+        Learned state survives where an element's structure did not change.
+        """
+        wanted: dict[str, HostConfig | SwitchConfig] = {device.name: device for device in (*config.hosts, *config.switches)}
+        for name in [name for name in self.devices if name not in wanted]:
+            self._remove_device(name)
+        for name, device_config in wanted.items():
+            old = self._configs.get(name)
+            if old == device_config:
+                continue
+            if isinstance(old, HostConfig) and isinstance(device_config, HostConfig) and reconfigure_host(
+                self.devices[name], old, device_config
+            ):
+                self._configs[name] = device_config
+                continue
+            self._place(device_config)
+        self._join(config.wires)
+        self.config = config
+
+    def attach(self, edge: Edge) -> None:
+        """Join a stack to its port. The port must exist."""
+        device = self.devices.get(edge.device)
+        if device is None or edge.entry not in device.entries:
+            raise UnknownPort(f"{edge.name}: {edge.device} has no port {edge.entry}")
+        self.edges[edge.name] = edge
+        self._edge_at[edge.device, edge.entry] = edge
+
+    def detach(self, name: str) -> Edge | None:
+        """Take a stack away; frames for its port are then dropped as NO_CARRIER."""
+        edge = self.edges.pop(name, None)
+        if edge is not None:
+            self._edge_at.pop((edge.device, edge.entry), None)
+            device = self.devices.get(edge.device)
+            if device is not None:
+                for table in device.state():
+                    if isinstance(table, Table) and table.name.endswith(" stations"):
+                        table.delete_where(lambda mac, port: port == edge.entry)
+        return edge
+
+    # Frames in, time on
+
+    def receive(
+        self, edge: Edge, frame: bytes, now: int, offload: Offload | None = None, trace: Trace | None = None
+    ) -> None:
+        """A frame comes in from an edge's stack."""
+        self.now = now
+        self._admit(edge, frame, offload, trace)
+        self._run(now)
+
+    def advance(self, now: int) -> None:
+        """Move time to `now`, waking what is due on the way, in order."""
+        while True:
+            due = self.due()
+            if due > now:
+                break
+            self.now = max(self.now, due)
+            self._wake(self.now)
+        self.now = max(self.now, now)
+
+    def due(self) -> int:
+        """The next moment at which anything happens by itself (ns), or NEVER."""
+        due = self._heap[0][0] if self._heap else NEVER
+        for device in self.devices.values():
+            due = min(due, device.due())
+        for edge in self.edges.values():
+            due = min(due, edge.due())
+        return due
+
+    def at(self, due: int, action: Callable[[int], None]) -> None:
+        """Call `action(now)` when time reaches `due`; first come, first served at the same moment."""
+        heappush(self._heap, (due, next(self._order), action))
+
+    def send(self, edge: Edge, frames: Any, now: int) -> None:
+        """Let frames in that an edge's stack made by itself (its program sent something)."""
+        self.now = now
+        for frame in frames:
+            self._admit(edge, frame, None, None)
+        self._run(now)
+
+    def inject(self, port: str, frame: bytes, now: int, trace: Trace | None = None) -> None:
+        """A frame comes in by a port as if the other end had sent it: a pod's, or a device's."""
+        self.now = now
+        edge = self.edges.get(port)
+        if edge is not None:
+            self._admit(edge, frame, None, trace)
+        else:
+            device, entry, tap = self.locate(port)
+            if tap:
+                raise UnknownPort(f"{port} is an interface inside {device.name}: frames enter by a pod or a port")
+            packet = Packet(frame)
+            packet.trace = trace
+            self.ledger.received += 1
+            self._enter(device, entry, packet)
+        self._run(now)
+
+    # Explaining
+
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """Within it, walks change nothing: tables, counters, ledgers, captures, edges."""
+        state = [item for device in self.devices.values() for item in self._state(device)]
+        ledgers = [device.ledger for device in self.devices.values()]
+        world_ledger, arrivals, now = self.ledger, self._arrivals, self.now
+        scratch = Ledger()
+        for item in state:
+            item.begin_overlay()
+        for device in self.devices.values():
+            device.ledger, device.world_ledger, device.dry = Ledger(), scratch, True
+        self.ledger, self._arrivals, self._dry = scratch, deque(), True
+        try:
+            yield
+        finally:
+            self._dry = False
+            self.ledger, self._arrivals, self.now = world_ledger, arrivals, now
+            for device, ledger in zip(self.devices.values(), ledgers, strict=True):
+                device.ledger, device.world_ledger, device.dry = ledger, world_ledger, False
+            for item in state:
+                item.end_overlay()
+
+    def explain(self, edge: Edge, frame: bytes) -> Trace:
+        """What would happen to a frame from this edge, hop by hop. Changes nothing.
+
+        A question for a neighbour's MAC is answered as the stack that has the address
+        would answer it; where nobody has it, time passes in the dry run until the
+        packet's fate is known.
+        """
+        trace = Trace()
+        with self.dry_run():
+            self._admit(edge, frame, None, trace)
+            self._run(self.now)
+            limit = self.now + EXPLAIN_LIMIT
+            while trace.verdict == "queued":
+                due = min((device.due() for device in self.devices.values()), default=NEVER)
+                if due > limit:
+                    break
+                self.now = max(self.now, due)
+                for device in self.devices.values():
+                    device.wake(self.now)
+                    self._run(self.now)
+        return trace
+
+    # Watching
+
+    def tap(self, port: str, sink: Sink) -> None:
+        """Hand every packet that passes the port to `sink`, from the next frame on."""
+        device, entry, inner = self.locate(port)
+        key = (device.name, inner or entry)
+        self._sinks.setdefault(key, []).append(sink)
+        self._rewatch(device)
+
+    def untap(self, port: str, sink: Sink) -> None:
+        """Stop handing packets to `sink`."""
+        device, entry, inner = self.locate(port)
+        sinks = self._sinks.get((device.name, inner or entry), [])
+        if sink in sinks:
+            sinks.remove(sink)
+            if not sinks:
+                del self._sinks[device.name, inner or entry]
+        self._rewatch(device)
+
+    def locate(self, port: str) -> tuple[Device, str, str]:
+        """A port's name -> (device, entry, interface inside the device or "")."""
+        edge = self.edges.get(port)
+        if edge is not None and not edge.entry.startswith(LOCAL_PREFIX):
+            return self.devices[edge.device], edge.entry, ""
+        name, colon, inner = port.partition(":")
+        device = self.devices.get(name)
+        if colon and device is not None:
+            if inner in device.entries:
+                return device, inner, ""
+            if f"{LOCAL_PREFIX}{inner}" in device.entries:
+                return device, f"{LOCAL_PREFIX}{inner}", inner
+        for candidate in self.devices.values():
+            if not colon and port in candidate.entries:
+                return candidate, port, ""
+        raise UnknownPort(f"there is no port {port}; there are: {', '.join(self.port_names())}")
+
+    def port_names(self) -> list[str]:
+        """Every port that can be watched, as people name them."""
+        names: list[str] = []
+        for device in self.devices.values():
+            config = self._configs[device.name]
+            pods = {port for bridge in config.bridges for port in bridge.ports} if isinstance(config, HostConfig) else set()
+            for entry in device.entries:
+                if entry in pods:
+                    names.append(entry)
+                elif entry.startswith(LOCAL_PREFIX):
+                    name = f"{device.name}:{entry.removeprefix(LOCAL_PREFIX)}"
+                    if name not in names:
+                        names.append(name)
+                else:
+                    name = f"{device.name}:{entry}"
+                    if name not in names:
+                        names.append(name)
+        return names
+
+    # What the wires call
+
+    def arrive(self, device: str, port: str, packet: Packet, now: int) -> None:
+        """A packet comes off a wire at a device port."""
+        target = self.devices[device]
+        packet.entered = ""
+        packet.interface = ""
+        packet.egress = ""
+        packet.bridged = False
+        packet.local = False
+        packet.record = None
+        packet.hop = None
+        packet.hops += 1
+        if packet.hops > HOP_LIMIT:
+            self._end_on_wire(packet, Step("wire", Verdict.DROP, Reason.LOOP, {"hops": packet.hops, "device": device}))
+            return
+        self._enter(target, port, packet)
+
+    def lose(self, wire: str, packet: Packet, reason: Reason, now: int) -> None:
+        """A packet ends on a wire."""
+        self._end_on_wire(packet, Step(f"wire {wire}", Verdict.DROP, reason, {"wire": wire}))
+
+    # Inside
+
+    def _place(self, config: HostConfig | SwitchConfig) -> None:
+        if isinstance(config, HostConfig):
+            device = build_host(config, self.watch, self.ledger, self.seed)
+        else:
+            device = build_switch(config, self.watch, self.ledger)
+        old = self.devices.get(config.name)
+        if old is not None:
+            self._abandon(old)
+        device.transmit = self._transmit
+        device.observe = self._observe
+        self.devices[config.name] = device
+        self._configs[config.name] = config
+        self._rewatch(device)
+
+    def _remove_device(self, name: str) -> None:
+        self._abandon(self.devices.pop(name))
+        del self._configs[name]
+        for edge in [edge for edge in self.edges.values() if edge.device == name]:
+            self.detach(edge.name)
+
+    def _abandon(self, device: Device) -> None:
+        """What a device held when it went is dropped, with a reason."""
+        held = device.ledger.queued
+        if held:
+            self.ledger.queued -= held
+            self.ledger.drop(Reason.DEVICE_GONE, held)
+
+    def _join(self, wires: tuple[WireConfig, ...]) -> None:
+        wanted = {wire.name: wire for wire in wires}
+        self._ends.clear()
+        for name in [name for name, wire in self.wires.items() if name not in wanted or wire.ends != (wanted[name].a, wanted[name].b)]:
+            del self.wires[name]
+        for name, config in wanted.items():
+            wire = self.wires.get(name)
+            if wire is None:
+                wire = self.wires[name] = Wire(name, config.a, config.b, self)
+            self._ends[config.a] = (wire, 0)
+            self._ends[config.b] = (wire, 1)
+
+    def _admit(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None) -> None:
+        packet = Packet(frame, offload)
+        packet.trace = trace
+        self.ledger.received += packet.segments
+        self._enter(self.devices[edge.device], edge.entry, packet)
+
+    def _enter(self, device: Device, entry: str, packet: Packet) -> None:
+        if entry in device.watched and not self._dry:
+            self._record(device, entry, entry in self._pods_of(device), packet, entering=True)
+        self._arrivals.append((device, entry, packet))
+
+    def _run(self, now: int) -> None:
+        """Go on until nothing moves."""
+        if self._running:
+            return
+        self._running = True
+        try:
+            arrivals = self._arrivals
+            while arrivals:
+                device, entry, packet = arrivals.popleft()
+                device.receive(entry, packet, now)
+        finally:
+            self._running = False
+            if self._records:
+                self._hand_over()
+
+    def _wake(self, now: int) -> None:
+        while self._heap and self._heap[0][0] <= now:
+            heappop(self._heap)[2](now)
+            self._run(now)
+        for device in self.devices.values():
+            if device.due() <= now:
+                device.wake(now)
+                self._run(now)
+        for edge in list(self.edges.values()):
+            if edge.due() <= now:
+                for frame in edge.wake(now):
+                    self._admit(edge, frame, None, None)
+                self._run(now)
+
+    def _transmit(self, device: Device, port: str, packet: Packet, now: int) -> None:
+        """A packet leaves a device by a port: to an edge, or onto a wire."""
+        key = (device.name, port)
+        if port in device.watched and not self._dry:
+            self._record(device, port, port in self._pods_of(device), packet, entering=False)
+        edge = self._edge_at.get(key)
+        if edge is not None:
+            self._deliver(edge, packet, now)
+            return
+        end = self._ends.get(key)
+        if end is None:
+            self._end_on_wire(packet, Step("port", Verdict.DROP, Reason.NO_CARRIER, {"port": port, "device": device.name}))
+            return
+        end[0].send(end[1], packet, now)
+
+    def _deliver(self, edge: Edge, packet: Packet, now: int) -> None:
+        step = Step("edge", Verdict.DELIVER, Reason.RECEIVED, {"port": edge.name})
+        if packet.hop is not None:
+            packet.hop.steps.append(step)
+        if self._dry:
+            reply = answer_neighbor_request(packet.frame, tuple(row.address for row in edge.addresses), edge.mac)
+            if reply is not None:
+                self._admit(edge, reply, None, None)
+            return
+        answers = edge.deliver(packet, now)
+        frames = packet.segments
+        if answers is None:
+            self._end_on_wire(packet, Step("edge", Verdict.DROP, Reason.EDGE_FULL, {"port": edge.name}))
+            return
+        self.ledger.delivered += frames
+        for frame in answers:
+            self._admit(edge, frame, None, None)
+
+    def _end_on_wire(self, packet: Packet, step: Step) -> None:
+        self.ledger.drop(step.reason, packet.segments)
+        if packet.hop is not None:
+            packet.hop.steps.append(step)
+        if packet.record is not None:
+            packet.record.dropped("the wire", step, self.now)
+
+    def _pods_of(self, device: Device) -> frozenset[str]:
+        config = self._configs[device.name]
+        if isinstance(config, SwitchConfig):
+            return frozenset()
+        return frozenset(port for bridge in config.bridges for port in bridge.ports)
+
+    def _record(self, device: Device, port: str, pod: bool, packet: Packet, *, entering: bool) -> None:
+        """`pod`: the port's own stack is on the far side, so what enters the device goes out of the stack."""
+        sinks = self._sinks.get((device.name, port))
+        if not sinks:
+            return
+        name = port if pod else f"{device.name}:{port}"
+        record = Record.of(name, entering is not pod, packet, self.now, sinks)
+        self._records.append(record)
+        if entering:
+            packet.record = record
+
+    def _observe(self, device: Device, tap: str, inbound: bool, packet: Packet, now: int) -> None:
+        if self._dry:
+            return
+        sinks = self._sinks.get((device.name, tap))
+        if sinks:
+            self._records.append(Record.of(f"{device.name}:{tap}", inbound, packet, now, sinks))
+
+    def _hand_over(self) -> None:
+        records, self._records = self._records, []
+        for record in records:
+            record.hand_over()
+
+    def _rewatch(self, device: Device) -> None:
+        device.watched = {port for name, port in self._sinks if name == device.name}
+
+    @staticmethod
+    def _state(device: Device) -> Iterator[Table[Any, Any] | Counter | Timers[Any]]:
+        yield from device.state()
+        for element in device.elements.values():
+            timers = getattr(element, "timers", None)
+            if isinstance(timers, Timers):
+                yield timers

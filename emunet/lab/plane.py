@@ -1,0 +1,125 @@
+"""Plane: what a running data plane can be asked. One object, two callers.
+
+A `Lab` in one process calls it directly; the plane process of a running lab calls it
+for messages. Every method is quick (it never waits), answers with plain values, and
+takes `now` where time matters.
+
+Rule of this file: no cluster, no files, no sockets; an edge comes from a factory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from emunet.fabric.capture import Sink
+from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
+from emunet.fabric.edge import Edge
+from emunet.fabric.explain import frame_from
+from emunet.fabric.world import UnknownPort, World
+from emunet.plane.reason import describe
+from emunet.plane.table import Table
+from emunet.plane.trace import Trace
+
+EdgeFactory = Callable[[PodEdge | HostEdge, WorldConfig], Edge]
+
+
+class Plane:
+    """A World with its edges, and the questions people ask of it.
+
+    make_edge  makes the stack's end for a pod or a host interface
+    drop_edge  lets one go (closes its TAP)
+    """
+
+    def __init__(self, seed: int, make_edge: EdgeFactory, drop_edge: Callable[[Edge], None] | None = None) -> None:
+        self.world = World(seed)
+        self._make_edge = make_edge
+        self._drop_edge = drop_edge
+        self._made: dict[str, PodEdge | HostEdge] = {}
+
+    def configure(self, config: WorldConfig) -> None:
+        """Become this. Edges that are new or changed are made; those that are gone are let go first."""
+        wanted: dict[str, PodEdge | HostEdge] = {edge.name: edge for edge in (*config.pods, *config.host_edges)}
+        for name in [name for name, made in self._made.items() if wanted.get(name) != made]:
+            edge = self.world.detach(name)
+            del self._made[name]
+            if edge is not None and self._drop_edge is not None:
+                self._drop_edge(edge)
+        self.world.configure(config)
+        for name, description in wanted.items():
+            if name not in self._made:
+                self.world.attach(self._make_edge(description, config))
+                self._made[name] = description
+
+    def edge(self, port: str) -> Edge:
+        """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""
+        found = self.world.edges.get(port) or self.world.edges.get(f"{port}:eth0")
+        if found is None:
+            raise UnknownPort(f"there is no pod or host {port}; there are: {', '.join(sorted(self.world.edges))}")
+        return found
+
+    def trace(self, port: str, data: bytes, now: int, *, is_frame: bool, live: bool = False) -> Trace:
+        """Follow a frame (or an IP packet, sent as the pod's own stack would) from a pod or host.
+
+        A dry run changes nothing. A live trace may still be `queued` when this
+        returns; it fills up as the packet goes on.
+        """
+        edge = self.edge(port)
+        frame = data if is_frame else frame_from(self.world, edge, data)
+        if isinstance(frame, Trace):
+            return frame
+        if not live:
+            return self.world.explain(edge, frame)
+        trace = Trace()
+        self.world.receive(edge, frame, now, trace=trace)
+        return trace
+
+    def counters(self) -> dict[str, Any]:
+        """The World's ledger, and each device's."""
+        return {
+            "world": self.world.ledger.as_dict(),
+            "devices": {name: device.ledger.as_dict() for name, device in self.world.devices.items()},
+        }
+
+    def balance(self) -> dict[str, int]:
+        """What the law misses: all zero, or a frame is unaccounted for (`world`, then each device)."""
+        return {
+            "world": self.world.ledger.balance,
+            **{name: device.ledger.balance for name, device in self.world.devices.items()},
+        }
+
+    def tables(self, device: str) -> dict[str, list[list[str]]]:
+        """Every table of a device as text rows, for people."""
+        found = self.world.devices.get(device)
+        if found is None:
+            raise UnknownPort(f"there is no device {device}; there are: {', '.join(self.world.devices)}")
+        return {
+            table.name: [[_text(key), _text(value)] for key, value in table.items(self.world.now)]
+            for table in found.state()
+            if isinstance(table, Table)
+        }
+
+    def tap(self, ports: Iterable[str], sink: Sink) -> None:
+        """Watch ports; all of them, or none where one is unknown."""
+        wanted = list(ports)
+        for port in wanted:
+            self.world.locate(port)
+        for port in wanted:
+            self.world.tap(port, sink)
+
+    def untap(self, ports: Iterable[str], sink: Sink) -> None:
+        """Stop watching. Ports that went meanwhile are passed over: nothing is left to watch there."""
+        for port in ports:
+            if port in self.world.port_names():
+                self.world.untap(port, sink)
+
+    def set_wire(self, wire: str, *, up: bool) -> None:
+        """Plug a wire in or out; the next frame meets it so."""
+        found = self.world.wires.get(wire)
+        if found is None:
+            raise UnknownPort(f"there is no wire {wire}; there are: {', '.join(self.world.wires)}")
+        found.up = up
+
+
+def _text(value: Any) -> str:
+    return describe(value) if isinstance(value, (bytes, tuple)) else str(value)

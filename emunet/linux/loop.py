@@ -1,0 +1,108 @@
+"""The loop: wait for frames, messages and time, and let the World work.
+
+One thread. Frames are read in rounds, a batch from each TAP in turn, so that a busy
+pod starves nobody; between rounds messages and timers get their turn, so that no
+frame and no question waits longer than one round.
+
+Rule of this file: the only clock of a running data plane is read here.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+
+from emunet.fabric.world import World
+from emunet.linux.tap_edge import TapEdge
+from emunet.plane.table import NEVER
+
+BATCH = 32
+LATE = 5_000_000
+
+
+class Loop:
+    """epoll over TAPs and other descriptors, with the World's timers.
+
+    `speed`  lab nanoseconds per wall nanosecond (only other than 1 on memory wires)
+    """
+
+    def __init__(self, world: World, speed: float = 1.0) -> None:
+        self.world = world
+        self.speed = speed
+        self.late = 0
+        self._origin = time.monotonic_ns()
+        self._lab_origin = self._origin
+        self._epoll = select.epoll()
+        self._edges: dict[int, TapEdge] = {}
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._stopped = False
+
+    def now(self) -> int:
+        """Lab time in nanoseconds."""
+        elapsed = time.monotonic_ns() - self._origin
+        return self._lab_origin + (elapsed if self.speed == 1.0 else int(elapsed * self.speed))
+
+    def jump(self, nanoseconds: int) -> None:
+        """Move lab time ahead (memory wires only); what is due on the way happens in order."""
+        self._lab_origin += nanoseconds
+        self.world.advance(self.now())
+
+    def add_edge(self, edge: TapEdge) -> None:
+        """Read frames from a TAP."""
+        self._edges[edge.fd] = edge
+        self._epoll.register(edge.fd, select.EPOLLIN)
+
+    def remove_edge(self, edge: TapEdge) -> None:
+        """Stop reading a TAP. Its descriptor is the caller's to close."""
+        if self._edges.pop(edge.fd, None) is not None:
+            self._epoll.unregister(edge.fd)
+
+    def add_reader(self, fd: int, call: Callable[[], None]) -> None:
+        """Call when the descriptor can be read (or was closed by the other side)."""
+        self._readers[fd] = call
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def remove_reader(self, fd: int) -> None:
+        """Stop watching a descriptor."""
+        if self._readers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def stop(self) -> None:
+        """Return from `run` after this round."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Work until stopped."""
+        world = self.world
+        edges, readers = self._edges, self._readers
+        while not self._stopped:
+            for fd, _ in self._epoll.poll(self._timeout(), 64):
+                edge = edges.get(fd)
+                if edge is None:
+                    call = readers.get(fd)
+                    if call is not None:
+                        call()
+                    continue
+                now = self.now()
+                for _ in range(BATCH):
+                    got = edge.read()
+                    if got is None:
+                        break
+                    world.receive(edge, got[0], now, got[1])
+            now = self.now()
+            due = world.due()
+            if due <= now:
+                self.late = max(self.late, now - due)
+                world.advance(now)
+
+    def close(self) -> None:
+        """Let the epoll descriptor go."""
+        self._epoll.close()
+
+    def _timeout(self) -> float:
+        """Seconds to wait for a descriptor, -1 for ever."""
+        due = self.world.due()
+        if due == NEVER:
+            return -1
+        return max(0.0, (due - self.now()) / 1e9 / self.speed)

@@ -1,0 +1,81 @@
+"""TapEdge: a pod's or a host's kernel as an end of the World.
+
+Rule of this file: never block. A frame that the TAP does not take is refused, and
+the World counts it as a drop with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+
+from emunet.packet.address import InterfaceAddress
+from emunet.packet.offload import HEADER_LENGTH, NO_OFFLOAD, Offload, split
+from emunet.packet.view import Packet
+from emunet.plane.table import NEVER
+
+READ_SIZE = 65536 + 128
+
+
+class TapEdge:
+    """An end whose stack is a kernel behind a TAP with a virtio-net header."""
+
+    def __init__(
+        self,
+        name: str,
+        device: str,
+        entry: str,
+        fd: int,
+        mac: bytes,
+        addresses: tuple[InterfaceAddress, ...],
+        gateways: tuple[bytes, ...],
+        mtu: int,
+    ) -> None:
+        self.name = name
+        self.device = device
+        self.entry = entry
+        self.fd = fd
+        self.mac = mac
+        self.addresses = addresses
+        self.gateways = gateways
+        self.mtu = mtu
+        self._buffer = bytearray(READ_SIZE)
+        self._view = memoryview(self._buffer)
+
+    def read(self) -> tuple[bytes, Offload | None] | None:
+        """One frame with what is left to do on it, or None when there is none now."""
+        try:
+            length = os.readv(self.fd, [self._buffer])
+        except BlockingIOError:
+            return None
+        frame = bytes(self._view[HEADER_LENGTH:length])
+        if self._buffer[0] == 0 and self._buffer[1] == 0:
+            return frame, None
+        return frame, Offload.parse(bytes(self._view[:HEADER_LENGTH]), frame)
+
+    def deliver(self, packet: Packet, now: int) -> tuple[bytes, ...] | None:
+        """Give a frame to the kernel; None when it is not taken."""
+        header = NO_OFFLOAD if packet.offload is None else packet.offload.pack()
+        try:
+            os.writev(self.fd, [header, packet.frame])
+        except BlockingIOError:
+            return None
+        except OSError:
+            return self._in_pieces(packet)
+        return ()
+
+    def _in_pieces(self, packet: Packet) -> tuple[bytes, ...] | None:
+        """The kernel refused the frame as it is (too short to be one, or an offload it does not know)."""
+        try:
+            for frame in split(packet.frame, packet.offload):
+                os.writev(self.fd, [NO_OFFLOAD, frame])
+        except OSError:
+            return None
+        return ()
+
+    def due(self) -> int:
+        """A kernel wakes itself."""
+        return NEVER
+
+    def wake(self, now: int) -> tuple[bytes, ...]:
+        """Nothing to do."""
+        return ()

@@ -1,0 +1,238 @@
+"""Device: an emulated machine's forwarding plane, and the walk over its elements.
+
+The walk is one loop with a work list: take a packet at an element's input, call
+`handle`, record the Step, apply its effects, apply its edits to make the packet
+that the next element sees, queue its outputs. No element calls another, so a trace
+costs no code in any element, and a circle is a verdict.
+
+Order inside one walk: what was held and is settled now goes before the frames that
+the element makes, and those before the packet's own outputs; each queue is first
+in, first out.
+
+Rule of this file: it is the only place that acts on a Step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from emunet.packet.edit import Pop, Push, Trim, apply
+from emunet.packet.view import Packet
+from emunet.plane.element import Element
+from emunet.plane.ledger import Ledger
+from emunet.plane.reason import Reason
+from emunet.plane.step import Output, Step, Verdict
+from emunet.plane.table import NEVER, Counter, Table
+
+STEP_LIMIT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an element's output leads.
+
+    element  name of the next element, or "" to leave the device by `port`
+    port     input of that element, or the device's port
+    tap      interface whose observers see the packet pass here, or ""
+    inbound  which way the packet passes that interface: True for up, into layer 3
+    """
+
+    element: str
+    port: str
+    tap: str = ""
+    inbound: bool = False
+
+
+Transmit = Callable[["Device", str, Packet, int], None]
+Observe = Callable[["Device", str, bool, Packet, int], None]
+
+
+class Device:
+    """Elements, how they are joined, and ports.
+
+    transmit  called with every packet that leaves by a port
+    observe   called for packets that pass a tapped interface, where somebody watches
+    """
+
+    def __init__(
+        self,
+        name: str,
+        elements: dict[str, Element],
+        wiring: dict[tuple[str, str], Target],
+        entries: dict[str, Target],
+        world_ledger: Ledger,
+    ) -> None:
+        self.name = name
+        self.elements = elements
+        self.wiring = wiring
+        self.entries = entries
+        self.ledger = Ledger()
+        self.world_ledger = world_ledger
+        self.transmit: Transmit = _nowhere
+        self.observe: Observe | None = None
+        self.watched: set[str] = set()
+        self.dry = False
+        self.walked: list[Step] | None = None
+
+    # Entry points
+
+    def receive(self, entry: str, packet: Packet, now: int) -> None:
+        """A packet comes in by a port (or is sent by the host's own sockets) at `entry`."""
+        frames = packet.segments
+        self.ledger.received += frames
+        packet.hop = packet.trace.enter(self.name, entry, now) if packet.trace is not None else None
+        target = self.entries[entry]
+        self._walk(deque([(target, packet)]), now)
+
+    def wake(self, now: int) -> None:
+        """Let every element whose time has come decide."""
+        for element in self.elements.values():
+            if element.due() > now:
+                continue
+            for packet, step in element.wake(now):
+                work: deque[tuple[Target, Packet]] = deque()
+                if packet is None:
+                    self._apply_effects(step, now)
+                    self._emit(element.name, step, None, work)
+                else:
+                    self._settle(element.name, packet, step, work, now)
+                self._walk(work, now)
+
+    def due(self) -> int:
+        """The earliest time at which an element wants to be woken (ns), or NEVER."""
+        return min((element.due() for element in self.elements.values()), default=NEVER)
+
+    def state(self) -> Iterable[Table[Any, Any] | Counter]:
+        """Every table and counter of its elements."""
+        for element in self.elements.values():
+            yield from element.state()
+
+    # The walk
+
+    def _walk(self, work: deque[tuple[Target, Packet]], now: int) -> None:
+        budget = STEP_LIMIT * (len(work) + 1)
+        while work:
+            target, packet = work.popleft()
+            if target.tap and target.tap in self.watched and self.observe is not None:
+                self.observe(self, target.tap, target.inbound, packet, now)
+            if not target.element:
+                self._leave(target.port, packet, now)
+                continue
+            budget -= 1
+            if budget < 0:
+                limit = {"device": self.name, "steps": STEP_LIMIT}
+                self._end(packet, Step(target.element, Verdict.DROP, Reason.STEP_LIMIT, limit), now)
+                continue
+            step = self.elements[target.element].handle(packet, target.port, now)
+            budget += len(step.outputs) * STEP_LIMIT if len(step.outputs) > 1 else 0
+            budget += len(step.emissions) * STEP_LIMIT + len(step.settled) * STEP_LIMIT
+            self._act(packet, step, target.element, work, now)
+
+    def _act(self, packet: Packet, step: Step, element: str, work: deque[tuple[Target, Packet]], now: int) -> None:
+        if packet.hop is not None:
+            packet.hop.steps.append(step)
+        if self.walked is not None:
+            self.walked.append(step)
+        self._apply_effects(step, now)
+        for held, decision in step.settled:
+            self._settle(element, held, decision, work, now)
+        self._emit(element, step, packet, work)
+        verdict = step.verdict
+        if verdict is Verdict.FORWARD:
+            self._send_on(packet, step, element, work)
+        elif verdict is Verdict.DROP:
+            self._count_drop(packet, step, now)
+        elif verdict is Verdict.CONSUME:
+            frames = packet.segments
+            self.ledger.consumed += frames
+            self.world_ledger.consumed += frames
+        elif verdict is Verdict.HOLD:
+            frames = packet.segments
+            self.ledger.queued += frames
+            self.world_ledger.queued += frames
+
+    def _send_on(self, packet: Packet, step: Step, element: str, work: deque[tuple[Target, Packet]]) -> None:
+        if step.edits:
+            packet = edited(packet, step.edits)
+        outputs = step.outputs
+        if len(outputs) == 1 and outputs[0].frame is None:
+            self._queue(packet, element, outputs[0], work)
+            return
+        before, after = packet.segments, 0
+        for output in outputs:
+            branch = packet.copy(output.frame)
+            if output.frame is not None:
+                branch.offload = None
+            after += branch.segments
+            self._queue(branch, element, output, work)
+        # Cutting a superframe makes no wire frame that was not counted when it came in.
+        self.ledger.copied += after - before
+        self.world_ledger.copied += after - before
+
+    def _queue(self, packet: Packet, element: str, output: Output, work: deque[tuple[Target, Packet]]) -> None:
+        for name, value in output.marks.items():
+            setattr(packet, name, value)
+        work.append((self.wiring[element, output.name], packet))
+
+    def _emit(self, element: str, step: Step, cause: Packet | None, work: deque[tuple[Target, Packet]]) -> None:
+        for emission in step.emissions:
+            self.ledger.generated += 1
+            self.world_ledger.generated += 1
+            packet = Packet(emission.frame)
+            packet.local = True
+            if cause is not None:
+                packet.hops = cause.hops
+            self._queue(packet, element, Output(emission.output, emission.marks), work)
+
+    def _settle(self, element: str, packet: Packet, step: Step, work: deque[tuple[Target, Packet]], now: int) -> None:
+        """A packet that was held is decided about. A dry run leaves alone what really waits."""
+        if self.dry and packet.trace is None:
+            return
+        frames = packet.segments
+        self.ledger.queued -= frames
+        self.world_ledger.queued -= frames
+        self._act(packet, step, element, work, now)
+
+    def _leave(self, port: str, packet: Packet, now: int) -> None:
+        frames = packet.segments
+        self.ledger.delivered += frames
+        self.transmit(self, port, packet, now)
+
+    def _apply_effects(self, step: Step, now: int) -> None:
+        for effect in step.effects:
+            effect.apply(now)
+
+    def _end(self, packet: Packet, step: Step, now: int) -> None:
+        if packet.hop is not None:
+            packet.hop.steps.append(step)
+        if self.walked is not None:
+            self.walked.append(step)
+        self._count_drop(packet, step, now)
+
+    def _count_drop(self, packet: Packet, step: Step, now: int) -> None:
+        frames = packet.segments
+        self.ledger.drop(step.reason, frames)
+        self.world_ledger.drop(step.reason, frames)
+        if packet.record is not None:
+            packet.record.dropped(self.name, step, now)
+
+
+def edited(packet: Packet, edits: Any) -> Packet:
+    """The packet after edits, with offload offsets moved along with pushes and pops."""
+    after = packet.copy(apply(packet.frame, edits))
+    if after.offload is not None:
+        for edit in edits:
+            if isinstance(edit, Push):
+                after.offload = after.offload.shifted(len(edit.data))
+            elif isinstance(edit, Pop):
+                after.offload = after.offload.shifted(-edit.length)
+            elif isinstance(edit, Trim):
+                pass
+    return after
+
+
+def _nowhere(device: Device, port: str, packet: Packet, now: int) -> None:
+    raise RuntimeError(f"{device.name} was never placed in a World: nothing is attached to {port}")

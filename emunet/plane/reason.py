@@ -1,0 +1,157 @@
+"""Why a step decided as it did: one member per reason, each with its sentence.
+
+A sentence says what happened, where, and for a drop what a person can do or expect.
+`{names}` are filled from the step's arguments, and only when somebody reads them.
+
+Rule of this file: no drop, consumption or hold anywhere in emunet without a member
+here; a member's name is its code in JSON and in captures.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+from typing import Any
+
+from emunet.packet.address import format_ip, format_mac
+
+
+class Kind(Enum):
+    """What a reason says happened to the frame."""
+
+    PASS = "pass"
+    DELIVERED = "delivered"
+    CONSUMED = "consumed"
+    DROPPED = "dropped"
+    HELD = "queued"
+
+
+@unique
+class Reason(Enum):
+    """Every reason a step can give. The value is (kind, sentence)."""
+
+    # Ethernet and ports
+    ENTERED = (Kind.PASS, "enters by {port}")
+    TRANSMITTED = (Kind.PASS, "leaves by {port}")
+    RUNT = (Kind.DROPPED, "the frame is {length} bytes, shorter than an Ethernet header of 14: it cannot be read at {device}")
+    OVERSIZED = (Kind.DROPPED, "the frame carries {length} bytes, more than the MTU {mtu} of {port}: a bridge drops it silently")
+    GROUP_SOURCE = (Kind.DROPPED, "its source MAC {mac} is a group, broadcast or zero address, which no station may send from")
+    NO_CARRIER = (Kind.DROPPED, "port {port} of {device} has nothing attached or its link is down: see `emunet link`")
+    NOT_FOR_US = (Kind.DROPPED, "its destination MAC {mac} is not that of {interface}, so {device} ignores it")
+    UNKNOWN_ETHERTYPE = (Kind.DROPPED, "nothing on {interface} handles EtherType 0x{ethertype}")
+    LOOP = (Kind.DROPPED, "it passed {hops} devices without an end: there is a forwarding loop through {device}")
+    STEP_LIMIT = (Kind.DROPPED, "{device} took {steps} steps without an end: its elements forward in a circle")
+    DEVICE_GONE = (Kind.DROPPED, "the device that held it was taken out of the lab")
+    WIRE_DOWN = (Kind.DROPPED, "wire {wire} is down: `emunet link {wire} --up` brings it back")
+    WIRE_LOST = (Kind.DROPPED, "wire {wire} lost it, as its impairment asks")
+    EDGE_FULL = (Kind.DROPPED, "the receive queue of {port} is full: its stack reads more slowly than frames arrive")
+    RECEIVED = (Kind.DELIVERED, "reaches {port}")
+    DELIVERED_LOCALLY = (Kind.PASS, "is for {device} itself: its own sockets get it on {interface}")
+
+    STAYS_INSIDE = (Kind.DELIVERED, "{address} is {port} itself: it never leaves the pod")
+
+    # Bridge
+    BRIDGE_FORWARD = (Kind.PASS, "{mac} was learned on {port}")
+    BRIDGE_FLOOD = (Kind.PASS, "{mac} is not known: a copy goes to each other port ({ports})")
+    BRIDGE_GROUP = (Kind.PASS, "{mac} is a group address: a copy goes to each other port ({ports})")
+    BRIDGE_UP = (Kind.PASS, "{mac} is {interface} itself: up to layer 3")
+    BRIDGE_FILTERED = (Kind.DROPPED, "{mac} was learned on {port}, where the frame came from: the bridge has nothing to do")
+    BRIDGE_NO_PORT = (Kind.DROPPED, "bridge {bridge} has no other port for {mac}")
+    BRIDGE_RESERVED = (Kind.DROPPED, "{mac} is reserved for the link itself (IEEE 802.1D 7.12.6): bridges never forward it")
+
+    # IP headers
+    IP_VALID = (Kind.PASS, "IP header is sound")
+    NOT_IP = (Kind.PASS, "not IP: passes as it is")
+    IP_TRUNCATED = (Kind.DROPPED, "its IP header says {claimed} bytes, the frame has {length}")
+    IP_BAD_VERSION = (Kind.DROPPED, "its IP version is {version}, which its EtherType contradicts")
+    IP_BAD_HEADER_LENGTH = (Kind.DROPPED, "its IP header length of {length} bytes is impossible")
+    IP_BAD_CHECKSUM = (Kind.DROPPED, "its IP header checksum is wrong: it was damaged on the way or badly made")
+    MARTIAN_SOURCE = (Kind.DROPPED, "source {source} can never come from outside {device}")
+    MARTIAN_DESTINATION = (Kind.DROPPED, "destination {destination} can never come from outside {device}")
+
+    # Places in the chain that pass everything until their feature is built
+    NOT_TRACKED = (Kind.PASS, "no connection tracking here")
+    NOT_REASSEMBLED = (Kind.PASS, "no reassembly needed")
+    NO_POLICY = (Kind.PASS, "no policy applies")
+    NOT_TRANSLATED = (Kind.PASS, "source kept")
+
+    # Layer 3
+    LINK_IP = (Kind.PASS, "IP for {interface}")
+    LINK_ARP = (Kind.PASS, "ARP on {interface}")
+    ROUTED = (Kind.PASS, "{prefix} {via}dev {interface}{ttl}")
+    LOCAL_ROUTED = (Kind.PASS, "own packet: {prefix} {via}dev {interface}")
+    FOR_US = (Kind.PASS, "{address} is an address of {device}")
+    MULTICAST_FOR_US = (Kind.PASS, "{device} listens to {address}")
+    FRAGMENTED = (Kind.PASS, "{length} bytes do not fit the MTU {mtu} of {interface}: cut into {count} fragments")
+    FITS = (Kind.PASS, "fits the MTU {mtu}")
+    TTL_EXPIRED = (Kind.DROPPED, "its TTL of {ttl} ends at {device}{sent}")
+    NO_ROUTE = (Kind.DROPPED, "{device} has no route to {destination}{sent}: add one, or a default route")
+    ROUTE_BLACKHOLE = (Kind.DROPPED, "route {prefix} of {device} is a blackhole: silence is intended")
+    ROUTE_UNREACHABLE = (Kind.DROPPED, "route {prefix} of {device} says unreachable{sent}")
+    ROUTE_PROHIBIT = (Kind.DROPPED, "route {prefix} of {device} prohibits it{sent}")
+    TOO_BIG = (Kind.DROPPED, "{length} bytes do not fit the MTU {mtu} of {interface} and it may not be fragmented{sent}")
+    LINK_GROUP_NOT_ROUTED = (Kind.DROPPED, "a unicast packet in a broadcast or multicast frame is not routed (RFC 1812 5.3.4)")
+    MULTICAST_NOT_ROUTED = (Kind.DROPPED, "{device} has no multicast route for {destination}")
+    BROADCAST_NOT_ROUTED = (Kind.DROPPED, "{destination} is a broadcast address: a router does not pass it on (RFC 2644)")
+    LINK_LOCAL_NOT_ROUTED = (Kind.DROPPED, "{address} is link-local: it never leaves its link (RFC 4291 2.5.6)")
+    SOURCE_ROUTE = (Kind.DROPPED, "it asks for source routing, which {device} refuses (accept_source_route 0)")
+    IP_OPTION_MALFORMED = (Kind.DROPPED, "its IP option at byte {pointer} is malformed{sent}")
+
+    # Neighbours
+    NEIGHBOR_KNOWN = (Kind.PASS, "{address} is at {mac} on {interface} ({state})")
+    NEIGHBOR_GROUP = (Kind.PASS, "{address} is a group: its MAC {mac} is computed")
+    NEIGHBOR_ASKED = (Kind.HELD, "waits at {device} while {interface} asks who has {address}")
+    NEIGHBOR_WAITING = (Kind.HELD, "waits at {device} behind {count} others: {address} was already asked for on {interface}")
+    NEIGHBOR_QUEUE_FULL = (Kind.DROPPED, "too much already waits for {address} on {interface}: the oldest makes room")
+    NEIGHBOR_UNREACHABLE = (Kind.DROPPED, "nobody on {interface} of {device} answered for {address} in {tries} requests{sent}")
+    ARP_ANSWERED = (Kind.CONSUMED, "{device} has {address}: answers {asker} with {mac}")
+    ARP_LEARNED = (Kind.CONSUMED, "{address} is at {mac}: noted for {interface}")
+    ARP_IGNORED = (Kind.CONSUMED, "ARP about {address} does not concern {interface}")
+    ARP_MALFORMED = (Kind.DROPPED, "its ARP message is malformed: {problem}")
+    ND_ANSWERED = (Kind.CONSUMED, "{device} has {address}: answers {asker} with {mac} (neighbour advertisement)")
+    ND_LEARNED = (Kind.CONSUMED, "{address} is at {mac}: neighbour noted for {interface}")
+    ND_IGNORED = (Kind.CONSUMED, "neighbour discovery about {address} does not concern {interface}")
+    ND_MALFORMED = (Kind.DROPPED, "its neighbour discovery message is malformed: {problem}")
+
+    # VXLAN
+    VXLAN_ENCAPSULATED = (Kind.PASS, "inner {mac} is behind {remote}: VNI {vni}, UDP {sport} -> {port}")
+    VXLAN_DECAPSULATED = (Kind.PASS, "VNI {vni} from {remote}")
+    VXLAN_NO_REMOTE = (Kind.DROPPED, "{interface} of {device} knows no host behind inner MAC {mac}, and nothing is flooded on this overlay")
+    VXLAN_MALFORMED = (Kind.DROPPED, "its VXLAN header is malformed: {problem}")
+    VXLAN_UNKNOWN_VNI = (Kind.DROPPED, "VNI {vni} is not one of {device}")
+    VXLAN_BAD_CHECKSUM = (Kind.DROPPED, "its outer UDP checksum is wrong")
+
+    # Local stack
+    LOCAL_SENT = (Kind.PASS, "sent by {device} itself on {interface}")
+    LOCAL_DISPATCH = (Kind.PASS, "for {target}")
+    ICMP_ERROR_SENT = (Kind.PASS, "{device} answers {destination} with {error}")
+    TIMER = (Kind.PASS, "{what}")
+
+    @property
+    def kind(self) -> Kind:
+        """What happened to the frame."""
+        kind: Kind = self.value[0]
+        return kind
+
+    @property
+    def sentence(self) -> str:
+        """The sentence with its `{names}` unfilled."""
+        sentence: str = self.value[1]
+        return sentence
+
+
+def describe(value: Any) -> str:
+    """An argument as people read it: bytes of 6 are a MAC, of 4 or 16 an address."""
+    if isinstance(value, bytes):
+        if len(value) == 6:
+            return format_mac(value)
+        if len(value) in (4, 16):
+            return format_ip(value)
+        return value.hex()
+    if isinstance(value, (tuple, list)):
+        return ", ".join(describe(item) for item in value)
+    return str(value)
+
+
+def fill(reason: Reason, arguments: dict[str, Any]) -> str:
+    """The sentence of a reason with its arguments filled in."""
+    return reason.sentence.format_map({name: describe(value) for name, value in arguments.items()})

@@ -1,0 +1,78 @@
+"""Timers of an element: at most one per key, changed only by effects.
+
+Rule of this file: `first` is exact and cheap; what a dry run changes is undone when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+from typing import Generic, TypeVar
+
+from emunet.plane.table import NEVER
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Timers(Generic[K]):
+    """Keys and when each is due (ns)."""
+
+    def __init__(self) -> None:
+        self._due: dict[K, int] = {}
+        self._heap: list[tuple[int, int, K]] = []
+        self._order = count()
+        self._kept: tuple[dict[K, int], list[tuple[int, int, K]]] | None = None
+
+    def set(self, key: K, due: int) -> None:
+        """Ring for `key` at `due`, instead of any earlier appointment."""
+        self._due[key] = due
+        heappush(self._heap, (due, next(self._order), key))
+
+    def clear(self, key: K) -> None:
+        """Do not ring for `key`."""
+        self._due.pop(key, None)
+
+    def first(self) -> int:
+        """The earliest appointment, or NEVER."""
+        heap = self._heap
+        while heap and self._due.get(heap[0][2]) != heap[0][0]:
+            heappop(heap)
+        return heap[0][0] if heap else NEVER
+
+    def pop(self, now: int) -> list[K]:
+        """The keys due by `now`, earliest first; they are cleared."""
+        keys = []
+        while self.first() <= now:
+            due, _, key = heappop(self._heap)
+            if self._due.get(key) == due:
+                del self._due[key]
+                keys.append(key)
+        return keys
+
+    def begin_overlay(self) -> None:
+        """From here changes are thrown away at the end."""
+        self._kept = (dict(self._due), list(self._heap))
+
+    def end_overlay(self) -> None:
+        """Back to the appointments of before."""
+        if self._kept is not None:
+            self._due, self._heap = self._kept
+            self._kept = None
+
+
+@dataclass(slots=True)
+class Ring(Generic[K]):
+    """Effect: ring for a key `after` ns from now; None: do not ring."""
+
+    timers: Timers[K]
+    key: K
+    after: int | None
+
+    def apply(self, now: int) -> None:
+        """Make or cancel the appointment."""
+        if self.after is None:
+            self.timers.clear(self.key)
+        else:
+            self.timers.set(self.key, now + self.after)

@@ -1,0 +1,60 @@
+"""What all tests share: how hypothesis searches, and which tests need a kernel.
+
+A test under tests/kernel (or marked `kernel` elsewhere) uses TAPs and namespaces.
+Where the machine does not give them it is skipped with the reason; CI fails on such
+a skip (.ci/skipped.py). All of them run on one worker of xdist, one after the other,
+because they measure time and make labs.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+KERNEL_TESTS = Path(__file__).parent / "kernel"
+
+# A deadline would measure the machine, not the code. CI repeats the same examples every time, so that a change
+# that fails there fails because of the change; at a developer's desk the search goes on with new ones.
+hypothesis.settings.register_profile("desk", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+
+@functools.cache
+def missing_from_kernel() -> str | None:
+    """What this machine lacks for kernel tests, as a sentence; None where it lacks nothing."""
+    if sys.platform != "linux":
+        return f"TAPs and namespaces need Linux; this is {sys.platform}"
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/net/tun cannot be opened: {error.strerror}"
+    # In a child, since a process cannot leave a user namespace; as a program, since it must have a single thread.
+    unshare = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "true"]
+    try:
+        tried = subprocess.run(unshare, capture_output=True, text=True, timeout=30, check=False)
+    except FileNotFoundError:
+        return "unshare is missing: install util-linux"
+    if tried.returncode:
+        return f"this machine allows no user namespace: {tried.stderr.strip()}"
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook, and must find them set
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark, group and, where need be, skip the tests that need a kernel."""
+    for item in items:
+        if KERNEL_TESTS in item.path.parents:
+            item.add_marker("kernel")
+        if item.get_closest_marker("kernel") is None:
+            continue
+        item.add_marker(pytest.mark.xdist_group("kernel"))
+        item.user_properties.append(("kernel", "yes"))  # into the JUnit report, for .ci/skipped.py
+        if (missing := missing_from_kernel()) is not None:
+            item.add_marker(pytest.mark.skip(reason=missing))

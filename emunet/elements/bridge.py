@@ -113,6 +113,7 @@ class Bridge(Element):
             {"mac": destination, "port": known},
             (self._out(known, local),),
             effects=effects,
+            limit=self.ports[known] + ETHERNET_HEADER,
         )
 
     def _learn(self, source: bytes, port: str, now: int) -> tuple[Effect, ...]:
@@ -134,7 +135,13 @@ class Bridge(Element):
             outputs.append(Output(UP, {"interface": self.name}))
         if outputs:
             return Step(
-                self.name, Verdict.FORWARD, reason, {"mac": destination, "ports": tuple(fitting)}, outputs, effects=effects
+                self.name,
+                Verdict.FORWARD,
+                reason,
+                {"mac": destination, "ports": tuple(fitting)},
+                outputs,
+                effects=effects,
+                limit=min((self.ports[port] for port in others), default=1 << 20) + ETHERNET_HEADER,
             )
         if others:
             return drop(

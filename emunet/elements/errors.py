@@ -78,6 +78,7 @@ class Errors:
     def about(self, packet: Packet, kind: ErrorKind, now: int, value: int = 0) -> Answer:
         """The error to send about `packet`, or silence. `value` is the MTU or the pointer."""
         source = packet.ip_source
+        packet.unkeyed = "an ICMP error is a decision of its own each time"
         if packet.local or not self._allowed(packet):
             return SILENCE
         effects = self._charge(source, kind, now)

@@ -25,7 +25,14 @@ class Fragment(Element):
         """Pass what fits, cut what does not."""
         interface = self.own.interfaces[packet.egress]
         if packet.wire_ip_length <= interface.mtu:
-            return Step(self.name, Verdict.FORWARD, Reason.FITS, {"mtu": interface.mtu}, (Output("resolve"),))
+            return Step(
+                self.name,
+                Verdict.FORWARD,
+                Reason.FITS,
+                {"mtu": interface.mtu},
+                (Output("resolve"),),
+                limit=interface.mtu + ETHERNET_HEADER,
+            )
         if packet.dont_fragment:
             return drop(
                 self.name,

@@ -26,7 +26,7 @@ from emunet.elements.interface import OwnAddresses
 from emunet.elements.routes import Route, RouteKind, RouteTable
 from emunet.packet.address import format_ip, is_link_local, is_loopback, is_multicast, is_unspecified
 from emunet.packet.edit import Adjust, Edit, Put
-from emunet.packet.view import Packet
+from emunet.packet.view import ETHERNET_HEADER, Packet
 from emunet.plane.chance import flow_hash
 from emunet.plane.element import Element
 from emunet.plane.reason import Reason
@@ -109,6 +109,7 @@ class Router(Element):
             )
         step = self._chosen(Reason.ROUTED, route, destination, "forward", f", TTL {ttl} -> {ttl - 1}")
         step.edits = self._decrement(packet, ttl)
+        step.limit = interface.mtu + ETHERNET_HEADER
         return step
 
     def _send(self, packet: Packet) -> Step:

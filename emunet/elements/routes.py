@@ -55,7 +55,7 @@ class RouteTable:
         self._watch = watch
         self._by_length: dict[int, list[tuple[int, dict[int, tuple[Route, ...]]]]] = {4: [], 16: []}
         self._routes: dict[tuple[Prefix, int], tuple[Route, ...]] = {}
-        self._dependents: dict[bytes, list[Dependent]] = {}
+        self._dependents: dict[bytes, dict[Dependent, None]] = {}
         self.replace(routes)
 
     def lookup(self, address: bytes, flow_hash: int = 0) -> Route | None:
@@ -67,7 +67,7 @@ class RouteTable:
             if found is not None:
                 break
         if self._watch.leaned is not None:
-            self._watch.leaned.append((self, address, NEVER))
+            self._watch.leaned.append((self, address, NEVER, False))
         if found is None:
             return None
         return found[0] if len(found) == 1 else found[flow_hash % len(found)]
@@ -101,15 +101,15 @@ class RouteTable:
         for key in sorted(self._routes, key=lambda key: (len(key[0].address), -key[0].length, key[0].address, key[1])):
             yield from self._routes[key]
 
-    def attach(self, address: bytes, dependent: Dependent) -> None:
+    def attach(self, address: bytes, dependent: Dependent, refreshes: bool = False) -> None:
         """Tell `dependent` when the answer for `address` may have changed."""
-        self._dependents.setdefault(address, []).append(dependent)
+        self._dependents.setdefault(address, {})[dependent] = None
 
     def detach(self, address: bytes, dependent: Dependent) -> None:
         """Forget a dependent that went for another reason."""
         rows = self._dependents.get(address)
         if rows is not None and dependent in rows:
-            rows.remove(dependent)
+            del rows[dependent]
             if not rows:
                 del self._dependents[address]
 

@@ -19,9 +19,9 @@ from zlib import crc32
 
 from emunet.packet import ipv4, ipv6, udp, vxlan
 from emunet.packet.address import format_ip
-from emunet.packet.edit import Pop, Push
+from emunet.packet.edit import Complete, Edit, Pop, Push
 from emunet.packet.malformed import Malformed
-from emunet.packet.offload import split
+from emunet.packet.offload import complete, split
 from emunet.packet.view import ETHERNET_HEADER, IPV4, IPV6, Packet
 from emunet.plane.element import Element
 from emunet.plane.reason import Reason
@@ -127,15 +127,18 @@ class VxlanElement(Element):
         arguments = {"mac": mac, "remote": remote, "vni": config.vni, "sport": sport, "port": config.port}
         marks = {"local": True, "interface": "", "egress": "", "bridged": False}
         what = f"outer {format_ip(config.local)} -> {format_ip(remote)} UDP {sport} -> {config.port} VNI {config.vni}"
-        if packet.offload is None:
-            data = outer.header(packet.frame, self.identification.peek())
+        if packet.segments == 1:
+            frame = packet.frame
+            edits: tuple[Edit, ...] = ()
+            if packet.offload is not None:
+                frame, edits = complete(frame, packet.offload), (Complete(packet.offload, "checksum completed"),)
             return Step(
                 self.name,
                 Verdict.FORWARD,
                 Reason.VXLAN_ENCAPSULATED,
                 arguments,
                 (Output("outer", marks),),
-                edits=(Push(data, what, outer),),
+                edits=(*edits, Push(outer.header(frame, self.identification.peek()), what, outer)),
                 effects=(Advance(self.identification),),
             )
         frames = list(split(packet.frame, packet.offload))

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from emunet.elements.endpoint.stack import Endpoint
+from emunet.elements.routes import RouteKind
+from emunet.fabric.config import HostConfig, HostEdge, PodEdge, WorldConfig
 from emunet.packet.address import InterfaceAddress
 from emunet.packet.offload import split
 from emunet.packet.view import Packet
@@ -88,3 +90,50 @@ class MemoryEdge:
     def wake(self, now: int) -> Sequence[bytes]:
         """Run the endpoint's timers."""
         return self.endpoint.wake(now)
+
+
+class MemoryEdges:
+    """Makes the ends of a World on memory wires: an endpoint for each pod, and one for all interfaces of a host."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._hosts: dict[str, tuple[HostConfig, Endpoint]] = {}
+
+    def make(self, wanted: PodEdge | HostEdge, config: WorldConfig) -> MemoryEdge:
+        """The end that a configuration describes."""
+        if isinstance(wanted, PodEdge):
+            endpoint = Endpoint(
+                wanted.name, wanted.mac, wanted.addresses, wanted.gateways, mtu=wanted.mtu, seed=self._seed
+            )
+            return MemoryEdge(
+                wanted.name, wanted.device, wanted.name, endpoint, wanted.mac, wanted.addresses, wanted.gateways,
+                wanted.mtu,
+            )  # fmt: skip
+        host = next(host for host in config.hosts if host.name == wanted.device)
+        interface = next(one for one in host.interfaces if one.name == wanted.interface)
+        return MemoryEdge(
+            wanted.name, host.name, f"local:{interface.name}", self._stack_of(host), interface.mac,
+            interface.addresses, (), interface.mtu,
+        )  # fmt: skip
+
+    def source(self, host: HostConfig, target: bytes) -> tuple[str, bytes] | None:
+        """How a host sends to an address: by which interface and from which of its addresses; None without a route."""
+        routes = [route for route in host.routes if route.kind is RouteKind.UNICAST and route.prefix.contains(target)]
+        if not routes:
+            return None
+        best = max(routes, key=lambda route: (route.prefix.length, -route.metric))
+        interface = next(one for one in host.interfaces if one.name == best.interface)
+        source = interface.address(len(target))
+        return None if source is None else (interface.name, source)
+
+    def _stack_of(self, host: HostConfig) -> Endpoint:
+        """A host's own stack: the same for all its interfaces, anew when these have changed."""
+        known = self._hosts.get(host.name)
+        if known is not None and known[0].interfaces == host.interfaces:
+            return known[1]
+        first = host.interfaces[0]
+        addresses = tuple(address for interface in host.interfaces for address in interface.addresses)
+        mtu = min(interface.mtu for interface in host.interfaces)
+        endpoint = Endpoint(host.name, first.mac, addresses, mtu=mtu, seed=self._seed, noarp=True)
+        self._hosts[host.name] = (host, endpoint)
+        return endpoint

@@ -130,7 +130,7 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
         wiring[tunnel, "inner"] = Target(f"link {name}", "in", tap=name, inbound=True)
         wiring[tunnel, "outer"] = Target("connections", "output")
         wiring["neighbor", name] = Target(tunnel, "encapsulate", tap=name)
-    return Device(config.name, elements, wiring, entries, world_ledger)
+    return Device(config.name, elements, wiring, entries, world_ledger, watch)
 
 
 def _join_interface(name: str, wiring: Wiring, entries: dict[str, Target]) -> None:

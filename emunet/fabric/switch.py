@@ -27,4 +27,4 @@ def build_switch(config: SwitchConfig, watch: Watch, world_ledger: Ledger) -> De
         wiring["ingress", port.name] = Target("bridge", port.name)
         wiring["egress", port.name] = Target("", port.name)
     elements = {"ingress": Ingress(config.name, {}), "bridge": bridge, "egress": Dispatch()}
-    return Device(config.name, elements, wiring, entries, world_ledger)
+    return Device(config.name, elements, wiring, entries, world_ledger, watch)

@@ -21,6 +21,7 @@ from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric.capture import Record, Sink
 from emunet.fabric.config import HostConfig, SwitchConfig, WireConfig, WorldConfig
 from emunet.fabric.edge import Edge
+from emunet.fabric.flows import FlowCache, Recording, Replay, key_of
 from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.switch import build_switch
 from emunet.fabric.wire import Wire
@@ -49,26 +50,34 @@ class UnknownPort(KeyError):
 class World:
     """Everything that forwards, and the edges it forwards between."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, flow_cache: bool = True) -> None:
         self.seed = seed
         self.now = 0
-        self.ledger = Ledger()
+        self.figures = Ledger()
         self.devices: dict[str, Device] = {}
         self.wires: dict[str, Wire] = {}
         self.edges: dict[str, Edge] = {}
         self.config = WorldConfig(seed=seed)
         self.watch = Watch()
-        self.records_lost = 0
+        self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, HostConfig | SwitchConfig] = {}
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[tuple[Device, str, Packet]] = deque()
+        self._hops: deque[tuple[Device, str, Packet]] = deque()
+        self._recording: Recording | None = None
         self._heap: list[tuple[int, int, Callable[[int], None]]] = []
         self._order = count()
         self._sinks: dict[tuple[str, str], list[Sink]] = {}
         self._records: list[Record] = []
         self._running = False
         self._dry = False
+
+    @property
+    def ledger(self) -> Ledger:
+        """The World's counters, with every hit of the flow cache credited."""
+        self.flows.settle()
+        return self.figures
 
     # Building
 
@@ -77,6 +86,7 @@ class World:
 
         Learned state survives where an element's structure did not change.
         """
+        self.flows.clear("the configuration changed")
         wanted: dict[str, HostConfig | SwitchConfig] = {device.name: device for device in (*config.hosts, *config.switches)}
         for name in [name for name in self.devices if name not in wanted]:
             self._remove_device(name)
@@ -98,6 +108,7 @@ class World:
         device = self.devices.get(edge.device)
         if device is None or edge.entry not in device.entries:
             raise UnknownPort(f"{edge.name}: {edge.device} has no port {edge.entry}")
+        self.flows.clear("an edge was attached")
         self.edges[edge.name] = edge
         self._edge_at[edge.device, edge.entry] = edge
 
@@ -105,6 +116,7 @@ class World:
         """Take a stack away; frames for its port are then dropped as NO_CARRIER."""
         edge = self.edges.pop(name, None)
         if edge is not None:
+            self.flows.clear("an edge was detached")
             self._edge_at.pop((edge.device, edge.entry), None)
             device = self.devices.get(edge.device)
             if device is not None:
@@ -165,7 +177,6 @@ class World:
                 raise UnknownPort(f"{port} is an interface inside {device.name}: frames enter by a pod or a port")
             packet = Packet(frame)
             packet.trace = trace
-            self.ledger.received += 1
             self._enter(device, entry, packet)
         self._run(now)
 
@@ -174,22 +185,23 @@ class World:
     @contextmanager
     def dry_run(self) -> Iterator[None]:
         """Within it, walks change nothing: tables, counters, ledgers, captures, edges."""
+        self.flows.settle()
         state = [item for device in self.devices.values() for item in self._state(device)]
-        ledgers = [device.ledger for device in self.devices.values()]
-        world_ledger, arrivals, now = self.ledger, self._arrivals, self.now
+        ledgers = [device.figures for device in self.devices.values()]
+        world_ledger, arrivals, now = self.figures, self._arrivals, self.now
         scratch = Ledger()
         for item in state:
             item.begin_overlay()
         for device in self.devices.values():
-            device.ledger, device.world_ledger, device.dry = Ledger(), scratch, True
-        self.ledger, self._arrivals, self._dry = scratch, deque(), True
+            device.figures, device.world_ledger, device.dry = Ledger(), scratch, True
+        self.figures, self._arrivals, self._dry = scratch, deque(), True
         try:
             yield
         finally:
             self._dry = False
-            self.ledger, self._arrivals, self.now = world_ledger, arrivals, now
+            self.figures, self._arrivals, self.now = world_ledger, arrivals, now
             for device, ledger in zip(self.devices.values(), ledgers, strict=True):
-                device.ledger, device.world_ledger, device.dry = ledger, world_ledger, False
+                device.figures, device.world_ledger, device.dry = ledger, world_ledger, False
             for item in state:
                 item.end_overlay()
 
@@ -221,6 +233,7 @@ class World:
         """Hand every packet that passes the port to `sink`, from the next frame on."""
         device, entry, inner = self.locate(port)
         key = (device.name, inner or entry)
+        self.flows.clear("a port is watched")
         self._sinks.setdefault(key, []).append(sink)
         self._rewatch(device)
 
@@ -233,6 +246,15 @@ class World:
             if not sinks:
                 del self._sinks[device.name, inner or entry]
         self._rewatch(device)
+        self.flows.clear("a port is watched no more")
+
+    def set_wire(self, name: str, *, up: bool) -> None:
+        """Plug a wire in or out; the next frame meets it so."""
+        wire = self.wires.get(name)
+        if wire is None:
+            raise UnknownPort(f"there is no wire {name}; there are: {', '.join(self.wires)}")
+        wire.up = up
+        self.flows.clear("a wire went up or down")
 
     def locate(self, port: str) -> tuple[Device, str, str]:
         """A port's name -> (device, entry, interface inside the device or "")."""
@@ -280,13 +302,14 @@ class World:
         packet.egress = ""
         packet.bridged = False
         packet.local = False
+        packet.connection = None
         packet.record = None
         packet.hop = None
         packet.hops += 1
         if packet.hops > HOP_LIMIT:
             self._end_on_wire(packet, Step("wire", Verdict.DROP, Reason.LOOP, {"hops": packet.hops, "device": device}))
             return
-        self._enter(target, port, packet)
+        self._enter(target, port, packet, self._hops if self._running else self._arrivals)
 
     def lose(self, wire: str, packet: Packet, reason: Reason, now: int) -> None:
         """A packet ends on a wire."""
@@ -296,14 +319,15 @@ class World:
 
     def _place(self, config: HostConfig | SwitchConfig) -> None:
         if isinstance(config, HostConfig):
-            device = build_host(config, self.watch, self.ledger, self.seed)
+            device = build_host(config, self.watch, self.figures, self.seed)
         else:
-            device = build_switch(config, self.watch, self.ledger)
+            device = build_switch(config, self.watch, self.figures)
         old = self.devices.get(config.name)
         if old is not None:
             self._abandon(old)
         device.transmit = self._transmit
         device.observe = self._observe
+        device.settle = self.flows.settle
         self.devices[config.name] = device
         self._configs[config.name] = config
         self._rewatch(device)
@@ -316,10 +340,10 @@ class World:
 
     def _abandon(self, device: Device) -> None:
         """What a device held when it went is dropped, with a reason."""
-        held = device.ledger.queued
+        held = device.figures.queued
         if held:
-            self.ledger.queued -= held
-            self.ledger.drop(Reason.DEVICE_GONE, held)
+            self.figures.queued -= held
+            self.figures.drop(Reason.DEVICE_GONE, held)
 
     def _join(self, wires: tuple[WireConfig, ...]) -> None:
         wanted = {wire.name: wire for wire in wires}
@@ -336,13 +360,18 @@ class World:
     def _admit(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None) -> None:
         packet = Packet(frame, offload)
         packet.trace = trace
-        self.ledger.received += packet.segments
         self._enter(self.devices[edge.device], edge.entry, packet)
 
-    def _enter(self, device: Device, entry: str, packet: Packet) -> None:
+    def _enter(
+        self,
+        device: Device,
+        entry: str,
+        packet: Packet,
+        queue: deque[tuple[Device, str, Packet]] | None = None,
+    ) -> None:
         if entry in device.watched and not self._dry:
             self._record(device, entry, entry in self._pods_of(device), packet, entering=True)
-        self._arrivals.append((device, entry, packet))
+        (self._arrivals if queue is None else queue).append((device, entry, packet))
 
     def _run(self, now: int) -> None:
         """Go on until nothing moves."""
@@ -353,11 +382,56 @@ class World:
             arrivals = self._arrivals
             while arrivals:
                 device, entry, packet = arrivals.popleft()
-                device.receive(entry, packet, now)
+                self._through(device, entry, packet, now)
         finally:
             self._running = False
+            self.watch.leaned = self.watch.steps = self._recording = None
             if self._records:
                 self._hand_over()
+
+    def _through(self, device: Device, entry: str, packet: Packet, now: int) -> None:
+        """One frame, to where its run ends: from the cache, or by walks that may be fused for the next."""
+        recording: Recording | None = None
+        if self.flows.enabled and packet.trace is None and not self._dry:
+            key = key_of(packet.frame)
+            if key is not None:
+                table = self.flows.table(device.name, entry)
+                replay = table.get(key)
+                if replay is not None and replay.fits(packet.frame, 0, len(packet.frame), packet.offload, now):
+                    self._replay(replay, packet, now)
+                    return
+                if key not in table:
+                    recording = self.flows.begin(table, key, packet)
+        self._recording = recording
+        if packet.hops == 0:
+            self.figures.received += packet.segments
+        device.receive(entry, packet, now)
+        hops = self._hops
+        while hops:
+            device, entry, packet = hops.popleft()
+            device.receive(entry, packet, now)
+        if recording is not None:
+            self._recording = None
+            self.flows.finish(recording, self.figures, now)
+
+    def _replay(self, replay: Replay, packet: Packet, now: int) -> None:
+        """A hit."""
+        frames = packet.segments
+        replay.used = now
+        replay.frames += frames
+        edge = replay.edge
+        if edge is None:
+            return
+        if not replay.same:
+            buffer = bytearray(packet.frame)
+            replay.apply(buffer, 0, packet.offload)
+            packet = Packet(bytes(buffer), packet.offload)
+        answers = edge.deliver(packet, now)
+        if answers is None:
+            replay.refused += frames
+            return
+        for frame in answers:
+            self._admit(edge, frame, None, None)
 
     def _wake(self, now: int) -> None:
         while self._heap and self._heap[0][0] <= now:
@@ -402,12 +476,18 @@ class World:
         if answers is None:
             self._end_on_wire(packet, Step("edge", Verdict.DROP, Reason.EDGE_FULL, {"port": edge.name}))
             return
-        self.ledger.delivered += frames
+        if self._recording is not None:
+            if self._recording.end is not None:
+                self._recording.broken = "it comes out at several edges"
+            self._recording.end = (edge, packet)
+        self.figures.delivered += frames
         for frame in answers:
             self._admit(edge, frame, None, None)
 
     def _end_on_wire(self, packet: Packet, step: Step) -> None:
-        self.ledger.drop(step.reason, packet.segments)
+        if self._recording is not None:
+            self._recording.broken = "it ends outside a device"
+        self.figures.drop(step.reason, packet.segments)
         if packet.hop is not None:
             packet.hop.steps.append(step)
         if packet.record is not None:
@@ -424,6 +504,8 @@ class World:
         sinks = self._sinks.get((device.name, port))
         if not sinks:
             return
+        if self._recording is not None:
+            self._recording.broken = "somebody watches a port on its way"
         name = port if pod else f"{device.name}:{port}"
         record = Record.of(name, entering is not pod, packet, self.now, sinks)
         self._records.append(record)
@@ -435,6 +517,8 @@ class World:
             return
         sinks = self._sinks.get((device.name, tap))
         if sinks:
+            if self._recording is not None:
+                self._recording.broken = "somebody watches a port on its way"
             self._records.append(Record.of(f"{device.name}:{tap}", inbound, packet, now, sinks))
 
     def _hand_over(self) -> None:

@@ -31,8 +31,15 @@ class Plane:
     drop_edge  lets one go (closes its TAP)
     """
 
-    def __init__(self, seed: int, make_edge: EdgeFactory, drop_edge: Callable[[Edge], None] | None = None) -> None:
-        self.world = World(seed)
+    def __init__(
+        self,
+        seed: int,
+        make_edge: EdgeFactory,
+        drop_edge: Callable[[Edge], None] | None = None,
+        *,
+        flow_cache: bool = True,
+    ) -> None:
+        self.world = World(seed, flow_cache)
         self._make_edge = make_edge
         self._drop_edge = drop_edge
         self._made: dict[str, PodEdge | HostEdge] = {}
@@ -115,10 +122,7 @@ class Plane:
 
     def set_wire(self, wire: str, *, up: bool) -> None:
         """Plug a wire in or out; the next frame meets it so."""
-        found = self.world.wires.get(wire)
-        if found is None:
-            raise UnknownPort(f"there is no wire {wire}; there are: {', '.join(self.world.wires)}")
-        found.up = up
+        self.world.set_wire(wire, up=up)
 
 
 def _text(value: Any) -> str:

@@ -36,6 +36,7 @@ class Loop:
         self._epoll = select.epoll()
         self._edges: dict[int, TapEdge] = {}
         self._readers: dict[int, Callable[[], None]] = {}
+        self._writers: dict[int, Callable[[], None]] = {}
         self._stopped = False
 
     def now(self) -> int:
@@ -60,13 +61,19 @@ class Loop:
 
     def add_reader(self, fd: int, call: Callable[[], None]) -> None:
         """Call when the descriptor can be read (or was closed by the other side)."""
-        self._readers[fd] = call
-        self._epoll.register(fd, select.EPOLLIN)
+        self._watch(fd, self._readers, call)
 
     def remove_reader(self, fd: int) -> None:
-        """Stop watching a descriptor."""
-        if self._readers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+        """Stop watching a descriptor for reading."""
+        self._watch(fd, self._readers, None)
+
+    def add_writer(self, fd: int, call: Callable[[], None]) -> None:
+        """Call whenever the descriptor can be written, until `remove_writer`. It may have a reader beside it."""
+        self._watch(fd, self._writers, call)
+
+    def remove_writer(self, fd: int) -> None:
+        """Stop watching a descriptor for writing."""
+        self._watch(fd, self._writers, None)
 
     def stop(self) -> None:
         """Return from `run` after this round."""
@@ -75,14 +82,12 @@ class Loop:
     def run(self) -> None:
         """Work until stopped."""
         world = self.world
-        edges, readers = self._edges, self._readers
+        edges = self._edges
         while not self._stopped:
-            for fd, _ in self._epoll.poll(self._timeout(), 64):
+            for fd, events in self._epoll.poll(self._timeout(), 64):
                 edge = edges.get(fd)
                 if edge is None:
-                    call = readers.get(fd)
-                    if call is not None:
-                        call()
+                    self._call(fd, events)
                     continue
                 now = self.now()
                 for _ in range(BATCH):
@@ -99,6 +104,32 @@ class Loop:
     def close(self) -> None:
         """Let the epoll descriptor go."""
         self._epoll.close()
+
+    def _watch(self, fd: int, calls: dict[int, Callable[[], None]], call: Callable[[], None] | None) -> None:
+        """Set or take away a call, and let epoll know what a descriptor is watched for now."""
+        before = fd in self._readers or fd in self._writers
+        if call is not None:
+            calls[fd] = call
+        elif calls.pop(fd, None) is None:
+            return
+        mask = (select.EPOLLIN if fd in self._readers else 0) | (select.EPOLLOUT if fd in self._writers else 0)
+        if not before:
+            self._epoll.register(fd, mask)
+        elif mask:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.unregister(fd)
+
+    def _call(self, fd: int, events: int) -> None:
+        # Each is looked up when it is its turn: the call before it may have closed the descriptor.
+        if events & ~select.EPOLLOUT:
+            reader = self._readers.get(fd)
+            if reader is not None:
+                reader()
+        if events & select.EPOLLOUT:
+            writer = self._writers.get(fd)
+            if writer is not None:
+                writer()
 
     def _timeout(self) -> float:
         """Seconds to wait for a descriptor, -1 for ever."""

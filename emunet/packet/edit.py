@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from emunet.packet.checksum import update
+from emunet.packet.offload import Offload, complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,40 @@ class Adjust:
         """The frame with the two checksum bytes corrected."""
         at = self.offset
         value = update(frame[at] << 8 | frame[at + 1], self.old, self.new)
+        return frame[:at] + value.to_bytes(2, "big") + frame[at + 2 :]
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustTransport:
+    """Correct a transport checksum at `offset` for `old` becoming `new`, in whichever form it is.
+
+    Complete: as `Adjust`; an IPv4 UDP checksum of 0 means none and stays (`optional`).
+    Partial (the packet's offload says the sum is left to us, linux/virtio_net.h): the
+    field holds the folded pseudo-header sum, uncomplemented, so only a change of the
+    pseudo-header (`pseudo`: an address) moves it, and in the other direction.
+    """
+
+    offset: int
+    old: bytes
+    new: bytes
+    pseudo: bool
+    optional: bool = False
+    what: str = ""
+
+    def apply(self, frame: bytes, partial: bool = False) -> bytes:
+        """The frame with the two checksum bytes corrected."""
+        at = self.offset
+        before = frame[at] << 8 | frame[at + 1]
+        if partial:
+            if not self.pseudo:
+                return frame
+            value = ~update(~before & 0xFFFF, self.old, self.new) & 0xFFFF
+        elif self.optional and before == 0:
+            return frame
+        else:
+            value = update(before, self.old, self.new)
+            if self.optional and value == 0:
+                value = 0xFFFF
         return frame[:at] + value.to_bytes(2, "big") + frame[at + 2 :]
 
 
@@ -99,11 +134,23 @@ class Trim:
         return frame[: self.length]
 
 
-Edit = Put | Adjust | Push | Pop | Trim
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Fill in the transport checksum that was left to us: from here the frame is as on a wire."""
+
+    offload: Offload
+    what: str = ""
+
+    def apply(self, frame: bytes) -> bytes:
+        """The frame with its checksum. It must not be a superframe."""
+        return complete(frame, self.offload)
 
 
-def apply(frame: bytes, edits: Iterable[Edit]) -> bytes:
-    """The frame after all edits, in order."""
+Edit = Put | Adjust | AdjustTransport | Complete | Push | Pop | Trim
+
+
+def apply(frame: bytes, edits: Iterable[Edit], partial: bool = False) -> bytes:
+    """The frame after all edits, in order. `partial`: its transport checksum is left to us."""
     for edit in edits:
-        frame = edit.apply(frame)
+        frame = edit.apply(frame, partial) if isinstance(edit, AdjustTransport) else edit.apply(frame)
     return frame

@@ -26,7 +26,19 @@ ARP = b"\x08\x06"
 VLAN = b"\x81\x00"
 VLAN_SERVICE = b"\x88\xa8"
 
-ANNOTATIONS = ("entered", "interface", "egress", "next_hop", "bridged", "local", "hops", "hop", "trace", "record")
+ANNOTATIONS = (
+    "entered",
+    "interface",
+    "egress",
+    "next_hop",
+    "bridged",
+    "local",
+    "connection",
+    "hops",
+    "hop",
+    "trace",
+    "record",
+)
 
 
 class Packet:
@@ -38,6 +50,7 @@ class Packet:
     next_hop   address to resolve on `egress`, bytes
     bridged    True between a bridge's decision and its port: layer 3 left it alone
     local      True for packets that this host's own sockets or elements sent
+    connection what connection tracking found for it in this device, or None
     hops       devices passed so far (a loop is cut at a limit)
     hop        the Hop being recorded, or None
     trace      the Trace being recorded, or None
@@ -53,6 +66,7 @@ class Packet:
     next_hop: bytes
     bridged: bool
     local: bool
+    connection: Any
     hops: int
     hop: Any
     trace: Any
@@ -68,6 +82,7 @@ class Packet:
         self.next_hop = b""
         self.bridged = False
         self.local = False
+        self.connection = None
         self.hops = 0
         self.hop = None
         self.trace = None
@@ -83,6 +98,7 @@ class Packet:
         other.next_hop = self.next_hop
         other.bridged = self.bridged
         other.local = self.local
+        other.connection = self.connection
         other.hops = self.hops
         other.hop = self.hop
         other.trace = self.trace

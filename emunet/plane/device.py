@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from emunet.packet.edit import Pop, Push, Trim, apply
+from emunet.packet.edit import Complete, Pop, Push, apply
 from emunet.packet.view import Packet
 from emunet.plane.element import Element
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Output, Step, Verdict
-from emunet.plane.table import NEVER, Counter, Table
+from emunet.plane.table import NEVER, Counter, Table, Watch
 
 STEP_LIMIT = 64
 
@@ -64,25 +64,33 @@ class Device:
         wiring: dict[tuple[str, str], Target],
         entries: dict[str, Target],
         world_ledger: Ledger,
+        watch: Watch,
     ) -> None:
         self.name = name
         self.elements = elements
         self.wiring = wiring
         self.entries = entries
-        self.ledger = Ledger()
+        self.figures = Ledger()
+        self.settle: Callable[[], None] = _settled
         self.world_ledger = world_ledger
         self.transmit: Transmit = _nowhere
         self.observe: Observe | None = None
         self.watched: set[str] = set()
         self.dry = False
-        self.walked: list[Step] | None = None
+        self._watch = watch
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its counters, with every hit of the flow cache credited."""
+        self.settle()
+        return self.figures
 
     # Entry points
 
     def receive(self, entry: str, packet: Packet, now: int) -> None:
         """A packet comes in by a port (or is sent by the host's own sockets) at `entry`."""
         frames = packet.segments
-        self.ledger.received += frames
+        self.figures.received += frames
         packet.hop = packet.trace.enter(self.name, entry, now) if packet.trace is not None else None
         target = self.entries[entry]
         self._walk(deque([(target, packet)]), now)
@@ -134,8 +142,8 @@ class Device:
     def _act(self, packet: Packet, step: Step, element: str, work: deque[tuple[Target, Packet]], now: int) -> None:
         if packet.hop is not None:
             packet.hop.steps.append(step)
-        if self.walked is not None:
-            self.walked.append(step)
+        if self._watch.steps is not None:
+            self._watch.steps.append((self, step, packet))
         self._apply_effects(step, now)
         for held, decision in step.settled:
             self._settle(element, held, decision, work, now)
@@ -147,11 +155,11 @@ class Device:
             self._count_drop(packet, step, now)
         elif verdict is Verdict.CONSUME:
             frames = packet.segments
-            self.ledger.consumed += frames
+            self.figures.consumed += frames
             self.world_ledger.consumed += frames
         elif verdict is Verdict.HOLD:
             frames = packet.segments
-            self.ledger.queued += frames
+            self.figures.queued += frames
             self.world_ledger.queued += frames
 
     def _send_on(self, packet: Packet, step: Step, element: str, work: deque[tuple[Target, Packet]]) -> None:
@@ -169,7 +177,7 @@ class Device:
             after += branch.segments
             self._queue(branch, element, output, work)
         # Cutting a superframe makes no wire frame that was not counted when it came in.
-        self.ledger.copied += after - before
+        self.figures.copied += after - before
         self.world_ledger.copied += after - before
 
     def _queue(self, packet: Packet, element: str, output: Output, work: deque[tuple[Target, Packet]]) -> None:
@@ -179,7 +187,7 @@ class Device:
 
     def _emit(self, element: str, step: Step, cause: Packet | None, work: deque[tuple[Target, Packet]]) -> None:
         for emission in step.emissions:
-            self.ledger.generated += 1
+            self.figures.generated += 1
             self.world_ledger.generated += 1
             packet = Packet(emission.frame)
             packet.local = True
@@ -192,13 +200,13 @@ class Device:
         if self.dry and packet.trace is None:
             return
         frames = packet.segments
-        self.ledger.queued -= frames
+        self.figures.queued -= frames
         self.world_ledger.queued -= frames
         self._act(packet, step, element, work, now)
 
     def _leave(self, port: str, packet: Packet, now: int) -> None:
         frames = packet.segments
-        self.ledger.delivered += frames
+        self.figures.delivered += frames
         self.transmit(self, port, packet, now)
 
     def _apply_effects(self, step: Step, now: int) -> None:
@@ -208,13 +216,13 @@ class Device:
     def _end(self, packet: Packet, step: Step, now: int) -> None:
         if packet.hop is not None:
             packet.hop.steps.append(step)
-        if self.walked is not None:
-            self.walked.append(step)
+        if self._watch.steps is not None:
+            self._watch.steps.append((self, step, packet))
         self._count_drop(packet, step, now)
 
     def _count_drop(self, packet: Packet, step: Step, now: int) -> None:
         frames = packet.segments
-        self.ledger.drop(step.reason, frames)
+        self.figures.drop(step.reason, frames)
         self.world_ledger.drop(step.reason, frames)
         if packet.record is not None:
             packet.record.dropped(self.name, step, now)
@@ -222,17 +230,22 @@ class Device:
 
 def edited(packet: Packet, edits: Any) -> Packet:
     """The packet after edits, with offload offsets moved along with pushes and pops."""
-    after = packet.copy(apply(packet.frame, edits))
+    after = packet.copy(apply(packet.frame, edits, packet.offload is not None))
     if after.offload is not None:
         for edit in edits:
+            if isinstance(edit, Complete):
+                after.offload = None
+                break
             if isinstance(edit, Push):
                 after.offload = after.offload.shifted(len(edit.data))
             elif isinstance(edit, Pop):
                 after.offload = after.offload.shifted(-edit.length)
-            elif isinstance(edit, Trim):
-                pass
     return after
 
 
 def _nowhere(device: Device, port: str, packet: Packet, now: int) -> None:
     raise RuntimeError(f"{device.name} was never placed in a World: nothing is attached to {port}")
+
+
+def _settled() -> None:
+    """Nothing waits to be credited."""

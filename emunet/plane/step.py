@@ -63,6 +63,7 @@ class Step:
     effects    changes to tables
     emissions  frames the element makes, each counted as generated
     settled    decisions on packets that this element was holding until now
+    limit      the longest wire frame (bytes) for which the decision is the same, or None
     """
 
     element: str
@@ -74,6 +75,7 @@ class Step:
     effects: Sequence[Effect] = ()
     emissions: Sequence[Emission] = ()
     settled: Sequence[tuple[Packet, Step]] = ()
+    limit: int | None = None
 
     @property
     def why(self) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any, Generic, Protocol, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -32,28 +33,85 @@ class Dependent(Protocol):
         ...
 
 
-class Watch:
-    """What the walk being recorded leans on. One per World, shared by its tables.
+class Source(Protocol):
+    """Where an answer came from: a table that tells its dependents of changes."""
 
-    `leaned` is None while nothing is recorded; else rows of (source, key, deadline):
-    a source has `attach(key, dependent)`.
+    def attach(self, key: Any, dependent: Dependent, refreshes: bool = False) -> None:
+        """Tell `dependent` when the answer for `key` may have changed."""
+        ...
+
+    def detach(self, key: Any, dependent: Dependent) -> None:
+        """Forget a dependent that went for another reason."""
+        ...
+
+
+class Watch:
+    """What the walk being recorded did and leans on. One per World, shared by all.
+
+    Both are None while nothing is recorded; else
+    leaned  rows of (source, key, deadline, ages): the answer changes by itself at the deadline (ns);
+            `ages`: only because the entry was not used until then
+    steps   rows of (device, step, packet), in order
     """
 
-    __slots__ = ("leaned",)
+    __slots__ = ("leaned", "steps")
 
     def __init__(self) -> None:
-        self.leaned: list[tuple[Any, Any, int]] | None = None
+        self.leaned: list[tuple[Source, Any, int, bool]] | None = None
+        self.steps: list[tuple[Any, Any, Any]] | None = None
 
 
 class Entry(Generic[V]):
     """A value with its last use (ns), whether it is static, and what was fused from it."""
 
-    __slots__ = ("static", "used", "value")
+    __slots__ = ("group", "static", "used", "value")
 
     def __init__(self, value: V, used: int, static: bool) -> None:
         self.value = value
         self.used = used
         self.static = static
+        self.group: Any = None
+
+
+class Group(Generic[K]):
+    """Members of one group by last use: a heap with late corrections, so that a use costs nothing."""
+
+    __slots__ = ("_heap", "_order", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._heap: list[tuple[int, int, K]] = []
+        self._order = 0
+
+    def add(self, key: K, used: int) -> None:
+        """A new member, used at `used` (ns)."""
+        self.size += 1
+        self._push(key, used)
+
+    def oldest(self, entries: dict[K, Entry[V]], credited: Callable[[K, Entry[V]], int]) -> K | None:
+        """The learned member used longest ago, or None."""
+        heap = self._heap
+        if len(heap) > 4 * self.size + 64:
+            alive = {key for _, _, key in heap if key in entries and entries[key].group is self}
+            heap.clear()
+            for key in sorted(alive, key=lambda key: credited(key, entries[key])):
+                self._push(key, credited(key, entries[key]))
+        while heap:
+            used, _, key = heap[0]
+            entry = entries.get(key)
+            if entry is None or entry.static or entry.group is not self:
+                heappop(heap)
+                continue
+            true_use = credited(key, entry)
+            if true_use == used:
+                return key
+            heappop(heap)
+            self._push(key, true_use)
+        return None
+
+    def _push(self, key: K, used: int) -> None:
+        self._order += 1
+        heappush(self._heap, (used, self._order, key))
 
 
 class Table(Generic[K, V]):
@@ -79,8 +137,9 @@ class Table(Generic[K, V]):
         self._watch = watch
         self._group = group
         self._entries: dict[K, Entry[V]] = {}
-        self._groups: dict[Hashable, dict[K, None]] = {}
-        self._dependents: dict[K, list[Dependent]] = {}
+        self._groups: dict[Hashable, Group[K]] = {}
+        self._dependents: dict[K, dict[Dependent, None]] = {}
+        self._refreshers: dict[K, dict[Dependent, None]] = {}
         self._overlay: dict[K, Entry[V] | None] | None = None
 
     # Reading
@@ -97,15 +156,13 @@ class Table(Generic[K, V]):
                     entry, deadline = None, NEVER
         leaned = self._watch.leaned
         if leaned is not None:
-            # Hits refresh what they lean on, so an ageing entry sets no deadline for them;
-            # a value that changes by itself says so through `lean`.
-            leaned.append((self, key, NEVER))
+            leaned.append((self, key, deadline, True))
         return None if entry is None else entry.value
 
     def lean(self, key: K, deadline: int) -> None:
         """Note that what was read of `key` changes by itself at `deadline` (ns)."""
         if self._watch.leaned is not None:
-            self._watch.leaned.append((self, key, deadline))
+            self._watch.leaned.append((self, key, deadline, False))
 
     def items(self, now: int) -> Iterator[tuple[K, V]]:
         """All live entries at `now`, oldest first. For people and tests, not for elements."""
@@ -141,8 +198,13 @@ class Table(Generic[K, V]):
             if len(self._entries) >= self.capacity and not static:
                 self._make_room(key, value)
             self.changed(key, "entered")
-        self._entries[key] = Entry(value, now, static)
-        self._groups.setdefault(self._group_of(key, value), {})[key] = None
+        entry = self._entries[key] = Entry(value, now, static)
+        group = self._group_of(key, value)
+        members = self._groups.get(group)
+        if members is None:
+            members = self._groups[group] = Group()
+        members.add(key, now)
+        entry.group = members
 
     def refresh(self, key: K, now: int) -> None:
         """Say that the entry was used at `now`."""
@@ -151,9 +213,6 @@ class Table(Generic[K, V]):
         entry = self._entries.get(key)
         if entry is not None:
             entry.used = now
-            group = self._groups[self._group_of(key, entry.value)]
-            del group[key]
-            group[key] = None
 
     def delete(self, key: K) -> None:
         """Remove the entry, static or not."""
@@ -193,21 +252,28 @@ class Table(Generic[K, V]):
 
     # What was fused from entries
 
-    def attach(self, key: K, dependent: Dependent) -> None:
-        """Tell `dependent` when `key` changes, appears or goes."""
-        self._dependents.setdefault(key, []).append(dependent)
+    def attach(self, key: K, dependent: Dependent, refreshes: bool = False) -> None:
+        """Tell `dependent` when `key` changes, appears or goes. `refreshes`: its use is a use of the entry."""
+        self._dependents.setdefault(key, {})[dependent] = None
+        if refreshes:
+            self._refreshers.setdefault(key, {})[dependent] = None
 
     def detach(self, key: K, dependent: Dependent) -> None:
         """Forget a dependent that went for another reason."""
-        rows = self._dependents.get(key)
-        if rows is not None and dependent in rows:
-            rows.remove(dependent)
-            if not rows:
-                del self._dependents[key]
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._credited(key, entry)
+        for table in (self._dependents, self._refreshers):
+            rows = table.get(key)
+            if rows is not None and dependent in rows:
+                del rows[dependent]
+                if not rows:
+                    del table[key]
 
     def changed(self, key: K, why: str) -> None:
         """Delete whatever was fused from this key, present or absent."""
         rows = self._dependents.pop(key, None)
+        self._refreshers.pop(key, None)
         if rows:
             for dependent in rows:
                 dependent.invalidate(f"{self.name} {why}")
@@ -221,7 +287,7 @@ class Table(Generic[K, V]):
 
     def _credited(self, key: K, entry: Entry[V]) -> int:
         """The last use, counting the hits of what was fused from the entry."""
-        for dependent in self._dependents.get(key, ()):
+        for dependent in self._refreshers.get(key, ()):
             if dependent.used > entry.used:
                 entry.used = dependent.used
         return entry.used
@@ -238,17 +304,18 @@ class Table(Generic[K, V]):
         del self._entries[key]
         group = self._group_of(key, entry.value)
         members = self._groups[group]
-        del members[key]
-        if not members:
+        members.size -= 1
+        if not members.size:
             del self._groups[group]
 
     def _make_room(self, key: K, value: V) -> None:
-        for group in sorted(self._groups, key=lambda name: -len(self._groups[name])):
-            for candidate in self._groups[group]:
-                if not self._entries[candidate].static:
-                    self.evicted += 1
-                    self.delete(candidate)
-                    return
+        """The entry of the largest group that was used longest ago goes; static ones stay."""
+        for members in sorted(self._groups.values(), key=lambda members: -members.size):
+            oldest = members.oldest(self._entries, self._credited)
+            if oldest is not None:
+                self.evicted += 1
+                self.delete(oldest)
+                return
 
 
 @dataclass(slots=True)

@@ -1,0 +1,217 @@
+"""The flow cache is invisible except in speed: the same world with and without it, side by side.
+
+Both worlds get the same script of random traffic and trouble; every frame that comes
+out, its time, every counter, every table and every reason must be equal. That the
+cache was really used is asserted too: a test without hits would test nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from emunet.fabric.config import Route
+from emunet.packet.address import Prefix
+from emunet.packet.offload import GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, Offload
+from emunet.plane.table import Counter, Table
+from tests.worlds import SECOND, Net, datagram, echo, segment
+
+STEP = 1_000  # ns between events, so that no two happen at the same moment
+
+
+class Twins:
+    """Two worlds that differ only in the cache."""
+
+    def __init__(self, topology: str, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.cached = Net(topology, flow_cache=True, seed=seed)
+        self.plain = Net(topology, flow_cache=False, seed=seed)
+        self.now = 0
+        self.pods = [edge.name for edge in self.cached.config.pods]
+        self.sent = 0
+        self.flows = [self.flow() for _ in range(12)]
+
+    @property
+    def both(self) -> tuple[Net, Net]:
+        """Cached, plain."""
+        return self.cached, self.plain
+
+    def flow(self) -> tuple[str, str, int, int, int, str, int]:
+        """Two pods, ports, family, kind and TTL."""
+        a, b = self.random.sample(self.pods, 2)
+        families = sorted({len(row.address) for row in self.cached[a].addresses})
+        kind = self.random.choice(["udp", "udp", "tcp", "tcp", "echo"])
+        return a, b, 1024 + self.random.randrange(4), 80, self.random.choice(families), kind, self.random.choice([64, 64, 64, 3, 2, 1])
+
+    def tick(self, nanoseconds: int) -> None:
+        """Time passes in both."""
+        self.now += nanoseconds
+        for net in self.both:
+            net.world.advance(self.now)
+
+    def send(self, source: str, frame: bytes, offload: Offload | None = None) -> None:
+        """The same frame enters both."""
+        self.tick(STEP)
+        self.sent += 1
+        for net in self.both:
+            net.world.receive(net[source], frame, self.now, offload)
+
+    def traffic(self) -> None:
+        """A frame of a steady flow, of any size up to its MTU, complete or with its checksum left open."""
+        a, b, sport, dport, family, kind, ttl = self.random.choice(self.flows)
+        net = self.cached
+        source, destination = net[a].address(family), net[b].address(family)
+        size = self.random.choice([0, 1, 18, 500, 1300, 1392])
+        data = bytes(self.random.randrange(256) for _ in range(8)) * (size // 8)
+        fields = {"ttl": ttl, "identification": self.random.randrange(65536), "dont_fragment": self.random.random() < 0.5}
+        if kind == "udp":
+            packet = datagram(source, destination, sport, dport, data, **fields)
+        elif kind == "tcp":
+            packet = segment(source, destination, sport, dport, self.random.choice([0x10, 0x18, 0x02, 0x11]), data, **fields)
+        else:
+            packet = echo(source, destination, size=len(data), **fields)
+        on_link = net[a].device == net[b].device
+        frame = net.frame(a, packet, net[b].mac if on_link else None)
+        offload = None
+        if kind == "tcp" and self.random.random() < 0.6:
+            frame, offload = self.left_open(frame, family)
+        if self.random.random() < 0.05:
+            frame += bytes(6)  # link padding
+            offload = None
+        if self.random.random() < 0.05 and offload is None:
+            at = self.random.randrange(14, len(frame))
+            frame = frame[:at] + bytes((frame[at] ^ 1 << self.random.randrange(8),)) + frame[at + 1 :]
+        self.send(a, frame, offload)
+
+    def left_open(self, frame: bytes, family: int) -> tuple[bytes, Offload]:
+        """As a kernel hands over TCP: the checksum holds the pseudo-header sum, the frame may be a superframe."""
+        from emunet.packet.checksum import pseudo_sum
+
+        start = 34 if family == 4 else 54
+        body = frame[start:]
+        if self.random.random() < 0.4:
+            body += bytes(self.random.randrange(256) for _ in range(16)) * 400
+        length = len(body)
+        if family == 4:
+            from emunet.packet.ipv4 import IPv4
+
+            header, _ = IPv4.parse(frame[14:])
+            network = header.pack(body)[: start - 14]
+            pseudo = pseudo_sum(header.src, header.dst, 6, length)
+        else:
+            network = frame[14:18] + length.to_bytes(2, "big") + frame[20:54]
+            pseudo = pseudo_sum(frame[22:38], frame[38:54], 6, length)
+        body = body[:16] + pseudo.to_bytes(2, "big") + body[18:]
+        whole = frame[:14] + network + body
+        size = 1392 - (20 if family == 16 else 0)
+        if length - 20 <= size:
+            return whole, Offload(NEEDS_CSUM, GSO_NONE, 0, 0, start, 16)
+        return whole, Offload(NEEDS_CSUM, GSO_TCPV4 if family == 4 else GSO_TCPV6, start + 20, size, start, 16)
+
+    def nowhere(self) -> None:
+        """To an address that nobody has: no route, or no neighbour."""
+        a = self.random.choice(self.pods)
+        source = self.cached[a].address()
+        destination = bytes(self.random.choice([(10, 244, 1, 200), (10, 9, 9, 9), (10, 244, 2, 77), (224, 0, 0, 9)]))
+        self.send(a, self.cached.frame(a, datagram(source, destination, 5, 6, b"x")))
+
+    def move(self) -> None:
+        """A station's MAC appears behind another port, and comes back with its next frame."""
+        a, b = self.random.sample(self.pods, 2)
+        frame = b"\xff" * 6 + self.cached[a].mac + b"\x88\xb5" + bytes(46)
+        self.send(b, frame)
+
+    def wire(self) -> None:
+        """A wire goes down or up."""
+        name = self.random.choice(list(self.cached.world.wires))
+        up = self.random.random() < 0.6
+        for net in self.both:
+            net.world.set_wire(name, up=up)
+
+    def route(self) -> None:
+        """A route comes or goes on one host."""
+        extra = Route(Prefix.parse("10.9.9.0/24"), "cni0")
+        for net in self.both:
+            host = net.config.hosts[0]
+            routes = tuple(row for row in host.routes if row != extra) if extra in host.routes else (*host.routes, extra)
+            net.config = replace(net.config, hosts=(replace(host, routes=routes), *net.config.hosts[1:]))
+            net.world.configure(net.config)
+
+    def dry(self) -> None:
+        """An explanation in one world only: it must change nothing."""
+        a, b = self.random.sample(self.pods, 2)
+        packet = echo(self.cached[a].address(), self.cached[b].address())
+        self.cached.world.explain(self.cached[a], self.cached.frame(a, packet))
+
+    def wait(self) -> None:
+        """Time passes: a moment, or long enough for entries to age."""
+        self.tick(self.random.choice([SECOND // 100, SECOND, 6 * SECOND, 40 * SECOND, 400 * SECOND]))
+
+    def compare(self) -> None:
+        """Everything that can be seen is equal, and accounted for."""
+        for net in self.both:
+            net.balanced()
+        for name in self.cached.stations:
+            assert self.cached[name].got == self.plain[name].got, name
+        assert self.cached.world.ledger.as_dict() == self.plain.world.ledger.as_dict()
+        for name, device in self.cached.world.devices.items():
+            other = self.plain.world.devices[name]
+            assert device.ledger.as_dict() == other.ledger.as_dict(), name
+            for mine, its in zip(device.state(), other.state(), strict=True):
+                if isinstance(mine, Table):
+                    assert isinstance(its, Table)
+                    assert rows(mine, self.now) == rows(its, self.now), (name, mine.name)
+                else:
+                    assert isinstance(its, Counter)
+                    assert mine.value == its.value, (name, mine.name)
+
+
+def rows(table: Table, now: int) -> dict[object, object]:
+    """A table's live rows with their ages; packets that wait are compared by their bytes."""
+    found = {}
+    for key, value in table.items(now):
+        if hasattr(value, "packets"):
+            value = [packet.frame for packet in value.packets]
+        found[key] = (value, table.age(key, now) if table.lifetime is not None else None)
+    return found
+
+
+@pytest.mark.parametrize("topology", ["one-host", "two-hosts", "three-hosts-routed", "leaf-spine", "dual-stack"])
+@pytest.mark.parametrize("seed", range(6))
+def test_same_with_and_without(topology: str, seed: int) -> None:
+    """Random traffic and trouble on every shipped topology."""
+    twins = Twins(topology, seed)
+    trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route]
+    if twins.cached.world.wires:
+        trouble.append(twins.wire)
+    for _ in range(60):
+        for _ in range(twins.random.randrange(1, 25)):
+            twins.traffic()
+        twins.random.choice(trouble)()
+        if twins.random.random() < 0.2:
+            twins.compare()
+    twins.compare()
+    assert twins.cached.world.flows.hits > 0
+    assert twins.plain.world.flows.hits == 0
+
+
+@pytest.mark.parametrize("kind", ["udp", "tcp", "echo"])
+@pytest.mark.parametrize("family", [4, 16])
+def test_steady_flows_hit(kind: str, family: int) -> None:
+    """In steady state at least 80 % of every class of traffic is answered from the cache."""
+    net = Net("dual-stack")
+    a, b = net["web-1"].address(family), net["web-3"].address(family)
+    for number in range(100):
+        if kind == "udp":
+            packet = datagram(a, b, 1000, 80, bytes(number))
+        elif kind == "tcp":
+            packet = segment(a, b, 1000, 80, 0x10, bytes(number))
+        else:
+            packet = echo(a, b, sequence=number)
+        net.world.receive(net["web-1"], net.frame("web-1", packet), number * STEP)
+    net.balanced()
+    assert net.world.flows.hits >= 80, net.world.flows.refused
+    assert len(net["web-3"].got) == 100

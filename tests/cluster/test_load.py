@@ -25,16 +25,19 @@ FAULTS = {
     "syntax": ("a: b: c\n", ["lab.yaml:1:5: cannot be read as YAML: mapping values are not allowed in this context"]),
     "a list left open": (
         "a: 1\nb: [1,\n",
-        ["lab.yaml:3:1: cannot be read as YAML: did not find expected node content (while parsing a flow node that starts on line 3)"],
+        ["lab.yaml:3:1: cannot be read as YAML: did not find expected node content"],
     ),
     "a tab": (
         "a:\n\t- 1\n",
-        ["lab.yaml:2:1: cannot be read as YAML: found character that cannot start any token (while scanning for the next token that starts on line 2)"],
+        ["lab.yaml:2:1: cannot be read as YAML: found character that cannot start any token"],
     ),
     "an alias of nothing": ("a: *x\n", ["lab.yaml:1:4: cannot be read as YAML: found undefined alias"]),
     "the second document": (
         "a: 1\n---\nb: 'x\n",
-        ["lab.yaml:4:1: cannot be read as YAML: found unexpected end of stream (while scanning a quoted scalar that starts on line 3)"],
+        [
+            "lab.yaml:4:1: cannot be read as YAML: found unexpected end of stream"
+            " (while scanning a quoted scalar, from line 3 on)"
+        ],
     ),
     "a key twice": (
         "a:\n  name: x\n  name: y\n",
@@ -55,7 +58,10 @@ FAULTS = {
             "lab.yaml:2:1: expected text as a key (got true); put it in quotes",
         ],
     ),
-    "a list as key": ("? [a]\n: b\n", ["lab.yaml:1:3: expected text as a key (got a list or a mapping); put it in quotes"]),
+    "a list as key": (
+        "? [a]\n: b\n",
+        ["lab.yaml:1:3: expected text as a key (got a list or a mapping); put it in quotes"],
+    ),
     "a merge key": (
         "a: &x {b: 1}\nc:\n  <<: *x\n",
         ["lab.yaml:3:3: c: a merge key (<<) is not YAML 1.2; write the keys out"],
@@ -87,7 +93,7 @@ FAULTS = {
     ),
     "nesting beyond libyaml": (
         "[" * 20000,
-        ["lab.yaml:1:1001: cannot be read as YAML: exceeded maximum nesting depth (while increasing flow level that starts on line 1)"],
+        ["lab.yaml:1:1001: cannot be read as YAML: exceeded maximum nesting depth"],
     ),
 }  # fmt: skip
 
@@ -135,8 +141,8 @@ def test_scalars_are_those_of_yaml_1_2(written: str, value: object) -> None:
 
 def test_places_count_from_one_and_a_missing_value_is_at_its_parent() -> None:
     (document,) = load_text("---\na:\n  - {b: 1, c: 'ü'}\n")
-    assert document.place(("a", 0, "c")) == (3, 12)
-    assert document.place(("a", 0, "c"), key=True) == (3, 9)
+    assert document.place(("a", 0, "c")) == (3, 15)
+    assert document.place(("a", 0, "c"), key=True) == (3, 12)
     assert document.place(("a", 0, "d", "e")) == (3, 5)
     assert document.place(("nothing",)) == (2, 1)
     assert document.spelling(("a", 0), "d", "c") == ("a", 0, "c")
@@ -191,12 +197,12 @@ def test_several_files_tell_all_their_faults(tmp_path: Path) -> None:
 @example("? !!null x\n: 1")
 @example("!!str {a: b}")
 def test_no_text_makes_it_raise_anything_else(text: str) -> None:
+    documents: tuple[Document, ...] = ()
+    problems: list[Problem] = []
     try:
         documents = load_text(text)
     except BadInput as error:
-        assert error.problems
-        for problem in error.problems:
-            assert 1 <= problem.line <= text.count("\n") + text.count("\r") + text.count("\x85") + 99
-            assert problem.column >= 1
-    else:
-        assert all(isinstance(document.data, dict) for document in documents)
+        problems = error.problems
+    assert bool(documents) != bool(problems)
+    assert all(problem.line >= 1 and problem.column >= 1 for problem in problems)
+    assert all(isinstance(document.data, dict) for document in documents)

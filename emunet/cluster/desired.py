@@ -1,0 +1,425 @@
+"""The cluster as it is wanted: one frozen value, with every default filled in and every pod on a host.
+
+`build` makes it out of documents. A host's addresses and a pod's host, once decided, are
+kept: `build` takes what was wanted before, so that adding or removing one thing never
+moves another. Everything is in a fixed order (hosts, switches and links as the topology
+lists them, pods by namespace and name), whatever the order of the documents was.
+
+Rule of this file: `build` is a function of its arguments, and it returns either a value
+with nothing missing or raises `BadInput` with everything that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from emunet.cluster import ranges, topology
+from emunet.cluster.check import (
+    PodRequest,
+    check_pods,
+    check_topology,
+    is_pod_address,
+    pods_path,
+    port_name,
+    read_annotations,
+    underlay_path,
+)
+from emunet.cluster.load import BadInput, Document, Path, Problem
+from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, read_object
+from emunet.cluster.objects import Pod as PodModel
+from emunet.cluster.ranges import natural
+from emunet.cluster.topology import Topology
+from emunet.packet.address import InterfaceAddress, Prefix, format_ip
+
+Pairs = tuple[tuple[str, str], ...]
+"""A mapping of text to text as a value, sorted by key."""
+
+
+class OverlayKind(Enum):
+    """How packets between pods on different hosts cross the underlay."""
+
+    HOST_GW = "host-gw"
+    VXLAN = "vxlan"
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """`port` (UDP) and `vni` count for VXLAN only."""
+
+    kind: OverlayKind
+    port: int
+    vni: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """The cluster's address ranges, at most one of each family, IPv4 first."""
+
+    pods: tuple[Prefix, ...]
+    services: tuple[Prefix, ...]
+    underlay: tuple[Prefix, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine that runs pods: eth0's addresses in the underlay, and its part of each pod range (IPv4 first)."""
+
+    name: str
+    addresses: tuple[InterfaceAddress, ...]
+    subnets: tuple[Prefix, ...]
+    labels: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A plain Ethernet switch."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A cable between two devices, each named; `mtu` in bytes."""
+
+    name: str
+    a: str
+    b: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The machines and the network between them."""
+
+    name: str
+    overlay: Overlay
+    ranges: Ranges
+    hosts: tuple[Host, ...]
+    switches: tuple[Switch, ...]
+    links: tuple[Link, ...]
+
+    def host(self, name: str) -> Host:
+        """The host of that name; KeyError if there is none."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """A port that a container says it listens on; `protocol` is TCP, UDP or SCTP."""
+
+    number: int
+    protocol: str = "TCP"
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One program of a pod. Empty `command` and `args` mean what the image says; empty `working_directory` too.
+
+    `environment` keeps its order, because a later variable may speak of an earlier one.
+    """
+
+    name: str
+    image: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    environment: Pairs = ()
+    ports: tuple[ContainerPort, ...] = ()
+    working_directory: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an object was written; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod on its host. `mac` and `addresses` are those that its annotations fix; most have none.
+
+    A pod with `host_network` lives in its host's network and has no port of its own.
+    """
+
+    namespace: str
+    name: str
+    host: str
+    containers: tuple[Container, ...]
+    hostname: str
+    restart_policy: str = "Always"
+    host_network: bool = False
+    labels: Pairs = ()
+    annotations: Pairs = ()
+    mac: bytes | None = None
+    addresses: tuple[bytes, ...] = ()
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def port(self) -> str:
+        """Its global port name: `web-1` in the default namespace, `blue/web-1` in another."""
+        return port_name(self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """All that is wanted. `warnings` tell what was accepted and has no effect; they are no part of the wish."""
+
+    cluster: Cluster
+    pods: tuple[Pod, ...] = ()
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)
+
+    def pods_on(self, host: str) -> tuple[Pod, ...]:
+        """The pods of one host, in order."""
+        return tuple(pod for pod in self.pods if pod.host == host)
+
+
+def build(documents: Iterable[Document], previous: Desired | None = None) -> Desired:
+    """What the documents ask for. `previous` is what was wanted until now: hosts keep their
+    addresses and pods their hosts as far as the documents allow.
+
+    Raises BadInput with every fault.
+    """
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    topologies: list[tuple[Document, Topology | None]] = []
+    requests: list[PodRequest] = []
+    documents = list(documents)
+    for document in (found for outer in documents for found in expand(outer)):
+        if isinstance(document, Problem):
+            problems.append(document)
+            continue
+        value, faults, ignored = read_object(document)
+        problems += faults
+        warnings += ignored
+        if document.data.get("kind") == "Topology":
+            topologies.append((document, value if isinstance(value, Topology) else None))
+        elif isinstance(value, PodModel):
+            request, faults = read_annotations(document, value)
+            requests.append(request)
+            problems += faults
+    requests.sort(key=lambda request: (natural(request.pod.metadata.namespace), natural(request.pod.metadata.name)))
+    problems += _check_one_topology(documents, [document for document, _ in topologies])
+    spec = topologies[0][1].spec if len(topologies) == 1 and topologies[0][1] is not None else None
+    problems += check_pods(requests, spec)
+    for document, value in topologies:
+        if value is None:
+            continue
+        faults = check_topology(document, value)
+        if not faults:
+            cluster, faults = _cluster(document, value, previous)
+        problems += faults
+    if problems:
+        raise BadInput(problems)
+    places, problems = _Placement(cluster, requests, previous).decide()
+    if problems:
+        raise BadInput(problems)
+    pods = tuple(_pod(request, places[request.port]) for request in requests)
+    return Desired(cluster, pods, tuple(sorted(warnings)))
+
+
+def _check_one_topology(documents: Sequence[Document], found: Sequence[Document]) -> list[Problem]:
+    if len(found) == 1:
+        return []
+    message = "expected one object of kind Topology (apiVersion: emunet/v1)"
+    if not found:
+        file = documents[0].file if documents else "<nothing>"
+        return [Problem(file, 1, 1, "", f"{message} (got none)")]
+    first = found[0].place(("kind",))
+    message = f"{message}; the first is at {found[0].file}:{first.line}"
+    return [document.problem(("kind",), message) for document in found[1:]]
+
+
+# The cluster
+
+
+def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tuple[Cluster, list[Problem]]:
+    spec = wish.spec
+    before = {host.name: host for host in previous.cluster.hosts} if previous is not None else {}
+    names = [host.name for host in spec.hosts]
+    addresses: dict[str, list[InterfaceAddress]] = {name: [] for name in names}
+    subnets: dict[str, list[Prefix]] = {name: [] for name in names}
+    problems: list[Problem] = []
+    for index, prefix in _ipv4_first(spec.underlays):
+        fixed = {host.name: a for host in spec.hosts for a in host.addresses if len(a) == len(prefix.address)}
+        usable = _usable(prefix)
+        kept = {name: a.address for name, host in before.items() for a in host.addresses if usable(a.address)}
+        try:
+            given = ranges.give(names, ranges.host_addresses(prefix), bytes.__eq__, fixed, kept)
+        except ranges.Exhausted as exhausted:
+            message = f"the underlay {prefix} is too small for {len(names)} hosts: {exhausted.name} gets no address"
+            problems.append(document.problem((*underlay_path(document), index), message))
+            continue
+        for name, address in given.items():
+            addresses[name].append(InterfaceAddress(address, prefix.length))
+    for index, prefix in _ipv4_first(spec.pod_cidrs):
+        mask = spec.node_masks.of(prefix)
+        ours = {host.name: p for host in spec.hosts for p in host.pod_cidrs if len(p.address) == len(prefix.address)}
+        had = {
+            name: subnet
+            for name, host in before.items()
+            for subnet in host.subnets
+            if subnet.length == mask and prefix.contains(subnet.address)
+        }
+        try:
+            parts = ranges.give(names, ranges.subnets(prefix, mask), Prefix.overlaps, ours, had)
+        except ranges.Exhausted as exhausted:
+            message = f"the pod range {prefix} in parts of /{mask} is too small for {len(names)} hosts"
+            problems.append(document.problem((*pods_path(document), index), f"{message}: {exhausted.name} gets none"))
+            continue
+        for name, subnet in parts.items():
+            subnets[name].append(subnet)
+    labels = {host.name: _pairs(host.labels) for host in spec.hosts}
+    cluster = Cluster(
+        wish.metadata.name,
+        Overlay(OverlayKind(spec.overlay.kind), spec.overlay.port, spec.overlay.vni),
+        Ranges(_ordered(spec.pod_cidrs), _ordered(spec.services), _ordered(spec.underlays)),
+        tuple(Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name]) for name in names),
+        tuple(Switch(switch.name) for switch in spec.all_switches),
+        tuple(_link(link, spec.underlay.mtu) for link in spec.all_links),
+    )
+    return cluster, problems
+
+
+def _ipv4_first(prefixes: Sequence[Prefix]) -> list[tuple[int, Prefix]]:
+    return sorted(enumerate(prefixes), key=lambda item: len(item[1].address))
+
+
+def _ordered(prefixes: Sequence[Prefix]) -> tuple[Prefix, ...]:
+    return tuple(prefix for _, prefix in _ipv4_first(prefixes))
+
+
+def _usable(prefix: Prefix) -> Callable[[bytes], bool]:
+    return lambda address: prefix.contains(address) and address not in (prefix.address, prefix.broadcast)
+
+
+def _pairs(mapping: Mapping[str, str]) -> Pairs:
+    return tuple(sorted(mapping.items()))
+
+
+def _link(link: topology.Link, mtu: int) -> Link:
+    return Link(link.called_by, link.a, link.b, mtu if link.mtu is None else link.mtu)
+
+
+# The pods
+
+
+def _pod(request: PodRequest, host: str) -> Pod:
+    metadata, spec = request.pod.metadata, request.pod.spec
+    place = request.document.place(("metadata", "name"))
+    return Pod(
+        metadata.namespace,
+        metadata.name,
+        host,
+        tuple(
+            Container(
+                container.name,
+                container.image,
+                tuple(container.command),
+                tuple(container.args),
+                tuple((variable.name, variable.value) for variable in container.env),
+                tuple(ContainerPort(port.container_port, port.protocol, port.name or "") for port in container.ports),
+                container.working_dir,
+            )
+            for container in spec.containers
+        ),
+        hostname_of(request.pod),
+        spec.restart_policy,
+        spec.host_network,
+        _pairs(metadata.labels),
+        _pairs(metadata.annotations),
+        request.mac,
+        request.addresses,
+        Origin(request.document.file, place.line, place.column),
+    )
+
+
+class _Placement:
+    """Decides each pod's host: what the pod fixes (nodeName, emunet/ip), else where it was, else the
+    host with the fewest pods, and among equals the first by name. Only hosts with a free address count.
+    """
+
+    def __init__(self, cluster: Cluster, requests: Sequence[PodRequest], previous: Desired | None) -> None:
+        self._hosts = {host.name: host for host in sorted(cluster.hosts, key=lambda host: natural(host.name))}
+        self._requests = requests
+        self._before = {pod.port: pod.host for pod in previous.pods} if previous is not None else {}
+        self._pods = dict.fromkeys(self._hosts, 0)
+        self._free = {host.name: min(ranges.pod_capacity(subnet) for subnet in host.subnets) for host in cluster.hosts}
+        self._problems: list[Problem] = []
+        self._places: dict[str, str] = {}
+
+    def decide(self) -> tuple[dict[str, str], list[Problem]]:
+        """The host of each pod by its port name, and what stands in the way."""
+        open_requests: list[tuple[PodRequest, list[str]]] = []
+        for request in self._requests:
+            candidates = self._candidates(request)
+            if request.pod.spec.node_name is not None or request.addresses:
+                self._put(request, candidates)
+            else:
+                open_requests.append((request, candidates))
+        unbound: list[tuple[PodRequest, list[str]]] = []
+        for request, candidates in open_requests:
+            before = self._before.get(request.port)
+            if before in candidates and self._has_room(before, request):
+                self._put(request, [before])
+            else:
+                unbound.append((request, candidates))
+        for request, candidates in unbound:
+            self._put(request, candidates)
+        return self._places, self._problems
+
+    def _has_room(self, host: str, request: PodRequest) -> bool:
+        return request.pod.spec.host_network or self._free[host] > 0
+
+    def _put(self, request: PodRequest, candidates: Sequence[str]) -> None:
+        if not candidates:
+            return  # said already
+        roomy = [host for host in candidates if self._has_room(host, request)]
+        if not roomy:
+            subnets = ", ".join(f"{host} {' '.join(map(str, self._hosts[host].subnets))}" for host in candidates[:8])
+            message = f"no address is left for this pod in the pod range of any host that it may run on ({subnets})"
+            self._problems.append(request.document.problem(("metadata", "name"), message))
+            return
+        host = min(roomy, key=self._pods.__getitem__)
+        self._places[request.port] = host
+        self._pods[host] += 1
+        self._free[host] -= not request.pod.spec.host_network
+
+    def _candidates(self, request: PodRequest) -> list[str]:
+        """The hosts on which the pod may run, by name."""
+        spec = request.pod.spec
+        document = request.document
+        hosts = [spec.node_name] if spec.node_name is not None else list(self._hosts)
+        if spec.node_selector:
+            wanted = spec.node_selector.items()
+            chosen = [host for host in hosts if wanted <= self._labels(host).items()]
+            if not chosen:
+                who = f"{spec.node_name} lacks" if spec.node_name is not None else "no host has"
+                labels = ", ".join(f"{key}={value}" for key, value in sorted(wanted))
+                path: Path = ("spec", "nodeSelector")
+                self._problems.append(document.problem(path, f"{who} the labels {labels}"))
+                return []
+            hosts = chosen
+        for address in request.addresses:
+            chosen = [host for host in hosts if any(is_pod_address(p, address) for p in self._hosts[host].subnets)]
+            if not chosen:
+                subnets = ", ".join(f"{host} {' '.join(map(str, self._hosts[host].subnets))}" for host in hosts[:8])
+                message = (
+                    "expected an address that a pod may have on its host, not one of the first two and no broadcast"
+                )
+                message += f": {subnets} (got {format_ip(address)})"
+                self._problems.append(document.problem(("metadata", "annotations", IP_ANNOTATION), message))
+                return []
+            hosts = chosen
+        return hosts
+
+    def _labels(self, host: str) -> dict[str, str]:
+        own = dict(self._hosts[host].labels)
+        return {"kubernetes.io/hostname": host, "kubernetes.io/os": "linux", **own}

@@ -1,0 +1,194 @@
+"""`kind: Topology`: the machines, cables and address ranges of a lab, as a file states them.
+
+The short forms (a host as its bare name, a link as `host1 -- switch1`, an overlay as
+`vxlan`, one range instead of a list) are the same models as the long ones. Defaults
+that depend on other fields are computed here, so that every reader sees the same.
+
+Rule of this file: it says what one field may hold. Whether fields fit together is
+`check`'s concern, and what they mean is `desired`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AliasChoices, Field, model_validator
+
+from emunet.cluster.schema import (
+    Addresses,
+    DnsLabel,
+    LabelKey,
+    LabelValue,
+    Model,
+    Networks,
+    PortNumber,
+    whole,
+)
+from emunet.packet.address import Prefix
+
+API_VERSION = "emunet/v1"
+
+VXLAN_PORT = 4789
+"""UDP port of RFC 7348; Wireshark dissects it. flannel's own (the kernel's old default) is 8472."""
+
+DEFAULT_PODS = Prefix.parse("10.244.0.0/16")
+DEFAULT_SERVICES = {4: Prefix.parse("10.96.0.0/16"), 16: Prefix.parse("fd00:10:96::/112")}
+DEFAULT_UNDERLAY = {4: Prefix.parse("192.168.9.0/24"), 16: Prefix.parse("fd00:192:168:9::/64")}
+"""Default ranges; by the length of an address in bytes where the pods' families decide which are used."""
+
+DEFAULT_SWITCH = "switch1"
+
+_SHORT_LINK = re.compile(r"\s*(\S+)\s+--\s+(\S+)\s*")
+
+Mtu = Annotated[int, whole(68, 65535)]
+"""RFC 791 3.2: every link carries 68 bytes; a length field of 16 bits ends at 65535."""
+
+
+class Named(Model):
+    """Something with a name, whose bare name is the short form."""
+
+    name: DnsLabel
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+
+class Metadata(Model):
+    """A topology's name, which is also its lab's."""
+
+    called: ClassVar[str] = "a topology's metadata"
+    name: DnsLabel
+
+
+class NodeMasks(Model):
+    """Prefix lengths of the part of the pod range that each host gets."""
+
+    called: ClassVar[str] = "nodeMasks"
+    ipv4: Annotated[int, whole(1, 30)] = Field(24, alias="IPv4")
+    ipv6: Annotated[int, whole(1, 126)] = Field(64, alias="IPv6")
+
+    def of(self, prefix: Prefix) -> int:
+        """The mask for the family of a range."""
+        return self.ipv4 if len(prefix.address) == 4 else self.ipv6
+
+
+class Underlay(Model):
+    """The network that joins the hosts' eth0. `underlay: 192.168.9.0/24` is the short form."""
+
+    called: ClassVar[str] = "the underlay"
+    cidrs: Annotated[Networks, Field(min_length=1)] | None = Field(None, validation_alias=AliasChoices("cidrs", "cidr"))
+    mtu: Mtu = 1500
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        return {"cidrs": data} if isinstance(data, str | list) else data
+
+
+class Overlay(Model):
+    """How pod packets cross the underlay. `overlay: vxlan` is the short form."""
+
+    called: ClassVar[str] = "an overlay"
+    kind: Literal["host-gw", "vxlan"] = "vxlan"
+    port: PortNumber = VXLAN_PORT
+    vni: Annotated[int, whole(1, 16777215)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        return {"kind": data} if isinstance(data, str) else data
+
+
+class Host(Named):
+    """A machine that runs pods."""
+
+    called: ClassVar[str] = "a host"
+    addresses: Addresses = Field([], validation_alias=AliasChoices("address", "addresses"))
+    pod_cidrs: Networks = Field([], validation_alias=AliasChoices("podCIDR", "podCIDRs"))
+    labels: dict[LabelKey, LabelValue] = {}
+
+
+class Switch(Named):
+    """A plain Ethernet switch."""
+
+    called: ClassVar[str] = "a switch"
+
+
+class Link(Model):
+    """A cable. `host1 -- switch1` is the short form."""
+
+    called: ClassVar[str] = "a link"
+    a: str
+    b: str
+    name: DnsLabel | None = None
+    mtu: Mtu | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        ends = _SHORT_LINK.fullmatch(data)
+        if ends is None:
+            raise ValueError("expected a link like host1 -- switch1, or a mapping with a and b")
+        return {"a": ends[1], "b": ends[2]}
+
+    @property
+    def called_by(self) -> str:
+        """Its name: the one given, or one made of its ends."""
+        return self.name or f"{self.a}--{self.b}"
+
+
+class Spec(Model):
+    """Ranges, overlay, machines and cables."""
+
+    called: ClassVar[str] = "a topology's spec"
+    pod_cidrs: Annotated[Networks, Field(min_length=1)] = Field(
+        [DEFAULT_PODS], validation_alias=AliasChoices("podCIDRs", "podCIDR")
+    )
+    node_masks: NodeMasks = NodeMasks()
+    service_cidrs: Annotated[Networks, Field(min_length=1)] | None = Field(
+        None, validation_alias=AliasChoices("serviceCIDRs", "serviceCIDR")
+    )
+    underlay: Underlay = Underlay()
+    overlay: Overlay = Overlay()
+    hosts: Annotated[list[Host], Field(min_length=1)]
+    switches: list[Switch] | None = None
+    links: list[Link] | None = None
+
+    @property
+    def services(self) -> list[Prefix]:
+        """The service ranges: those given, or the defaults for the pods' families."""
+        return self.service_cidrs or [DEFAULT_SERVICES[len(pods.address)] for pods in self.pod_cidrs]
+
+    @property
+    def underlays(self) -> list[Prefix]:
+        """The underlay's ranges: those given, or the defaults for the pods' families."""
+        return self.underlay.cidrs or [DEFAULT_UNDERLAY[len(pods.address)] for pods in self.pod_cidrs]
+
+    @property
+    def all_switches(self) -> list[Switch]:
+        """The switches given; `switch1` where neither switches nor links are."""
+        if self.switches is None and self.links is None:
+            return [Switch(name=DEFAULT_SWITCH)]
+        return self.switches or []
+
+    @property
+    def all_links(self) -> list[Link]:
+        """The links given; every host to `switch1` where neither switches nor links are."""
+        if self.switches is None and self.links is None:
+            return [Link(a=host.name, b=DEFAULT_SWITCH) for host in self.hosts]
+        return self.links or []
+
+
+class Topology(Model):
+    """One lab's machines and ranges. The `emunet up` of several files takes exactly one."""
+
+    called: ClassVar[str] = "a Topology"
+    api_version: Literal["emunet/v1"]
+    kind: Literal["Topology"]
+    metadata: Metadata
+    spec: Spec

@@ -30,7 +30,7 @@ from emunet.packet.view import ETHERNET_HEADER, Packet
 from emunet.plane.chance import flow_hash
 from emunet.plane.element import Element
 from emunet.plane.reason import Reason
-from emunet.plane.step import Output, Step, Verdict, drop
+from emunet.plane.step import Output, Step, Verdict, consume, drop
 from emunet.plane.table import Counter, Table
 
 ROUTE_ERRORS: dict[RouteKind, tuple[Reason, ErrorKind | None]] = {
@@ -69,6 +69,8 @@ class Router(Element):
         if is_multicast(destination):
             if self.own.joined(destination):
                 return self._local(Reason.MULTICAST_FOR_US, destination)
+            if _stays_on_link(destination):
+                return consume(self.name, Reason.NOT_LISTENING, destination=destination, device=self.device)
             return drop(self.name, Reason.MULTICAST_NOT_ROUTED, destination=destination, device=self.device)
         if self.own.is_broadcast(destination):
             if self.own.broadcast_interface(destination) in (None, packet.interface):
@@ -173,3 +175,7 @@ class Router(Element):
             Adjust(24, bytes((ttl, protocol)), bytes((ttl - 1, protocol)), "header checksum"),
         )
 
+
+def _stays_on_link(group: bytes) -> bool:
+    """Groups that no router ever passes on: 224.0.0.0/24 (RFC 5771 4) and link-local scope (RFC 4291 2.7)."""
+    return group[:3] == b"\xe0\x00\x00" if len(group) == 4 else group[1] & 0x0F <= 2

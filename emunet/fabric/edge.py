@@ -116,16 +116,6 @@ class MemoryEdges:
             interface.addresses, (), interface.mtu,
         )  # fmt: skip
 
-    def source(self, host: HostConfig, target: bytes) -> tuple[str, bytes] | None:
-        """How a host sends to an address: by which interface and from which of its addresses; None without a route."""
-        routes = [route for route in host.routes if route.kind is RouteKind.UNICAST and route.prefix.contains(target)]
-        if not routes:
-            return None
-        best = max(routes, key=lambda route: (route.prefix.length, -route.metric))
-        interface = next(one for one in host.interfaces if one.name == best.interface)
-        source = interface.address(len(target))
-        return None if source is None else (interface.name, source)
-
     def _stack_of(self, host: HostConfig) -> Endpoint:
         """A host's own stack: the same for all its interfaces, anew when these have changed."""
         known = self._hosts.get(host.name)
@@ -137,3 +127,14 @@ class MemoryEdges:
         endpoint = Endpoint(host.name, first.mac, addresses, mtu=mtu, seed=self._seed, noarp=True)
         self._hosts[host.name] = (host, endpoint)
         return endpoint
+
+
+def host_source(host: HostConfig, target: bytes) -> tuple[str, bytes] | None:
+    """How a host sends to an address: by which interface and from which of its addresses; None without a route."""
+    routes = [route for route in host.routes if route.kind is RouteKind.UNICAST and route.prefix.contains(target)]
+    if not routes:
+        return None
+    best = max(routes, key=lambda route: (route.prefix.length, -route.metric))
+    interface = next(one for one in host.interfaces if one.name == best.interface)
+    source = interface.address(len(target))
+    return None if source is None else (interface.name, source)

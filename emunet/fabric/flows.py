@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any
 
+from emunet.fabric.capture import Sink
 from emunet.fabric.edge import Edge
 from emunet.packet.edit import Adjust, AdjustTransport, Complete, Edit, Pop, Push, Put, Trim
 from emunet.packet.offload import Offload
@@ -96,6 +97,7 @@ class Replay:
     used     lab time of the last hit (ns)
     frames   wire frames hit since the last credit; refused: of them, not taken by the edge
     edge     where it comes out, or None for a run that ends in a drop
+    watched  somebody watches a port at its ends; exit: name, direction and watchers of the last
     """
 
     __slots__ = (
@@ -108,6 +110,7 @@ class Replay:
         "drop_figures",
         "edge",
         "edge_figures",
+        "exit",
         "frames",
         "guard_flags",
         "head",
@@ -124,6 +127,7 @@ class Replay:
         "tail",
         "transport",
         "used",
+        "watched",
     )
 
     def __init__(self, cache: FlowCache, table: dict[Key, Replay], key: Key) -> None:
@@ -139,6 +143,8 @@ class Replay:
         self.guard_flags = False
         self.is_v4 = True
         self.same = False
+        self.watched = False
+        self.exit: tuple[str, bool, list[Sink]] | None = None
         self.head = b""
         self.middle = b""
         self.tail = b""
@@ -175,7 +181,7 @@ class Replay:
         if self.same:
             return
         if self.transport is not None:
-            self._transport(buffer, start, offload)
+            self.correct_transport(buffer, start, partial=offload is not None)
         if self.is_v4:
             _, total, identification, _, _, tail = V4.unpack_from(buffer, start)
             V4.pack_into(
@@ -192,26 +198,36 @@ class Replay:
             buffer[start : start + 18] = self.head
             buffer[start + 20 : start + 20 + len(self.tail)] = self.tail
 
-    def _transport(self, buffer: bytearray, start: int, offload: Offload | None) -> None:
+    def correct_transport(self, buffer: bytearray, start: int, *, partial: bool) -> None:
+        """Correct the transport checksum for what is translated, complete or left open."""
         transport = self.transport
         assert transport is not None
         at = start + transport.offset
         frame = bytes(buffer[at : at + 2])
         for change in transport.changes:
             moved = AdjustTransport(0, change.old, change.new, change.pseudo, transport.optional)
-            frame = moved.apply(frame, offload is not None)
+            frame = moved.apply(frame, partial)
         buffer[at : at + 2] = frame
 
+    def hit(self, frames: int, now: int) -> None:
+        """Note a hit of `frames` wire frames.
+
+        Ledgers are credited later; a counter of identifications moves at once, because
+        the next packet that is not cached reads it.
+        """
+        self.used = now
+        self.frames += frames
+        for counter, by in self.advances:
+            counter.advance(by * frames)
+
     def credit(self) -> None:
-        """Write what was hit into counters and ledgers."""
+        """Write what was hit into ledgers."""
         frames, self.frames = self.frames, 0
         refused, self.refused = self.refused, 0
         if not frames:
             return
         for figures, name in self.credits:
             setattr(figures, name, getattr(figures, name) + frames)
-        for counter, by in self.advances:
-            counter.advance(by * frames)
         world = self.edge_figures
         if world is not None:
             if self.drop is not None:
@@ -239,15 +255,22 @@ class Replay:
 
 
 class Recording:
-    """One run being recorded: what goes in and how it ends. `admitted`: it came from an edge, not off a wire."""
+    """One run being recorded: what goes in and how it ends.
 
-    __slots__ = ("admitted", "broken", "end", "frame", "key", "table")
+    admitted  it came from an edge, not off a wire
+    watched   somebody watches the port by which it came in
+    exit      who watches the port by which it comes out, or None
+    """
 
-    def __init__(self, table: dict[Key, Replay], key: Key, frame: bytes, admitted: bool) -> None:
+    __slots__ = ("admitted", "broken", "end", "exit", "frame", "key", "table", "watched")
+
+    def __init__(self, table: dict[Key, Replay], key: Key, packet: Packet) -> None:
         self.table = table
         self.key = key
-        self.frame = frame
-        self.admitted = admitted
+        self.frame = packet.frame
+        self.admitted = packet.hops == 0
+        self.watched = packet.record is not None
+        self.exit: tuple[str, bool, list[Sink]] | None = None
         self.end: tuple[Edge, Packet] | None = None
         self.broken = ""
 
@@ -290,7 +313,7 @@ class FlowCache:
         """From here the walk notes what it does."""
         self._watch.leaned = []
         self._watch.steps = []
-        return Recording(table, key, packet.frame, packet.hops == 0)
+        return Recording(table, key, packet)
 
     def finish(self, recording: Recording, world_figures: Ledger, now: int) -> None:
         """The run has ended: fuse it, or note why not."""
@@ -345,6 +368,8 @@ class FlowCache:
                     replay.advances.append((effect.counter, effect.by))
         final = steps[-1][1]
         if final.verdict is Verdict.DROP:
+            if recording.watched:
+                raise Unfusable("a drop that is written into a capture")
             replay.drop = final.reason
             replay.drop_figures = steps[-1][0].figures
         elif recording.end is None:
@@ -353,6 +378,8 @@ class FlowCache:
             replay.edge, packet = recording.end
             fused.finish(replay, packet.frame)
         replay.limit = fused.limit
+        replay.exit = recording.exit
+        replay.watched = recording.watched or recording.exit is not None
         replay.edge_figures = world_figures
         if recording.admitted:
             replay.credits.append((world_figures, "received"))

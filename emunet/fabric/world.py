@@ -38,6 +38,7 @@ from emunet.plane.trace import Trace
 HOP_LIMIT = 32
 EXPLAIN_LIMIT = 10 * 1_000_000_000
 LOCAL_PREFIX = "local:"
+WATCHED_ON_ITS_WAY = "somebody watches a port on its way"
 
 
 class UnknownPort(KeyError):
@@ -297,6 +298,8 @@ class World:
     def arrive(self, device: str, port: str, packet: Packet, now: int) -> None:
         """A packet comes off a wire at a device port."""
         target = self.devices[device]
+        if self._recording is not None and self._recording.exit is not None:
+            self._recording.broken = WATCHED_ON_ITS_WAY
         packet.entered = ""
         packet.interface = ""
         packet.egress = ""
@@ -417,8 +420,7 @@ class World:
     def _replay(self, replay: Replay, packet: Packet, now: int) -> None:
         """A hit."""
         frames = packet.segments
-        replay.used = now
-        replay.frames += frames
+        replay.hit(frames, now)
         edge = replay.edge
         if edge is None:
             return
@@ -426,6 +428,9 @@ class World:
             buffer = bytearray(packet.frame)
             replay.apply(buffer, 0, packet.offload)
             packet = Packet(bytes(buffer), packet.offload)
+        if replay.exit is not None:
+            name, inbound, sinks = replay.exit
+            self._records.append(Record.of(name, inbound, packet, now, sinks))
         answers = edge.deliver(packet, now)
         if answers is None:
             replay.refused += frames
@@ -504,9 +509,12 @@ class World:
         sinks = self._sinks.get((device.name, port))
         if not sinks:
             return
-        if self._recording is not None:
-            self._recording.broken = "somebody watches a port on its way"
         name = port if pod else f"{device.name}:{port}"
+        recording = self._recording
+        if recording is not None:
+            if entering or recording.exit is not None:
+                recording.broken = WATCHED_ON_ITS_WAY
+            recording.exit = (name, entering is not pod, sinks)
         record = Record.of(name, entering is not pod, packet, self.now, sinks)
         self._records.append(record)
         if entering:
@@ -518,7 +526,7 @@ class World:
         sinks = self._sinks.get((device.name, tap))
         if sinks:
             if self._recording is not None:
-                self._recording.broken = "somebody watches a port on its way"
+                self._recording.broken = WATCHED_ON_ITS_WAY
             self._records.append(Record.of(f"{device.name}:{tap}", inbound, packet, now, sinks))
 
     def _hand_over(self) -> None:

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 
 from emunet.fabric.world import World
+from emunet.linux.executor import make_drain
 from emunet.linux.tap_edge import TapEdge
 from emunet.plane.table import NEVER
 
-BATCH = 32
 LATE = 5_000_000
 
 
@@ -83,18 +83,14 @@ class Loop:
         """Work until stopped."""
         world = self.world
         edges = self._edges
+        drain = make_drain(world)
         while not self._stopped:
             for fd, events in self._epoll.poll(self._timeout(), 64):
                 edge = edges.get(fd)
                 if edge is None:
                     self._call(fd, events)
                     continue
-                now = self.now()
-                for _ in range(BATCH):
-                    got = edge.read()
-                    if got is None:
-                        break
-                    world.receive(edge, got[0], now, got[1])
+                drain(edge, self.now())
             now = self.now()
             due = world.due()
             if due <= now:
@@ -122,11 +118,12 @@ class Loop:
 
     def _call(self, fd: int, events: int) -> None:
         # Each is looked up when it is its turn: the call before it may have closed the descriptor.
+        # An error or a hang-up is news for both: who only writes must learn of it too.
         if events & ~select.EPOLLOUT:
             reader = self._readers.get(fd)
             if reader is not None:
                 reader()
-        if events & select.EPOLLOUT:
+        if events & ~select.EPOLLIN:
             writer = self._writers.get(fd)
             if writer is not None:
                 writer()

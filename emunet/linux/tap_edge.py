@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from emunet.packet.address import InterfaceAddress
-from emunet.packet.offload import HEADER_LENGTH, NO_OFFLOAD, Offload, split
+from emunet.packet.offload import NO_OFFLOAD, split
 from emunet.packet.view import Packet
 from emunet.plane.table import NEVER
 
@@ -38,19 +38,6 @@ class TapEdge:
         self.addresses = addresses
         self.gateways = gateways
         self.mtu = mtu
-        self._buffer = bytearray(READ_SIZE)
-        self._view = memoryview(self._buffer)
-
-    def read(self) -> tuple[bytes, Offload | None] | None:
-        """One frame with what is left to do on it, or None when there is none now."""
-        try:
-            length = os.readv(self.fd, [self._buffer])
-        except BlockingIOError:
-            return None
-        frame = bytes(self._view[HEADER_LENGTH:length])
-        if self._buffer[0] == 0 and self._buffer[1] == 0:
-            return frame, None
-        return frame, Offload.parse(bytes(self._view[:HEADER_LENGTH]), frame)
 
     def deliver(self, packet: Packet, now: int) -> tuple[bytes, ...] | None:
         """Give a frame to the kernel; None when it is not taken."""

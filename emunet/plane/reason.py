@@ -90,6 +90,7 @@ class Reason(Enum):
     ROUTE_PROHIBIT = (Kind.DROPPED, "route {prefix} of {device} prohibits it{sent}")
     TOO_BIG = (Kind.DROPPED, "{length} bytes do not fit the MTU {mtu} of {interface} and it may not be fragmented{sent}")
     LINK_GROUP_NOT_ROUTED = (Kind.DROPPED, "a unicast packet in a broadcast or multicast frame is not routed (RFC 1812 5.3.4)")
+    NOT_LISTENING = (Kind.CONSUMED, "{device} does not listen to {destination}: ignored, as by any station that is not meant")
     MULTICAST_NOT_ROUTED = (Kind.DROPPED, "{device} has no multicast route for {destination}")
     BROADCAST_NOT_ROUTED = (Kind.DROPPED, "{destination} is a broadcast address: a router does not pass it on (RFC 2644)")
     LINK_LOCAL_NOT_ROUTED = (Kind.DROPPED, "{address} is link-local: it never leaves its link (RFC 4291 2.5.6)")

@@ -1,0 +1,353 @@
+"""Lab: a whole lab in this process, on memory wires, under a clock that only you move.
+
+    with Lab("topologies/two-hosts.yaml") as lab:
+        assert lab.ping("web-1", "web-3")
+        print(lab.trace("web-1", packet).as_text())
+        lab.clock.advance(5)
+
+No root, no Linux, no daemon, no sleep: time passes when `lab.clock.advance` says so, or
+when a call waits for an answer (`ping`, `get`), and then it jumps from event to event.
+
+Rule of this file: it does what a daemon does with the same parts: cluster values, a
+plan, a Plane. It owns no behaviour of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from emunet.cluster.assign import Allocation, assign
+from emunet.cluster.compile import compile as compile_world
+from emunet.cluster.desired import Desired, Pod, build
+from emunet.cluster.load import Document, load_files, load_text
+from emunet.elements.endpoint.echo import Ping
+from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
+from emunet.elements.endpoint.stack import Endpoint
+from emunet.elements.endpoint.tcp import Connection, Listener
+from emunet.fabric.capture import Record
+from emunet.fabric.edge import MemoryEdge, MemoryEdges, host_source
+from emunet.lab.plane import Plane
+from emunet.packet.address import format_ip, format_mac, parse_ip
+from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter
+from emunet.plane.table import NEVER
+from emunet.plane.trace import Trace
+
+SECOND = 1_000_000_000
+PATIENCE = 10 * SECOND
+
+
+class LabClock:
+    """The lab's time. It stands still until it is moved."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    @property
+    def now(self) -> int:
+        """Nanoseconds since the lab began."""
+        return self._lab.plane.world.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; everything that is due on the way happens, in order."""
+        world = self._lab.plane.world
+        world.advance(world.now + int(seconds * SECOND))
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """What became of an echo request: true when it was answered. `rtt` in seconds, `ttl` of the reply."""
+
+    source: str
+    destination: str
+    answered: bool
+    rtt: float | None
+    ttl: int | None
+    why: str
+
+    def __bool__(self) -> bool:
+        return self.answered
+
+
+class LabPod:
+    """A pod of the lab: its addresses, and its own stack to send and serve with."""
+
+    def __init__(self, lab: Lab, pod: Pod, edge: MemoryEdge) -> None:
+        self._lab = lab
+        self._edge = edge
+        self.namespace = pod.namespace
+        self.name = pod.name
+        self.port = pod.port
+        self.host = pod.host
+        self.labels = dict(pod.labels)
+
+    @property
+    def mac(self) -> str:
+        """Its eth0's MAC."""
+        return format_mac(self._edge.mac)
+
+    @property
+    def ips(self) -> list[str]:
+        """Its addresses, IPv4 first."""
+        return [format_ip(row.address) for row in self._edge.addresses]
+
+    @property
+    def ip(self) -> str:
+        """Its first address."""
+        return self.ips[0]
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Its own stack: sockets, neighbours, timers."""
+        return self._edge.endpoint
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame on its wire, as it is."""
+        self._lab.plane.world.send(self._edge, [frame], self._lab.clock.now)
+
+    def send_ip(self, packet: bytes) -> None:
+        """Send an IP packet by its own routing."""
+        now = self._lab.clock.now
+        self._lab.plane.world.send(self._edge, self.endpoint.send_ip(packet, now), now)
+
+    def connect(self, target: str, port: int) -> Connection:
+        """Open a TCP connection to a pod, host or address; returns when it is open or has failed."""
+        connection, frames = self.endpoint.connect(self._lab.address(target), port, self._lab.clock.now)
+        self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
+        self._lab.wait(lambda: connection.state.name not in ("SYN_SENT", "SYN_RECEIVED") or connection.error is not None)
+        return connection
+
+    def write(self, connection: Connection, data: bytes) -> None:
+        """Send on one of its connections."""
+        now = self._lab.clock.now
+        self._lab.plane.world.send(self._edge, connection.send(data, now), now)
+
+    def close(self, connection: Connection) -> None:
+        """Close its side of a connection."""
+        now = self._lab.clock.now
+        self._lab.plane.world.send(self._edge, connection.close(now), now)
+
+    def serve(self, port: int, respond: Callable[[Request], Response] | None = None) -> Listener:
+        """Answer HTTP on a port; without a function it says who it is."""
+        return serve(self.endpoint, port, respond or self._who)
+
+    def get(self, url: str, timeout: float = 10.0) -> Get:
+        """Fetch `http://HOST[:PORT]/PATH`, where HOST is a pod, a host or an address. `.status`, `.body`, `.error` tell."""
+        host, port, path = parse_url(url)
+        exchange, frames = get(self.endpoint, self._lab.address(host), port, self._lab.clock.now, path=path, host=host)
+        self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
+        self._lab.wait(lambda: exchange.done, timeout)
+        return exchange
+
+    def _who(self, request: Request) -> Response:
+        body = f"{self.port} on {self.host} at {self.ip}, asked by {format_ip(request.client[0])}\n"
+        return Response(body=body.encode())
+
+
+class Lab:
+    """Build it from topology files (or their text), use it, leave it. See the top of this file.
+
+    topology    a path, several paths, or YAML text
+    wires       `memory`; kernels and TAPs need a running lab (`emunet up`)
+    seed        same seed, same addresses, ports and choices
+    flow_cache  whether decisions are repeated from the flow cache
+    """
+
+    def __init__(
+        self,
+        topology: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        wires: str = "memory",
+        seed: int = 0,
+        flow_cache: bool = True,
+        offload: bool = True,
+    ) -> None:
+        if wires != "memory":
+            raise ValueError(f"a Lab in one process has memory wires, not {wires!r}: for kernels and TAPs use `emunet up`")
+        self.seed = seed
+        self.offload = offload
+        self.clock = LabClock(self)
+        self.plane = Plane(seed, MemoryEdges(seed).make, flow_cache=flow_cache)
+        self._documents: tuple[Document, ...] = ()
+        self._desired: Desired | None = None
+        self._allocation = Allocation()
+        self._apply(_documents(topology))
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing of the lab is outside this object; afterwards it takes no frames."""
+        self.plane.world.flows.clear("the lab is closed")
+
+    # What there is
+
+    @property
+    def desired(self) -> Desired:
+        """The cluster as wanted."""
+        assert self._desired is not None
+        return self._desired
+
+    @property
+    def pods(self) -> list[LabPod]:
+        """All pods, by namespace and name."""
+        return [self.pod(pod.port) for pod in self.desired.pods if not pod.host_network]
+
+    def pod(self, name: str) -> LabPod:
+        """The pod of that port name (`web-1`, `blue/web-1`); KeyError with what there is otherwise."""
+        for pod in self.desired.pods:
+            edge = self.plane.world.edges.get(pod.port)
+            if pod.port == name and isinstance(edge, MemoryEdge):
+                return LabPod(self, pod, edge)
+        raise KeyError(f"there is no pod {name}; there are: {', '.join(pod.port for pod in self.desired.pods)}")
+
+    @property
+    def ports(self) -> list[str]:
+        """Every port that can be watched."""
+        return self.plane.world.port_names()
+
+    def address(self, target: str, family: int = 4) -> bytes:
+        """The address of a pod (`web-1`), a host (`host1`), an interface (`host1:cni0`), or of a text form.
+
+        Of the family (4 or 16 bytes) where it has one, else its first. KeyError when there is nothing of that name.
+        """
+        edge = self.plane.world.edges.get(target) or self.plane.world.edges.get(f"{target}:eth0")
+        if edge is not None:
+            for row in edge.addresses:
+                if len(row.address) == family:
+                    return row.address
+            return edge.addresses[0].address
+        try:
+            return parse_ip(target)
+        except ValueError:
+            names = ", ".join(sorted(self.plane.world.edges))
+            raise KeyError(f"there is no pod, host or address {target}; there are: {names}") from None
+
+    # What can be asked
+
+    def ping(self, source: str, destination: str, *, family: int = 4, size: int = 56, ttl: int = 64) -> Pong:
+        """One echo request, and what became of it. Waits up to ten lab seconds."""
+        target = self.address(destination, family)
+        edge = self.plane.edge(source)
+        assert isinstance(edge, MemoryEdge)
+        sender: bytes | None = None
+        for host in self.plane.world.config.hosts:
+            if host.name == edge.device and edge.entry.startswith("local:"):
+                found = host_source(host, target)
+                if found is not None:
+                    edge = self.plane.world.edges[f"{host.name}:{found[0]}"]  # type: ignore[assignment]
+                    sender = found[1]
+        assert isinstance(edge, MemoryEdge)
+        ping, frames = edge.endpoint.ping(target, self.clock.now, size=size, ttl=ttl, source=sender)
+        self.plane.world.send(edge, frames, self.clock.now)
+        self.wait(lambda: _settled(ping))
+        rtt = ping.rtt_ns
+        why = "" if rtt is not None else (str(ping.error) if ping.error is not None else "no answer")
+        return Pong(source, destination, rtt is not None, None if rtt is None else rtt / SECOND, ping.reply_ttl, why)
+
+    def ping_all(self, family: int = 4) -> list[Pong]:
+        """Every pod to every other."""
+        names = [pod.port for pod in self.pods]
+        return [self.ping(a, b, family=family) for a in names for b in names if a != b]
+
+    def trace(self, source: str, data: bytes, *, is_frame: bool = False, live: bool = False) -> Trace:
+        """Follow an IP packet (or a frame) from a pod or host. A dry run (the default) changes nothing."""
+        trace = self.plane.trace(source, bytes(data), self.clock.now, is_frame=is_frame, live=live)
+        if live:
+            self.wait(lambda: trace.verdict != "queued")
+        return trace
+
+    def counters(self) -> dict[str, Any]:
+        """The World's figures."""
+        return self.plane.world.ledger.as_dict()
+
+    @contextmanager
+    def capture(self, ports: str | Iterable[str], path: str | os.PathLike[str]) -> Iterator[None]:
+        """Within it, what passes the ports is written to a pcapng file."""
+        names = [ports] if isinstance(ports, str) else list(ports)
+        with open(path, "wb") as file:
+            writer = PcapngWriter(file)
+            sink = _FileSink(writer, {name: writer.interface(name, f"emunet port {name}") for name in names})
+            self.plane.tap(names, sink)
+            try:
+                yield
+            finally:
+                self.plane.untap(names, sink)
+
+    # What can be changed
+
+    def apply(self, topology: str | os.PathLike[str]) -> None:
+        """Add or change objects: a path or YAML text. Bad input changes nothing."""
+        self._apply(_merged(self._documents, _documents(topology)))
+
+    def link(self, wire: str, *, up: bool) -> None:
+        """Plug a wire in or out."""
+        self.plane.set_wire(wire, up=up)
+
+    def wait(self, until: Callable[[], bool], timeout: float = PATIENCE / SECOND) -> bool:
+        """Let time jump from event to event until something holds; False after `timeout` lab seconds."""
+        world = self.plane.world
+        limit = world.now + int(timeout * SECOND)
+        while not until():
+            due = world.due()
+            if due == NEVER or due > limit:
+                world.advance(limit)
+                return until()
+            world.advance(due)
+        return True
+
+    def _apply(self, documents: tuple[Document, ...]) -> None:
+        desired = build(documents, self._desired)
+        allocation = assign(desired, self._allocation, self.seed)
+        config = compile_world(desired, allocation, self.seed)
+        self.plane.configure(config)
+        self._documents, self._desired, self._allocation = documents, desired, allocation
+
+
+class _FileSink:
+    """Writes records to a capture file, an interface a port."""
+
+    def __init__(self, writer: PcapngWriter, interfaces: dict[str, int]) -> None:
+        self._writer = writer
+        self._interfaces = interfaces
+
+    def write(self, record: Record) -> None:
+        """Append what passed."""
+        for frame in record.frames:
+            self._writer.packet(
+                self._interfaces[record.port],
+                record.at,
+                frame,
+                direction=INBOUND if record.inbound else OUTBOUND,
+                comments=record.comments,
+            )
+
+
+def _documents(topology: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[Document, ...]:
+    if isinstance(topology, str) and "\n" in topology:
+        return load_text(topology)
+    if isinstance(topology, (str, os.PathLike)):
+        return load_files([topology])
+    return load_files(topology)
+
+
+def _merged(old: tuple[Document, ...], new: tuple[Document, ...]) -> tuple[Document, ...]:
+    """Documents of the same kind, namespace and name are replaced, others added."""
+
+    def identity(document: Document) -> tuple[object, ...]:
+        data = document.data if isinstance(document.data, dict) else {}
+        metadata = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
+        assert isinstance(metadata, dict)
+        return data.get("kind"), metadata.get("namespace", "default"), metadata.get("name")
+
+    replaced = {identity(document) for document in new}
+    return (*(document for document in old if identity(document) not in replaced), *new)
+
+
+def _settled(ping: Ping) -> bool:
+    return ping.rtt_ns is not None or ping.error is not None

@@ -19,8 +19,7 @@ from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.world import World
 from emunet.packet import icmp, icmpv6, ipv4, ipv6, tcp, udp
 from emunet.packet.address import InterfaceAddress, parse_ip
-from emunet.packet.offload import split
-from emunet.packet.view import Packet
+from emunet.packet.offload import Offload, split
 from emunet.plane.table import NEVER
 from emunet.plane.trace import Trace
 
@@ -45,17 +44,17 @@ class Station:
             self.mac, self.addresses, self.mtu = interface.mac, interface.addresses, interface.mtu
         self.got: list[tuple[int, bytes]] = []
 
-    def deliver(self, packet: Packet, now: int) -> Sequence[bytes]:
+    def deliver(self, frame: bytes, offload: Offload | None, now: int) -> Sequence[bytes]:
         """Remember wire frames; answer neighbour requests of a pod's link."""
         answers = []
-        for frame in split(packet.frame, packet.offload):
+        for piece in split(frame, offload):
             answer = None
             if not self.entry.startswith("local:"):
-                answer = answer_neighbor_request(frame, [row.address for row in self.addresses], self.mac)
+                answer = answer_neighbor_request(piece, [row.address for row in self.addresses], self.mac)
             if answer is not None:
                 answers.append(answer)
             else:
-                self.got.append((now, frame))
+                self.got.append((now, piece))
         return answers
 
     def due(self) -> int:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from emunet.packet.offload import split
-from emunet.packet.view import Packet
+from emunet.packet.offload import Offload, split
 from emunet.plane.step import Step
 
 
@@ -40,9 +39,11 @@ class Record:
         self.handed = False
 
     @classmethod
-    def of(cls, port: str, inbound: bool, packet: Packet, at: int, sinks: list[Sink]) -> Record:
-        """What a packet would be on the wire: cut and completed."""
-        return cls(port, inbound, list(split(packet.frame, packet.offload)), at, sinks)
+    def of(
+        cls, port: str, inbound: bool, frame: bytes, offload: Offload | None, at: int, sinks: list[Sink]
+    ) -> Record:
+        """What a frame would be on the wire: cut and completed."""
+        return cls(port, inbound, [frame] if offload is None else list(split(frame, offload)), at, sinks)
 
     def hand_over(self) -> None:
         """Give it to everybody who watches the port."""

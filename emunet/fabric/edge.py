@@ -16,8 +16,7 @@ from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.routes import RouteKind
 from emunet.fabric.config import HostConfig, HostEdge, PodEdge, WorldConfig
 from emunet.packet.address import InterfaceAddress
-from emunet.packet.offload import split
-from emunet.packet.view import Packet
+from emunet.packet.offload import Offload, split
 from emunet.plane.table import NEVER
 
 
@@ -37,7 +36,7 @@ class Edge(Protocol):
     gateways: tuple[bytes, ...]
     mtu: int
 
-    def deliver(self, packet: Packet, now: int) -> Sequence[bytes] | None:
+    def deliver(self, frame: bytes, offload: Offload | None, now: int) -> Sequence[bytes] | None:
         """Give a frame to the stack: what it sends at once, or None when its queue is full."""
         ...
 
@@ -73,13 +72,13 @@ class MemoryEdge:
         self.gateways = gateways
         self.mtu = mtu
 
-    def deliver(self, packet: Packet, now: int) -> Sequence[bytes]:
+    def deliver(self, frame: bytes, offload: Offload | None, now: int) -> Sequence[bytes]:
         """Hand over wire frames, whatever the offload."""
-        if packet.offload is None:
-            return self.endpoint.receive(packet.frame, now)
+        if offload is None:
+            return self.endpoint.receive(frame, now)
         answers: list[bytes] = []
-        for frame in split(packet.frame, packet.offload):
-            answers += self.endpoint.receive(frame, now)
+        for piece in split(frame, offload):
+            answers += self.endpoint.receive(piece, now)
         return answers
 
     def due(self) -> int:

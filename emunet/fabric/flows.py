@@ -198,6 +198,18 @@ class Replay:
             buffer[start : start + 18] = self.head
             buffer[start + 20 : start + 20 + len(self.tail)] = self.tail
 
+    def rewritten(self, frame: bytes, offload: Offload | None) -> bytes:
+        """A new frame with the headers of the run's end. The frame was found to fit."""
+        if self.is_v4 and self.transport is None:
+            _, total, identification, _, _, tail = V4.unpack_from(frame)
+            checksum = -(self.new_sum + total + identification) % 65535
+            return (
+                V4.pack(self.head, total, identification, self.middle, checksum, self.tail or tail) + frame[V4_LENGTH:]
+            )
+        buffer = bytearray(frame)
+        self.apply(buffer, 0, offload)
+        return bytes(buffer)
+
     def correct_transport(self, buffer: bytearray, start: int, *, partial: bool) -> None:
         """Correct the transport checksum for what is translated, complete or left open."""
         transport = self.transport

@@ -21,7 +21,7 @@ from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric.capture import Record, Sink
 from emunet.fabric.config import HostConfig, SwitchConfig, WireConfig, WorldConfig
 from emunet.fabric.edge import Edge
-from emunet.fabric.flows import FlowCache, Recording, Replay, key_of
+from emunet.fabric.flows import FlowCache, Key, Recording, Replay, key_of
 from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.switch import build_switch
 from emunet.fabric.wire import Wire
@@ -38,6 +38,9 @@ from emunet.plane.trace import Trace
 HOP_LIMIT = 32
 EXPLAIN_LIMIT = 10 * 1_000_000_000
 LOCAL_PREFIX = "local:"
+Arrival = tuple[Edge, bytes, Offload | None, Trace | None] | tuple[Device, str, Packet]
+"""A frame from an edge's stack, or a packet at a device's entry."""
+
 WATCHED_ON_ITS_WAY = "somebody watches a port on its way"
 
 
@@ -64,7 +67,8 @@ class World:
         self._configs: dict[str, HostConfig | SwitchConfig] = {}
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
-        self._arrivals: deque[tuple[Device, str, Packet]] = deque()
+        self._arrivals: deque[Arrival] = deque()
+        self._edge_tables: dict[str, dict[Key, Replay]] = {}
         self._hops: deque[tuple[Device, str, Packet]] = deque()
         self._recording: Recording | None = None
         self._heap: list[tuple[int, int, Callable[[int], None]]] = []
@@ -111,6 +115,7 @@ class World:
             raise UnknownPort(f"{edge.name}: {edge.device} has no port {edge.entry}")
         self.flows.clear("an edge was attached")
         self.edges[edge.name] = edge
+        self._edge_tables[edge.name] = self.flows.table(edge.device, edge.entry)
         self._edge_at[edge.device, edge.entry] = edge
 
     def detach(self, name: str) -> Edge | None:
@@ -178,7 +183,7 @@ class World:
                 raise UnknownPort(f"{port} is an interface inside {device.name}: frames enter by a pod or a port")
             packet = Packet(frame)
             packet.trace = trace
-            self._enter(device, entry, packet)
+            self._arrivals.append((device, entry, packet))
         self._run(now)
 
     # Explaining
@@ -312,7 +317,7 @@ class World:
         if packet.hops > HOP_LIMIT:
             self._end_on_wire(packet, Step("wire", Verdict.DROP, Reason.LOOP, {"hops": packet.hops, "device": device}))
             return
-        self._enter(target, port, packet, self._hops if self._running else self._arrivals)
+        (self._hops if self._running else self._arrivals).append((target, port, packet))
 
     def lose(self, wire: str, packet: Packet, reason: Reason, now: int) -> None:
         """A packet ends on a wire."""
@@ -361,50 +366,59 @@ class World:
             self._ends[config.b] = (wire, 1)
 
     def _admit(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None) -> None:
-        packet = Packet(frame, offload)
-        packet.trace = trace
-        self._enter(self.devices[edge.device], edge.entry, packet)
-
-    def _enter(
-        self,
-        device: Device,
-        entry: str,
-        packet: Packet,
-        queue: deque[tuple[Device, str, Packet]] | None = None,
-    ) -> None:
-        if entry in device.watched and not self._dry:
-            self._record(device, entry, entry in self._pods_of(device), packet, entering=True)
-        (self._arrivals if queue is None else queue).append((device, entry, packet))
+        self._arrivals.append((edge, frame, offload, trace))
 
     def _run(self, now: int) -> None:
-        """Go on until nothing moves."""
+        """Go on until nothing moves: one frame after the other, each to where its run ends."""
         if self._running:
             return
         self._running = True
         try:
             arrivals = self._arrivals
             while arrivals:
-                device, entry, packet = arrivals.popleft()
-                self._through(device, entry, packet, now)
+                arrival = arrivals.popleft()
+                if len(arrival) == 4:
+                    self._from_edge(*arrival, now)
+                else:
+                    self._through(*arrival, now)
         finally:
             self._running = False
             self.watch.leaned = self.watch.steps = self._recording = None
             if self._records:
                 self._hand_over()
 
+    def _from_edge(
+        self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int
+    ) -> None:
+        """A frame from an edge's stack: repeated from the cache where it can be, before anything is made of it."""
+        if trace is None and self.flows.enabled and not self._dry:
+            key = key_of(frame)
+            if key is not None:
+                replay = self._edge_tables[edge.name].get(key)
+                if replay is not None and replay.fits(frame, 0, len(frame), offload, now):
+                    if replay.watched:
+                        self._watch_entry(edge, frame, offload)
+                    self._replay(replay, frame, offload, now)
+                    return
+        packet = Packet(frame, offload)
+        packet.trace = trace
+        self._through(self.devices[edge.device], edge.entry, packet, now)
+
     def _through(self, device: Device, entry: str, packet: Packet, now: int) -> None:
-        """One frame, to where its run ends: from the cache, or by walks that may be fused for the next."""
+        """One packet, to where its run ends: by walks, which may be fused for the next, or from the cache."""
+        if entry in device.watched and not self._dry:
+            self._record(device, entry, packet, entering=True)
         recording: Recording | None = None
         if self.flows.enabled and packet.trace is None and not self._dry:
             key = key_of(packet.frame)
             if key is not None:
                 table = self.flows.table(device.name, entry)
                 replay = table.get(key)
-                if replay is not None and replay.fits(packet.frame, 0, len(packet.frame), packet.offload, now):
-                    self._replay(replay, packet, now)
-                    return
-                if key not in table:
+                if replay is None:
                     recording = self.flows.begin(table, key, packet)
+                elif packet.hops and replay.fits(packet.frame, 0, len(packet.frame), packet.offload, now):
+                    self._replay(replay, packet.frame, packet.offload, now)
+                    return
         self._recording = recording
         if packet.hops == 0:
             self.figures.received += packet.segments
@@ -412,31 +426,31 @@ class World:
         hops = self._hops
         while hops:
             device, entry, packet = hops.popleft()
+            if entry in device.watched and not self._dry:
+                self._record(device, entry, packet, entering=True)
             device.receive(entry, packet, now)
         if recording is not None:
             self._recording = None
             self.flows.finish(recording, self.figures, now)
 
-    def _replay(self, replay: Replay, packet: Packet, now: int) -> None:
+    def _replay(self, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
         """A hit."""
-        frames = packet.segments
+        frames = 1 if offload is None else offload.segments(len(frame))
         replay.hit(frames, now)
         edge = replay.edge
         if edge is None:
             return
         if not replay.same:
-            buffer = bytearray(packet.frame)
-            replay.apply(buffer, 0, packet.offload)
-            packet = Packet(bytes(buffer), packet.offload)
+            frame = replay.rewritten(frame, offload)
         if replay.exit is not None:
             name, inbound, sinks = replay.exit
-            self._records.append(Record.of(name, inbound, packet, now, sinks))
-        answers = edge.deliver(packet, now)
+            self._records.append(Record.of(name, inbound, frame, offload, now, sinks))
+        answers = edge.deliver(frame, offload, now)
         if answers is None:
             replay.refused += frames
             return
-        for frame in answers:
-            self._admit(edge, frame, None, None)
+        for answer in answers:
+            self._arrivals.append((edge, answer, None, None))
 
     def _wake(self, now: int) -> None:
         while self._heap and self._heap[0][0] <= now:
@@ -456,7 +470,7 @@ class World:
         """A packet leaves a device by a port: to an edge, or onto a wire."""
         key = (device.name, port)
         if port in device.watched and not self._dry:
-            self._record(device, port, port in self._pods_of(device), packet, entering=False)
+            self._record(device, port, packet, entering=False)
         edge = self._edge_at.get(key)
         if edge is not None:
             self._deliver(edge, packet, now)
@@ -476,7 +490,7 @@ class World:
             if reply is not None:
                 self._admit(edge, reply, None, None)
             return
-        answers = edge.deliver(packet, now)
+        answers = edge.deliver(packet.frame, packet.offload, now)
         frames = packet.segments
         if answers is None:
             self._end_on_wire(packet, Step("edge", Verdict.DROP, Reason.EDGE_FULL, {"port": edge.name}))
@@ -504,21 +518,31 @@ class World:
             return frozenset()
         return frozenset(port for bridge in config.bridges for port in bridge.ports)
 
-    def _record(self, device: Device, port: str, pod: bool, packet: Packet, *, entering: bool) -> None:
-        """`pod`: the port's own stack is on the far side, so what enters the device goes out of the stack."""
+    def _record(self, device: Device, port: str, packet: Packet, *, entering: bool) -> None:
         sinks = self._sinks.get((device.name, port))
         if not sinks:
             return
-        name = port if pod else f"{device.name}:{port}"
+        name, inbound = self._seen_at(device, port, entering)
         recording = self._recording
         if recording is not None:
             if entering or recording.exit is not None:
                 recording.broken = WATCHED_ON_ITS_WAY
-            recording.exit = (name, entering is not pod, sinks)
-        record = Record.of(name, entering is not pod, packet, self.now, sinks)
+            recording.exit = (name, inbound, sinks)
+        record = Record.of(name, inbound, packet.frame, packet.offload, self.now, sinks)
         self._records.append(record)
         if entering:
             packet.record = record
+
+    def _seen_at(self, device: Device, port: str, entering: bool) -> tuple[str, bool]:
+        """A watched port's name, and whether it is inbound: seen from the stack behind a pod's port, else from the device."""
+        pod = port in self._pods_of(device)
+        return (port if pod else f"{device.name}:{port}"), entering is not pod
+
+    def _watch_entry(self, edge: Edge, frame: bytes, offload: Offload | None) -> None:
+        sinks = self._sinks.get((edge.device, edge.entry))
+        if sinks:
+            name, inbound = self._seen_at(self.devices[edge.device], edge.entry, True)
+            self._records.append(Record.of(name, inbound, frame, offload, self.now, sinks))
 
     def _observe(self, device: Device, tap: str, inbound: bool, packet: Packet, now: int) -> None:
         if self._dry:
@@ -527,7 +551,9 @@ class World:
         if sinks:
             if self._recording is not None:
                 self._recording.broken = WATCHED_ON_ITS_WAY
-            self._records.append(Record.of(f"{device.name}:{tap}", inbound, packet, now, sinks))
+            self._records.append(
+                Record.of(f"{device.name}:{tap}", inbound, packet.frame, packet.offload, now, sinks)
+            )
 
     def _hand_over(self) -> None:
         records, self._records = self._records, []

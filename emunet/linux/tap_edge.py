@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 
 from emunet.packet.address import InterfaceAddress
-from emunet.packet.offload import NO_OFFLOAD, split
-from emunet.packet.view import Packet
+from emunet.packet.offload import NO_OFFLOAD, Offload, split
 from emunet.plane.table import NEVER
 
 READ_SIZE = 65536 + 128
@@ -39,22 +38,21 @@ class TapEdge:
         self.gateways = gateways
         self.mtu = mtu
 
-    def deliver(self, packet: Packet, now: int) -> tuple[bytes, ...] | None:
+    def deliver(self, frame: bytes, offload: Offload | None, now: int) -> tuple[bytes, ...] | None:
         """Give a frame to the kernel; None when it is not taken."""
-        header = NO_OFFLOAD if packet.offload is None else packet.offload.pack()
         try:
-            os.writev(self.fd, [header, packet.frame])
+            os.writev(self.fd, [NO_OFFLOAD if offload is None else offload.pack(), frame])
         except BlockingIOError:
             return None
         except OSError:
-            return self._in_pieces(packet)
+            return self._in_pieces(frame, offload)
         return ()
 
-    def _in_pieces(self, packet: Packet) -> tuple[bytes, ...] | None:
+    def _in_pieces(self, frame: bytes, offload: Offload | None) -> tuple[bytes, ...] | None:
         """The kernel refused the frame as it is (too short to be one, or an offload it does not know)."""
         try:
-            for frame in split(packet.frame, packet.offload):
-                os.writev(self.fd, [NO_OFFLOAD, frame])
+            for piece in split(frame, offload):
+                os.writev(self.fd, [NO_OFFLOAD, piece])
         except OSError:
             return None
         return ()

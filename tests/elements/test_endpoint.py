@@ -749,7 +749,7 @@ VALID = [
     frame(segment(tcp.SYN | tcp.ACK, 5, 1)),
     frame(IPv4(PEER4, OUR4, 17, fragment_offset=16).pack(HALVES[16:])),
     frame(ipv6.fragment(IPv6(PEER6, OUR6, 17).pack(bytes(3000)), 1500, 1)[2]),
-    frame(IPv4(PEER4, OUR4, 1).pack(icmp.fragmentation_needed(IPv4(OUR4, PEER4, 6).pack(bytes(20)), 600).pack())),
+    frame(IPv4(PEER4, OUR4, 1).pack(icmp.fragmentation_needed(IPv4(OUR4, PEER4, 17).pack(bytes(20)), 600).pack())),
     frame(IPv4(PEER4, OUR4, 253).pack(b"x")),
     frame(IPv6(PEER6, OUR6, 0).pack(bytes((44, 0)) + bytes(6) + bytes((17, 0)) + bytes(6) + EMPTY6)),
 ]

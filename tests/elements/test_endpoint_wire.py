@@ -140,7 +140,7 @@ class Talk:
         for connection in self.connections:
             assert connection is not None
             assert connection.error is None
-        self.listener.close()
+        self.listener.close(self.pair.now)
 
 
 @pytest.mark.parametrize("v6", [False, True])
@@ -331,6 +331,25 @@ def test_a_closed_port_refuses() -> None:
     assert str(client.error).startswith("connection refused")
 
 
+def test_closing_a_listener_resets_what_nobody_accepted() -> None:
+    pair = Pair()
+    listener = pair.b.listen(80)
+    waiting, frames = pair.a.connect(B4, 80, 0)
+    pair.carry(pair.a, frames)
+    pair.run(seconds=0.1)
+    half_open, frames = pair.a.connect(B4, 80, pair.now)
+    pair.carry(pair.a, frames)
+    pair.run(lambda: listener.pending == 1)
+    pair.carry(pair.b, listener.close(pair.now))
+    pair.run(seconds=0.1)
+    assert waiting.error is Failure.RESET
+    assert half_open.ended
+    late, frames = pair.a.connect(B4, 80, pair.now)
+    pair.carry(pair.a, frames)
+    pair.run(seconds=0.1)
+    assert late.error is Failure.REFUSED
+
+
 def test_abort_resets_the_peer() -> None:
     pair = Pair()
     client, server = _connected(pair)
@@ -454,7 +473,7 @@ def test_time_wait_gives_way_to_a_newer_syn() -> None:
         pair.run(seconds=0.05)
         assert _states(client) == {State.CLOSED}
         assert _states(server) == {State.TIME_WAIT}
-        listener.close()
+        listener.close(pair.now)
 
 
 def test_ping_over_a_bad_wire() -> None:

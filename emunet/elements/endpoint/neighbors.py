@@ -56,7 +56,8 @@ def answer_neighbor_request(
 
     Probes are answered too (ARP-09, V6-04). `router` sets the R flag of an
     advertisement. Never raises: what is malformed, comes with a hop limit other
-    than 255 or claims our own address as sender is not answered.
+    than 255 or claims our own address as sender is not answered. Whether the
+    frame is for us by its destination MAC is the caller's to judge.
     """
     try:
         header, payload = Ethernet.parse(frame)

@@ -12,7 +12,6 @@ nothing depends on a clock or on chance, only on `now` and the seed.
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +19,11 @@ from dataclasses import dataclass
 from emunet.elements.endpoint import echo
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.neighbors import NeighborCache, NeighborState
-from emunet.elements.endpoint.network import MILLISECOND, SECOND, Failure, Timed, stable_hash
+from emunet.elements.endpoint.network import Failure, Timed, stable_hash
 from emunet.elements.endpoint.reassembly import Reassembler
+from emunet.elements.endpoint.reports import ErrorBudget, Paths, Quoted, failure_of_icmp, failure_of_icmpv6
 from emunet.elements.endpoint.tcp import Connection, Handler, Listener, reset_for
+from emunet.elements.endpoint.timers import Timers
 from emunet.elements.endpoint.udp import Datagram, UdpSocket
 from emunet.packet import icmp, icmpv6, ipv4, ipv6, tcp, udp
 from emunet.packet.address import (
@@ -41,29 +42,15 @@ from emunet.packet.address import (
 from emunet.packet.arp import request as arp_request
 from emunet.packet.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, build
 from emunet.packet.ipv4 import ICMP, ICMPV6, TCP, UDP, IPv4
-from emunet.packet.ipv6 import FRAGMENT, MINIMUM_MTU, NO_NEXT_HEADER, ROUTING, IPv6
+from emunet.packet.ipv6 import FRAGMENT, NO_NEXT_HEADER, ROUTING, IPv6
 from emunet.packet.malformed import Malformed
 
 ALL_HOSTS_V4 = bytes((224, 0, 0, 1))
 FIRST_PORT, LAST_PORT = 32768, 60999
-MINIMUM_PATH_MTU_V4 = 552
-PATH_MTU_LIFETIME = 600 * SECOND
 MAXIMUM_CONNECTIONS = 8192
 MAXIMUM_PINGS = 4096
-MAXIMUM_PATHS = 1024
-MAXIMUM_BUCKETS = 1024
 _LOOPBACK_LIMIT = 1024
 _LOOPBACK_TURN = 4096
-_PLATEAUS = (65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68)
-
-
-@dataclass(frozen=True, slots=True)
-class _Path:
-    """What was learned about a path: its MTU, until when, and whether DF stays clear (the MTU is below our least)."""
-
-    mtu: int
-    until: int
-    locked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +92,7 @@ class Endpoint:
         self.ignored: dict[str, int] = {}
         """How many frames and packets were not for us or wrong, by a word for why."""
         self._seed = stable_hash(seed, name)
+        self._on_link = tuple(address.prefix for address in self.addresses)
         self._own = frozenset(address.address for address in self.addresses)
         self._broadcasts = {BROADCAST_V4} | {
             broadcast for address in self.addresses if (broadcast := address.prefix.broadcast) is not None
@@ -120,16 +108,15 @@ class Endpoint:
         self._listeners: dict[tuple[int, bytes | None], Listener] = {}
         self._udp: dict[tuple[int, bytes | None], UdpSocket] = {}
         self._pings: dict[tuple[int, int], Ping] = {}
-        self._paths: dict[bytes, _Path] = {}
-        self._buckets: dict[bytes, int] = {}
+        self._paths = Paths()
+        self._budget = ErrorBudget()
+        self._timers = Timers()
         self._identification = stable_hash(self._seed, "identification")
         self._opened = 0
         self._pinged = 0
         self._loopback: deque[bytes] = deque()
         self._busy = False
         self._now = 0
-        self._timers: list[tuple[int, int, Timed]] = []
-        self._serial = 0
 
     # --- driven by the wire
 
@@ -146,30 +133,14 @@ class Endpoint:
 
     def due(self) -> int | None:
         """The time of the next timer; None if nothing will ever happen by itself."""
-        return self._now if self._loopback else self._next_timer()
-
-    def _next_timer(self) -> int | None:
-        """The earliest timer; entries that no longer hold are taken off on the way."""
-        while self._timers:
-            due, _, owner = self._timers[0]
-            if due != owner.queued:  # an earlier entry has taken its place
-                heapq.heappop(self._timers)
-            elif owner.due == due:
-                return due
-            else:
-                heapq.heappop(self._timers)
-                owner.queued = None
-                self.schedule(owner)
-        return None
+        return self._now if self._loopback else self._timers.due()
 
     def wake(self, now: int) -> list[bytes]:
         """Run every timer due by `now`; the frames to send."""
         self._now, self._busy = now, True
         frames: list[bytes] = []
         try:
-            while (due := self._next_timer()) is not None and due <= now:
-                _, _, owner = heapq.heappop(self._timers)
-                owner.queued = None
+            while (owner := self._timers.take(now)) is not None:
                 frames += owner.wake(now)
                 self.schedule(owner)
                 frames += self._collect(now)
@@ -305,7 +276,7 @@ class Endpoint:
         """Put a payload in an IP packet and send it; the frames. ValueError if no packet holds it."""
         if len(src) == 16:
             return self._route(IPv6(src, dst, protocol, ttl, tos).pack(payload), now, dont_fragment is True)
-        path = self._path(dst, now)
+        path = self._paths.get(dst, now)
         if dont_fragment is None:
             fits = ipv4.HEADER_LENGTH + len(payload) <= self.path_mtu(dst, now)
             dont_fragment = fits and not (path is not None and path.locked)
@@ -317,11 +288,8 @@ class Endpoint:
         return frames if self._busy else self._end_turn(frames, now)
 
     def schedule(self, owner: Timed) -> None:
-        """Put `owner.due` on the timer heap if it is earlier than what is there for it."""
-        if owner.due is not None and (owner.queued is None or owner.due < owner.queued):
-            owner.queued = owner.due
-            self._serial += 1
-            heapq.heappush(self._timers, (owner.due, self._serial, owner))
+        """`owner.due` may have become earlier."""
+        self._timers.schedule(owner)
 
     def source_for(self, destination: bytes) -> bytes | None:
         """The own address to send from: the destination itself if ours, else one on its subnet, else the gateway's."""
@@ -344,7 +312,7 @@ class Endpoint:
 
     def path_mtu(self, destination: bytes, now: int) -> int:
         """The largest packet that is known to reach the destination, in bytes."""
-        path = self._path(destination, now)
+        path = self._paths.get(destination, now)
         return self.mtu if path is None else min(path.mtu, self.mtu)
 
     def confirm(self, destination: bytes, now: int) -> None:
@@ -434,20 +402,13 @@ class Endpoint:
         self._connections[local, local_port, remote, remote_port] = connection
         return connection
 
-    def _path(self, destination: bytes, now: int) -> _Path | None:
-        path = self._paths.get(destination)
-        if path is not None and path.until <= now:
-            del self._paths[destination]
-            return None
-        return path
-
     # --- down: from a packet to frames
 
     def _next_hop(self, destination: bytes) -> bytes | None:
         """The on-link address to send to: the destination, or the gateway of its family; None if there is no route."""
         if self._noarp or is_multicast(destination) or destination in self._broadcasts:
             return destination
-        if any(own.prefix.contains(destination) for own in self.addresses):
+        if any(prefix.contains(destination) for prefix in self._on_link):
             return destination
         if len(destination) == 16 and is_link_local(destination):
             return destination
@@ -578,7 +539,7 @@ class Endpoint:
             return self.transmit(arrived.dst, arrived.src, ICMP, reply, now, tos=arrived.tos, dont_fragment=False)
         if news.type == icmp.ECHO_REPLY:
             return self._pong(arrived, news.identifier, news.sequence, now)
-        failure = echo.failure_of_icmp(news.type, news.code)
+        failure = failure_of_icmp(news.type, news.code)
         if failure is None or arrived.group:
             return []
         too_big = news.type == icmp.UNREACHABLE and news.code == icmp.FRAGMENTATION_NEEDED
@@ -596,7 +557,7 @@ class Endpoint:
             return self.transmit(source, arrived.src, ICMPV6, reply, now, tos=arrived.tos)
         if news.type == icmpv6.ECHO_REPLY:
             return self._pong(arrived, news.identifier, news.sequence, now)
-        failure = echo.failure_of_icmpv6(news.type, news.code)
+        failure = failure_of_icmpv6(news.type, news.code)
         if failure is None:
             return []
         return self._report(
@@ -674,7 +635,7 @@ class Endpoint:
         if arrived.group or is_unspecified(arrived.src):
             return []
         v4 = len(arrived.src) == 4
-        if not self._allow(arrived.src, SECOND if v4 else 100 * MILLISECOND, now):
+        if not self._budget.allow(arrived.src, now):
             return self._ignore("error-rate")
         if v4:
             message = icmp.error(type, code, arrived.packet, rest).pack()
@@ -683,72 +644,33 @@ class Endpoint:
         message = icmpv6.error(type, code, arrived.packet, rest).pack(arrived.dst, arrived.src)
         return self.transmit(arrived.dst, arrived.src, ICMPV6, message, now)
 
-    def _allow(self, destination: bytes, interval: int, now: int) -> bool:
-        """A bucket of 6 tokens per destination, one more each `interval` (IC-10, V6-11); kept as when it is full."""
-        full = max(self._buckets.pop(destination, now), now)
-        if len(self._buckets) >= MAXIMUM_BUCKETS:
-            del self._buckets[next(iter(self._buckets))]
-        allowed = full - now <= 5 * interval
-        self._buckets[destination] = full + interval if allowed else full
-        return allowed
-
     def _report(
         self, packet: bytes, failure: Failure, source: bytes | None, now: int, mtu: int | None = None
     ) -> list[bytes]:
-        """Tell the socket that sent `packet` (perhaps cut short) what became of it; `mtu`: what the path can carry."""
-        quoted = _quoted(packet)
-        if quoted is None or (quoted[0] not in self._own and source is not None):
+        """Tell the socket that sent `packet` (perhaps cut short) what became of it; `mtu`: what the path can carry.
+
+        `source`: who says so; None: we ourselves. What others say is believed only about what is on its way.
+        """
+        quoted = Quoted.of(packet)
+        if quoted is None or (quoted.src not in self._own and source is not None):
             return []
-        src, dst, protocol, transport = quoted
-        if len(transport) < 8:
-            return []
+        transport = quoted.transport
         local_port, remote_port = transport[0] << 8 | transport[1], transport[2] << 8 | transport[3]
-        connection = self._connections.get((src, local_port, dst, remote_port)) if protocol == TCP else None
-        sequence = int.from_bytes(transport[4:8], "big") if source is not None else None
-        if connection is not None and sequence is not None and not connection.sent(sequence):
-            return self._ignore("icmp-out-of-window")
+        connection = None
+        if quoted.protocol == TCP:
+            connection = self._connections.get((quoted.src, local_port, quoted.dst, remote_port))
+            if connection is None or (source and not connection.sent(int.from_bytes(transport[4:8], "big"))):
+                return self._ignore("error-about-nothing")
         if mtu is not None:
-            self._learn_mtu(dst, mtu, len(packet) if packet[0] >> 4 == 6 else packet[2] << 8 | packet[3], now)
-            if connection is not None:
-                return connection.path_changed(now)
+            self._paths.learn(quoted.dst, mtu, quoted.length, self.path_mtu(quoted.dst, now), now)
         if connection is not None:
-            return connection.unreachable(failure, now)
-        if protocol == UDP:
-            socket = self._udp_socket(local_port, src)
+            return connection.unreachable(failure, now) if mtu is None else connection.path_changed(now)
+        if quoted.protocol == UDP:
+            socket = self._udp_socket(local_port, quoted.src)
             if socket is not None:
-                socket.errors.append((failure, dst, remote_port))
-        elif protocol in (ICMP, ICMPV6):
+                socket.errors.append((failure, quoted.dst, remote_port))
+        elif quoted.protocol in (ICMP, ICMPV6):
             record = self._pings.get((int.from_bytes(transport[4:6], "big"), int.from_bytes(transport[6:8], "big")))
-            if record is not None and record.destination == dst:
+            if record is not None and record.destination == quoted.dst:
                 record.fail(failure, source)
         return []
-
-    def _learn_mtu(self, destination: bytes, mtu: int, length: int, now: int) -> None:
-        """A router told the path's MTU (IC-18, V6-19); 0 stands for the next plateau below the packet (RFC 1191 7)."""
-        if len(destination) == 4:
-            if mtu == 0:
-                mtu = next((plateau for plateau in _PLATEAUS if plateau < length), MINIMUM_PATH_MTU_V4)
-            floor, locked = MINIMUM_PATH_MTU_V4, mtu < MINIMUM_PATH_MTU_V4
-        else:
-            floor, locked = MINIMUM_MTU, False
-        mtu = max(mtu, floor)
-        if mtu >= self.path_mtu(destination, now):
-            return
-        if len(self._paths) >= MAXIMUM_PATHS:
-            del self._paths[next(iter(self._paths))]
-        self._paths[destination] = _Path(mtu, now + PATH_MTU_LIFETIME, locked)
-
-
-def _quoted(packet: bytes) -> tuple[bytes, bytes, int, bytes] | None:
-    """(source, destination, protocol, what is there of the transport header) of a packet that may be cut short."""
-    if len(packet) >= 20 and packet[0] >> 4 == 4:
-        if (packet[6] & 0x1F) or packet[7]:
-            return None
-        return packet[12:16], packet[16:20], packet[9], packet[(packet[0] & 15) * 4 :]
-    if len(packet) >= 40 and packet[0] >> 4 == 6:
-        try:
-            protocol, offset = ipv6.upper_layer(packet)
-        except Malformed:
-            return None
-        return packet[8:24], packet[24:40], protocol, packet[offset:]
-    return None

@@ -107,9 +107,13 @@ class Listener:
         """The next established connection; None if there is none. (It may have been closed since.)"""
         return self._established.popleft() if self._established else None
 
-    def close(self) -> None:
-        """Listen no more; what is established lives on."""
+    def close(self, now: int) -> list[bytes]:
+        """Listen no more and reset what nobody accepted; what was accepted, or has a handler, lives on."""
         self.closed = True
+        frames: list[bytes] = []
+        while (connection := self.accept()) is not None:
+            frames += connection.abort(now)
+        return frames
 
     @property
     def full(self) -> bool:
@@ -238,7 +242,7 @@ class Connection:
         return self._finish(self._flush(now), now)
 
     def abort(self, now: int) -> list[bytes]:
-        """Reset the connection; what was queued is lost."""
+        """Reset the connection; what was queued is lost. The handler is not called for it."""
         frames: list[bytes] = []
         if self.state not in (State.CLOSED, State.SYN_SENT, State.TIME_WAIT):
             frames = self._emit(RST | ACK, self._next, b"", now)
@@ -280,8 +284,9 @@ class Connection:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.pending -= 1
-            if listener.handler is None and not listener.closed:
+            if listener.handler is None:
                 listener._established.append(self)
+                self._closing = listener.closed  # nobody will accept it: FIN follows at once
 
     # --- segments from the peer
 

@@ -1,0 +1,160 @@
+"""Mutants of the flow cache: each breaks one thing that makes it safe, and the twins must notice.
+
+A mutant that lives means that the equality test does not test what it claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from emunet.elements.routes import RouteTable
+from emunet.fabric.flows import FlowCache, Replay, _Fused
+from emunet.plane.table import NEVER, Counter, Table
+from tests.properties.test_flow_cache import play
+
+TOPOLOGIES = ("one-host", "two-hosts", "leaf-spine", "dual-stack")
+
+
+def forget(kind: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """Changes of tables of this name tell nobody."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = Table.changed
+
+        def changed(self: Table[Any, Any], key: Any, why: str) -> None:
+            if not self.name.endswith(kind):
+                original(self, key, why)
+
+        patch.setattr(Table, "changed", changed)
+
+    return mutate
+
+
+def forget_routes(patch: pytest.MonkeyPatch) -> None:
+    """A route changes and the cache is not told, by the table or by the World."""
+    patch.setattr(RouteTable, "_changed", lambda self, prefix: None)
+    original = FlowCache.clear
+    patch.setattr(
+        FlowCache, "clear", lambda self, why: None if why == "the configuration changed" else original(self, why)
+    )
+
+
+def forget_wires(patch: pytest.MonkeyPatch) -> None:
+    """A wire goes down and the cache is not told."""
+    original = FlowCache.clear
+    patch.setattr(
+        FlowCache, "clear", lambda self, why: None if why == "a wire went up or down" else original(self, why)
+    )
+
+
+def no_deadline(patch: pytest.MonkeyPatch) -> None:
+    """A Replay lives for ever, whatever ages under it."""
+    original = FlowCache.finish
+
+    def finish(self: FlowCache, recording: Any, figures: Any, now: int) -> None:
+        original(self, recording, figures, now)
+        replay = recording.table.get(recording.key)
+        if replay is not None:
+            replay.deadline = NEVER
+
+    patch.setattr(FlowCache, "finish", finish)
+
+
+def no_refresh(patch: pytest.MonkeyPatch) -> None:
+    """A hit is not a use of what it leans on."""
+    original = Table.attach
+    patch.setattr(Table, "attach", lambda self, key, dependent, refreshes=False: original(self, key, dependent, False))
+
+
+def no_limit(patch: pytest.MonkeyPatch) -> None:
+    """A frame of any size is answered as the small one was."""
+    original = _Fused.take
+
+    def take(self: _Fused, step: Any, last: bool) -> None:
+        step.limit = None
+        original(self, step, last)
+
+    patch.setattr(_Fused, "take", take)
+
+
+def no_length_guard(patch: pytest.MonkeyPatch) -> None:
+    """Checksums and lengths of a hit are not looked at."""
+    patch.setattr(Replay, "fits", lambda self, frame, start, length, offload, now: now < self.deadline)
+
+
+def stale_checksum(patch: pytest.MonkeyPatch) -> None:
+    """The header checksum is that of the header before."""
+    original = FlowCache.finish
+
+    def finish(self: FlowCache, recording: Any, figures: Any, now: int) -> None:
+        original(self, recording, figures, now)
+        replay = recording.table.get(recording.key)
+        if replay is not None:
+            replay.new_sum = replay.old_sum
+
+    patch.setattr(FlowCache, "finish", finish)
+
+
+def uncounted(patch: pytest.MonkeyPatch) -> None:
+    """What is hit is not counted."""
+    patch.setattr(Replay, "credit", lambda self: None)
+
+
+def counter_stands(patch: pytest.MonkeyPatch) -> None:
+    """A hit takes no identification."""
+
+    def hit(self: Replay, frames: int, now: int) -> None:
+        self.used = now
+        self.frames += frames
+
+    patch.setattr(Replay, "hit", hit)
+
+
+def superframes_count_once(patch: pytest.MonkeyPatch) -> None:
+    """A superframe is counted as one frame."""
+    original = Replay.hit
+    patch.setattr(Replay, "hit", lambda self, frames, now: original(self, 1, now))
+
+
+def counter_overlay_leaks(patch: pytest.MonkeyPatch) -> None:
+    """A dry run's identifications are kept."""
+
+    def end(self: Counter) -> None:
+        if self._overlay is not None:
+            self.value = self._overlay
+        self._overlay = None
+
+    patch.setattr(Counter, "end_overlay", end)
+
+
+MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "a station moves unnoticed": forget(" stations"),
+    "a neighbour changes unnoticed": forget("neighbours"),
+    "a route changes unnoticed": forget_routes,
+    "a wire goes down unnoticed": forget_wires,
+    "no deadline": no_deadline,
+    "a hit is no use": no_refresh,
+    "no limit": no_limit,
+    "no guards": no_length_guard,
+    "a stale checksum": stale_checksum,
+    "a hit is not counted": uncounted,
+    "a hit takes no identification": counter_stands,
+    "a superframe counts once": superframes_count_once,
+    "a dry run leaks": counter_overlay_leaks,
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_killed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twins differ under this mutant for at least one seed."""
+    MUTANTS[name](monkeypatch)
+    for seed in range(8):
+        for topology in TOPOLOGIES:
+            try:
+                play(topology, seed)
+            except AssertionError:
+                return
+    pytest.fail(f"mutant lives: {name}")

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from emunet.elements.endpoint.stack import Endpoint
-from emunet.elements.routes import RouteKind
 from emunet.fabric.config import HostConfig, HostEdge, PodEdge, WorldConfig
 from emunet.packet.address import InterfaceAddress
 from emunet.packet.offload import Offload, split
@@ -126,14 +125,3 @@ class MemoryEdges:
         endpoint = Endpoint(host.name, first.mac, addresses, mtu=mtu, seed=self._seed, noarp=True)
         self._hosts[host.name] = (host, endpoint)
         return endpoint
-
-
-def host_source(host: HostConfig, target: bytes) -> tuple[str, bytes] | None:
-    """How a host sends to an address: by which interface and from which of its addresses; None without a route."""
-    routes = [route for route in host.routes if route.kind is RouteKind.UNICAST and route.prefix.contains(target)]
-    if not routes:
-        return None
-    best = max(routes, key=lambda route: (route.prefix.length, -route.metric))
-    interface = next(one for one in host.interfaces if one.name == best.interface)
-    source = interface.address(len(target))
-    return None if source is None else (interface.name, source)

@@ -238,6 +238,7 @@ class Replay:
         refused, self.refused = self.refused, 0
         if not frames:
             return
+        self.cache.hits += frames
         for figures, name in self.credits:
             setattr(figures, name, getattr(figures, name) + frames)
         world = self.edge_figures
@@ -318,7 +319,6 @@ class FlowCache:
         for table in self._tables.values():
             for replay in table.values():
                 if replay.frames:
-                    self.hits += replay.frames
                     replay.credit()
 
     def begin(self, table: dict[Key, Replay], key: Key, packet: Packet) -> Recording:

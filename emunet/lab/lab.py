@@ -29,7 +29,8 @@ from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url
 from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
-from emunet.fabric.edge import MemoryEdge, MemoryEdges, host_source
+from emunet.fabric.edge import MemoryEdge, MemoryEdges
+from emunet.fabric.sources import host_source
 from emunet.lab.plane import Plane
 from emunet.packet.address import format_ip, format_mac, parse_ip
 from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter

@@ -30,6 +30,8 @@ SECOND = 1_000_000_000
 class Station:
     """An edge that answers for its MAC and remembers everything else."""
 
+    keeps_time = False
+
     def __init__(self, edge: PodEdge | HostEdge, config: WorldConfig) -> None:
         self.name = edge.name
         self.device = edge.device

@@ -25,7 +25,10 @@ class Edge(Protocol):
     name       global port name (`web-1`, `host1:cni0`)
     device     the device it is attached to, and `entry` there (`web-1`, `local:cni0`)
     mac, addresses, gateways, mtu   what its stack is configured with
+    keeps_time  whether its stack has timers that the World must wake (a kernel has its own)
     """
+
+    keeps_time: bool
 
     name: str
     device: str
@@ -50,6 +53,8 @@ class Edge(Protocol):
 
 class MemoryEdge:
     """An end whose stack is our own endpoint."""
+
+    keeps_time = True
 
     def __init__(
         self,

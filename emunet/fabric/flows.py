@@ -26,16 +26,17 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any
 
-from emunet.fabric.capture import Sink
+from emunet.fabric.capture import Record, Sink
 from emunet.fabric.edge import Edge
-from emunet.packet.edit import Adjust, AdjustTransport, Complete, Edit, Pop, Push, Put, Trim
-from emunet.packet.offload import Offload
+from emunet.fabric.wire import WireExit
+from emunet.packet.edit import Adjust, AdjustTransport, Complete, Edit, Encapsulation, Pop, Push, Put, Trim
+from emunet.packet.offload import Offload, split
 from emunet.packet.view import ETHERNET_HEADER, Packet
 from emunet.plane.device import Device
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
-from emunet.plane.table import NEVER, Advance, Refresh, Source, Watch
+from emunet.plane.table import NEVER, Advance, Counter, Refresh, Source, Watch
 
 CAPACITY = 65536
 
@@ -53,20 +54,27 @@ KEYED_V6 = ((0, 18), (20, 58))
 TCP = 6
 UDP = 17
 STEERING_FLAGS = 0x07
+DECIDED_BY_SIZE = frozenset({Reason.OVERSIZED, Reason.TOO_BIG})
+WRAPPED_V4 = ETHERNET_HEADER + 20 + 8 + 8
+WRAPPED_V6 = ETHERNET_HEADER + 40 + 8 + 8
 
 Key = tuple[bytes, ...]
 
 
-def key_of(frame: bytes) -> Key | None:
+def key_of(frame: bytes, tunnels: frozenset[bytes] = frozenset()) -> Key | None:
     """The flow key of a frame, or None for a kind that is never cached.
 
     Never: anything but IPv4 without options and IPv6 with TCP, UDP or ICMP echo; fragments.
+    What goes to a UDP port of `tunnels` has the VXLAN header and the inner frame in its key too.
     """
     if frame[12:15] == V4_START and len(frame) >= V4_LENGTH:
         head, _, _, middle, _, tail = V4.unpack_from(frame)
         if middle[0] & 0x3F or middle[1]:
             return None
         protocol = middle[3]
+        if protocol == UDP and tail[10:] in tunnels:
+            inner = key_of(frame[WRAPPED_V4:])
+            return None if inner is None else (head, middle, tail, frame[42:WRAPPED_V4], *inner)
         if protocol in (TCP, UDP):
             return (head, middle, tail)
         if protocol == 1 and len(frame) >= V4_LENGTH + 4 and tail[8] in (0, 8):
@@ -75,6 +83,9 @@ def key_of(frame: bytes) -> Key | None:
     if frame[12:14] == V6_START and len(frame) >= V6_LENGTH:
         head, _, tail = V6.unpack_from(frame)
         protocol = tail[0]
+        if protocol == UDP and tail[36:] in tunnels:
+            inner = key_of(frame[WRAPPED_V6:])
+            return None if inner is None else (head, tail, frame[62:WRAPPED_V6], *inner)
         if protocol in (TCP, UDP):
             return (head, tail)
         if protocol == 58 and len(frame) >= V6_LENGTH + 4 and tail[34] in (128, 129):
@@ -91,93 +102,66 @@ class Transport:
     changes: tuple[AdjustTransport, ...]
 
 
-class Replay:
-    """A fused run. `apply` is its executor: header bytes in, header bytes out.
+@dataclass(frozen=True, slots=True)
+class Wrap:
+    """A header that the run puts in front and that stays: its builder, the MACs of its link, whose identifications."""
 
-    used     lab time of the last hit (ns)
-    frames   wire frames hit since the last credit; refused: of them, not taken by the edge
-    edge     where it comes out, or None for a run that ends in a drop
-    watched  somebody watches a port at its ends; exit: name, direction and watchers of the last
+    recipe: Encapsulation
+    macs: bytes
+    counter: Counter
+
+    def around(self, inner: bytes, back: int = 1) -> bytes:
+        """The wrapped frame. The hit took the identifications: this one is `back` before the next."""
+        return self.macs + self.recipe.header(inner, self.counter.peek(-back))[12:] + inner
+
+
+def unwrapped(frame: bytes, length: int) -> bytes | None:
+    """The inner frame of a VXLAN frame whose outer headers (`length` bytes) are sound; None when they are not."""
+    size = len(frame)
+    if length == WRAPPED_V4:
+        if frame[16] << 8 | frame[17] != size - ETHERNET_HEADER or int.from_bytes(frame[14:34], "big") % 65535:
+            return None
+        segment, addresses = frame[34:], frame[26:34]
+    else:
+        if frame[18] << 8 | frame[19] != size - 54:
+            return None
+        segment, addresses = frame[54:], frame[22:54]
+    if segment[4] << 8 | segment[5] != len(segment):
+        return None
+    if segment[6] or segment[7]:
+        total = int.from_bytes(segment, "big")
+        if len(segment) & 1:
+            total <<= 8
+        if (total + int.from_bytes(addresses, "big") + UDP + len(segment)) % 65535:
+            return None
+    elif length != WRAPPED_V4:
+        return None
+    return frame[length:]
+
+
+class Rewrite:
+    """What a run, or its beginning, does to the bytes of a frame.
+
+    same    the inner headers stay as they are
+    unwrap  bytes that are taken off first, 0 for none
+    wrap    what is left in front, or None
     """
 
-    __slots__ = (
-        "advances",
-        "alive",
-        "cache",
-        "credits",
-        "deadline",
-        "drop",
-        "drop_figures",
-        "edge",
-        "edge_figures",
-        "exit",
-        "frames",
-        "guard_flags",
-        "head",
-        "is_v4",
-        "key",
-        "limit",
-        "middle",
-        "old_sum",
-        "new_sum",
-        "refused",
-        "same",
-        "sources",
-        "table",
-        "tail",
-        "transport",
-        "used",
-        "watched",
-    )
+    __slots__ = ("head", "is_v4", "middle", "new_sum", "same", "tail", "transport", "unwrap", "wrap")
 
-    def __init__(self, cache: FlowCache, table: dict[Key, Replay], key: Key) -> None:
-        self.cache = cache
-        self.table = table
-        self.key = key
-        self.alive = True
-        self.used = 0
-        self.frames = 0
-        self.refused = 0
-        self.deadline = NEVER
-        self.limit = 1 << 20
-        self.guard_flags = False
+    def __init__(self) -> None:
         self.is_v4 = True
         self.same = False
-        self.watched = False
-        self.exit: tuple[str, bool, list[Sink]] | None = None
         self.head = b""
         self.middle = b""
         self.tail = b""
-        self.old_sum = 0
         self.new_sum = 0
         self.transport: Transport | None = None
-        self.edge: Edge | None = None
-        self.edge_figures: Ledger | None = None
-        self.drop: Reason | None = None
-        self.drop_figures: Ledger | None = None
-        self.credits: list[tuple[Ledger, str]] = []
-        self.advances: list[Any] = []
-        self.sources: list[tuple[Source, Any]] = []
-
-    def fits(self, frame: Any, start: int, length: int, offload: Offload | None, now: int) -> bool:
-        """Whether this frame (at `start` in a buffer, `length` bytes) is one that the run answers for."""
-        if now >= self.deadline:
-            self.invalidate("its time is over")
-            return False
-        if length > self.limit and (offload is None or offload.largest(length) > self.limit):
-            return False
-        if self.is_v4:
-            _, total, identification, _, checksum, _ = V4.unpack_from(frame, start)
-            if total != length - ETHERNET_HEADER or (self.old_sum + total + identification + checksum) % 65535:
-                return False
-            return not self.guard_flags or not frame[start + 47] & STEERING_FLAGS
-        total = frame[start + 18] << 8 | frame[start + 19]
-        if total != length - 54:
-            return False
-        return not self.guard_flags or not frame[start + 67] & STEERING_FLAGS
+        self.unwrap = 0
+        self.wrap: Wrap | None = None
 
     def apply(self, buffer: bytearray, start: int, offload: Offload | None) -> None:
-        """Rewrite the headers in place. The frame was found to fit."""
+        """Rewrite the headers in place. Nothing is wrapped or unwrapped, and the frame was found to fit."""
         if self.same:
             return
         if self.transport is not None:
@@ -199,16 +183,24 @@ class Replay:
             buffer[start + 20 : start + 20 + len(self.tail)] = self.tail
 
     def rewritten(self, frame: bytes, offload: Offload | None) -> bytes:
-        """A new frame with the headers of the run's end. The frame was found to fit."""
-        if self.is_v4 and self.transport is None:
-            _, total, identification, _, _, tail = V4.unpack_from(frame)
-            checksum = -(self.new_sum + total + identification) % 65535
-            return (
-                V4.pack(self.head, total, identification, self.middle, checksum, self.tail or tail) + frame[V4_LENGTH:]
-            )
-        buffer = bytearray(frame)
-        self.apply(buffer, 0, offload)
-        return bytes(buffer)
+        """The frame as it is at this point. It was found to fit, and was hit.
+
+        What is wrapped has nothing left open: the caller completes and cuts it first.
+        """
+        if self.unwrap:
+            frame = frame[self.unwrap :]
+        if not self.same:
+            frame = self._headers(frame, offload)
+        return frame if self.wrap is None else self.wrap.around(frame)
+
+    def wire_frames(self, frame: bytes, offload: Offload | None) -> list[bytes]:
+        """As `rewritten`, cut and completed: what somebody who watches this point sees."""
+        if offload is None:
+            return [self.rewritten(frame, None)]
+        inner = list(split(frame if self.same else self._headers(frame, offload), offload))
+        if self.wrap is None:
+            return inner
+        return [self.wrap.around(piece, len(inner) - number) for number, piece in enumerate(inner)]
 
     def correct_transport(self, buffer: bytearray, start: int, *, partial: bool) -> None:
         """Correct the transport checksum for what is translated, complete or left open."""
@@ -220,6 +212,113 @@ class Replay:
             moved = AdjustTransport(0, change.old, change.new, change.pseudo, transport.optional)
             frame = moved.apply(frame, partial)
         buffer[at : at + 2] = frame
+
+    def _headers(self, frame: bytes, offload: Offload | None) -> bytes:
+        if self.is_v4 and self.transport is None:
+            _, total, identification, _, _, tail = V4.unpack_from(frame)
+            checksum = -(self.new_sum + total + identification) % 65535
+            return (
+                V4.pack(self.head, total, identification, self.middle, checksum, self.tail or tail) + frame[V4_LENGTH:]
+            )
+        buffer = bytearray(frame)
+        self.apply(buffer, 0, offload)
+        return bytes(buffer)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A watched point of a run: who watches, and what a frame looks like there."""
+
+    port: str
+    inbound: bool
+    sinks: list[Sink]
+    rewrite: Rewrite
+
+
+class Replay(Rewrite):
+    """A fused run.
+
+    used     lab time of the last hit (ns)
+    frames   wire frames hit since the last credit; refused: of them, not taken by the edge
+    edge     where it comes out; or else `wire`, which it goes onto after `hops` more devices; or
+             neither, for a run that ends in a drop
+    watched  somebody watches a port on its way; views: where, after the entry
+    told     whose record is told of a loss on the wire: 0 the entry's, else that of a view; or None
+    """
+
+    __slots__ = (
+        "advances",
+        "alive",
+        "cache",
+        "credits",
+        "deadline",
+        "drop",
+        "drop_figures",
+        "edge",
+        "edge_figures",
+        "frames",
+        "guard_flags",
+        "hops",
+        "key",
+        "limit",
+        "old_sum",
+        "refused",
+        "sources",
+        "table",
+        "told",
+        "used",
+        "views",
+        "watched",
+        "wire",
+    )
+
+    def __init__(self, cache: FlowCache, table: dict[Key, Replay], key: Key) -> None:
+        super().__init__()
+        self.cache = cache
+        self.table = table
+        self.key = key
+        self.alive = True
+        self.used = 0
+        self.frames = 0
+        self.refused = 0
+        self.deadline = NEVER
+        self.limit = 1 << 20
+        self.guard_flags = False
+        self.old_sum = 0
+        self.edge: Edge | None = None
+        self.wire: WireExit | None = None
+        self.hops = 0
+        self.watched = False
+        self.views: list[View] = []
+        self.told: int | None = None
+        self.edge_figures: Ledger | None = None
+        self.drop: Reason | None = None
+        self.drop_figures: Ledger | None = None
+        self.credits: list[tuple[Ledger, str]] = []
+        self.advances: list[tuple[Counter, int]] = []
+        self.sources: list[tuple[Source, Any]] = []
+
+    def fits(self, frame: Any, start: int, length: int, offload: Offload | None, now: int) -> bool:
+        """Whether this frame (at `start` in a buffer, `length` bytes) is one that the run answers for."""
+        if now >= self.deadline:
+            self.invalidate("its time is over")
+            return False
+        if length > self.limit and (offload is None or offload.largest(length) > self.limit):
+            return False
+        if self.unwrap:
+            inner = unwrapped(frame, self.unwrap) if offload is None else None
+            if inner is None:
+                return False
+            frame, start, length = inner, 0, length - self.unwrap
+        if self.is_v4:
+            _, total, identification, _, checksum, _ = V4.unpack_from(frame, start)
+            if total != length - ETHERNET_HEADER or (self.old_sum + total + identification + checksum) % 65535:
+                return False
+            return not self.guard_flags or not frame[start + 47] & STEERING_FLAGS
+        total = frame[start + 18] << 8 | frame[start + 19]
+        if total != length - 54:
+            return False
+        return not self.guard_flags or not frame[start + 67] & STEERING_FLAGS
 
     def hit(self, frames: int, now: int) -> None:
         """Note a hit of `frames` wire frames.
@@ -271,20 +370,22 @@ class Recording:
     """One run being recorded: what goes in and how it ends.
 
     admitted  it came from an edge, not off a wire
-    watched   somebody watches the port by which it came in
-    exit      who watches the port by which it comes out, or None
+    record    what a watcher of its entry was shown, or None
+    views     rows of (steps until then, record, frame) where somebody watches on its way
     """
 
-    __slots__ = ("admitted", "broken", "end", "exit", "frame", "key", "table", "watched")
+    __slots__ = ("admitted", "broken", "end", "frame", "hops", "key", "offload", "record", "table", "views")
 
     def __init__(self, table: dict[Key, Replay], key: Key, packet: Packet) -> None:
         self.table = table
         self.key = key
         self.frame = packet.frame
+        self.offload = packet.offload
         self.admitted = packet.hops == 0
-        self.watched = packet.record is not None
-        self.exit: tuple[str, bool, list[Sink]] | None = None
-        self.end: tuple[Edge, Packet] | None = None
+        self.record: Record | None = packet.record
+        self.views: list[tuple[int, Record, bytes]] = []
+        self.end: tuple[Edge | WireExit, Packet] | None = None
+        self.hops = packet.hops
         self.broken = ""
 
 
@@ -368,7 +469,10 @@ class FlowCache:
         replay.used = now
         fused = _Fused(recording.frame)
         devices: list[Device] = []
-        for device, step, packet in steps:
+        views = list(recording.views)
+        for number, (device, step, packet) in enumerate(steps):
+            while views and views[0][0] <= number:
+                replay.views.append(fused.view(*views.pop(0)[1:], replay.advances))
             if packet.unkeyed:
                 raise Unfusable(packet.unkeyed)
             if not devices or devices[-1] is not device:
@@ -378,21 +482,34 @@ class FlowCache:
             for effect in step.effects:
                 if isinstance(effect, Advance):
                     replay.advances.append((effect.counter, effect.by))
+        replay.views += [fused.view(*row[1:], replay.advances) for row in views]
         final = steps[-1][1]
         if final.verdict is Verdict.DROP:
-            if recording.watched:
+            if final.reason in DECIDED_BY_SIZE:
+                raise Unfusable("its size decides")
+            if recording.record is not None or replay.views:
                 raise Unfusable("a drop that is written into a capture")
             replay.drop = final.reason
             replay.drop_figures = steps[-1][0].figures
         elif recording.end is None:
-            raise Unfusable("it did not come out at one edge")
+            raise Unfusable("it came out nowhere")
         else:
-            replay.edge, packet = recording.end
-            fused.finish(replay, packet.frame)
+            end, packet = recording.end
+            if isinstance(end, WireExit):
+                replay.wire = end
+                replay.hops = packet.hops - recording.hops
+                shown = [recording.record, *(row[1] for row in recording.views)]
+                replay.told = next((n for n, record in enumerate(shown) if record is packet.record), None)
+            else:
+                replay.edge = end
+            fused.write(replay, packet.frame, replay.advances)
+        replay.old_sum = fused.old_sum
         replay.limit = fused.limit
-        replay.exit = recording.exit
-        replay.watched = recording.watched or recording.exit is not None
-        replay.edge_figures = world_figures
+        replay.watched = recording.record is not None or bool(replay.views)
+        if not replay.fits(recording.frame, 0, len(recording.frame), recording.offload, now):
+            # What it was decided by lies outside the key: a bad checksum, a wrong length.
+            raise Unfusable("the frame is not sound")
+        replay.edge_figures = None if replay.wire is not None else world_figures
         if recording.admitted:
             replay.credits.append((world_figures, "received"))
         for device in devices:
@@ -411,15 +528,25 @@ class _Fused:
 
     def __init__(self, frame: bytes) -> None:
         self.frame = frame
-        self.is_v4 = frame[12:14] == b"\x08\x00"
         self.limit = 1 << 20
-        self.pushed: list[int] = []
+        self.pushed: list[Push] = []
+        self.popped = 0
+        self._look()
+
+    def _look(self) -> None:
+        frame = self.frame
+        self.is_v4 = frame[12:14] == b"\x08\x00"
         self.transport: list[AdjustTransport] = []
         protocol = frame[23] if self.is_v4 else frame[20]
         start = 34 if self.is_v4 else 54
         self.transport_at = start + (16 if protocol == TCP else 6)
         self.is_udp = protocol == UDP
         self.is_tcp = protocol == TCP
+
+    @property
+    def _depth(self) -> int:
+        """Bytes in front of the frame that it is about, now."""
+        return sum(len(push.data) for push in self.pushed)
 
     def take(self, step: Step, last: bool) -> None:
         """Compose one step."""
@@ -434,20 +561,24 @@ class _Fused:
             raise Unfusable("an element speaks")
         if any(not isinstance(effect, (Refresh, Advance)) for effect in step.effects):
             raise Unfusable("it changes a table")
-        depth = sum(self.pushed)
         if step.limit is not None:
-            self.limit = min(self.limit, step.limit - depth)
+            self.limit = min(self.limit, step.limit - self._depth + self.popped)
         for edit in step.edits:
             self._edit(edit)
 
     def _edit(self, edit: Edit) -> None:
-        depth = sum(self.pushed)
+        depth = self._depth
         if isinstance(edit, Push):
-            self.pushed.append(len(edit.data))
+            self.pushed.append(edit)
         elif isinstance(edit, Pop):
-            if not self.pushed or self.pushed[-1] != edit.length:
-                raise Unfusable("it unwraps what another run wrapped")
-            self.pushed.pop()
+            if self.pushed and len(self.pushed[-1].data) == edit.length:
+                self.pushed.pop()
+            elif not self.pushed and not self.popped and edit.length in (WRAPPED_V4, WRAPPED_V6):
+                self.popped = edit.length
+                self.frame = self.frame[edit.length :]
+                self._look()
+            else:
+                raise Unfusable("it unwraps what the cache cannot follow")
         elif isinstance(edit, Trim):
             raise Unfusable("it has padding")
         elif isinstance(edit, Complete):
@@ -467,28 +598,56 @@ class _Fused:
         elif not self.is_v4 or offset != 24:
             raise Unfusable("it changes a checksum outside the IP header")
 
-    def finish(self, replay: Replay, final: bytes) -> None:
-        """Write what the composed edits come to into a Replay."""
-        if self.pushed:
-            raise Unfusable("it comes out wrapped")
+    @property
+    def old_sum(self) -> int:
+        """The sum of the keyed bytes of the header as it comes in (after unwrapping)."""
         before = self.frame
-        replay.is_v4 = self.is_v4
+        return _sum(before[14:16] + before[20:24] + before[26:34]) if self.is_v4 else 0
+
+    def view(self, record: Record, frame: bytes, advances: list[tuple[Counter, int]]) -> View:
+        """What somebody sees who watches at this point of the run."""
+        rewrite = Rewrite()
+        self.write(rewrite, frame, advances)
+        return View(record.port, record.inbound, record.sinks, rewrite)
+
+    def write(self, rewrite: Rewrite, final: bytes, advances: list[tuple[Counter, int]]) -> None:
+        """Write what the edits until here come to."""
+        if len(self.pushed) > 1:
+            raise Unfusable("it is wrapped more than once")
+        if self.pushed:
+            if len(advances) != 1:
+                raise Unfusable("it takes several identifications")
+            rewrite.wrap = self._wrap(final, advances[0][0])
+        final = final[self._depth :]
+        before = self.frame
+        rewrite.unwrap = self.popped
+        rewrite.is_v4 = self.is_v4
         if self.is_v4:
-            replay.head, replay.middle = final[:16], final[20:24]
+            rewrite.head, rewrite.middle = final[:16], final[20:24]
             echo = not (self.is_tcp or self.is_udp)
-            replay.tail = b"" if echo else final[26:38]
+            rewrite.tail = b"" if echo else final[26:38]
             if echo and final[26:34] != before[26:34]:
                 raise Unfusable("it translates an echo")
-            replay.old_sum = _sum(before[14:16] + before[20:24] + before[26:34])
-            replay.new_sum = _sum(final[14:16] + final[20:24] + final[26:34])
-            replay.same = before[:16] == final[:16] and before[20:24] == final[20:24] and before[26:38] == final[26:38]
+            rewrite.new_sum = _sum(final[14:16] + final[20:24] + final[26:34])
+            rewrite.same = before[:16] == final[:16] and before[20:24] == final[20:24] and before[26:38] == final[26:38]
         else:
             end = 58 if self.is_tcp or self.is_udp else 54
-            replay.head, replay.tail = final[:18], final[20:end]
-            replay.same = before[:18] == final[:18] and before[20:end] == final[20:end]
+            rewrite.head, rewrite.tail = final[:18], final[20:end]
+            rewrite.same = before[:18] == final[:18] and before[20:end] == final[20:end]
         if self.transport:
-            replay.transport = Transport(self.transport_at, self.is_udp and self.is_v4, tuple(self.transport))
-            replay.same = False
+            rewrite.transport = Transport(self.transport_at, self.is_udp and self.is_v4, tuple(self.transport))
+            rewrite.same = False
+
+    def _wrap(self, final: bytes, counter: Counter) -> Wrap:
+        """What stays in front of the final frame, as it can be built for others."""
+        push = self.pushed[0]
+        length = len(push.data)
+        if push.recipe is None:
+            raise Unfusable("it is wrapped by something that cannot be repeated")
+        identification = final[18] << 8 | final[19]
+        if push.recipe.header(final[length:], identification)[12:] != final[12:length]:
+            raise Unfusable("its outer header was changed on the way")
+        return Wrap(push.recipe, final[:12], counter)
 
 
 def _sum(data: bytes) -> int:

@@ -1,7 +1,7 @@
 """Wires: what carries packets between two device ports.
 
 A plain wire takes no time: what enters one end leaves the other within the same
-run. Impairment is a wrapper around this contract and never touches an element.
+run. Impairment is per direction (`impaired.Lane`) and never touches an element.
 
 Rule of this file: a wire that loses a packet says so with a reason; it never
 forgets one.
@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from emunet.fabric.capture import Record
+from emunet.fabric.impaired import Lane
+from emunet.packet.offload import Offload
 from emunet.packet.view import Packet
 from emunet.plane.reason import Reason
 
@@ -28,14 +31,20 @@ class Arrivals(Protocol):
         """The packet ends on the wire."""
         ...
 
+    @property
+    def dry(self) -> bool:
+        """Whether nothing may really happen now."""
+        ...
+
 
 class Wire:
-    """A cable without delay between two device ports."""
+    """A cable between two device ports. `lanes`: an impairment from end 0 to 1, and from 1 to 0, where there is one."""
 
     def __init__(self, name: str, a: End, b: End, arrivals: Arrivals) -> None:
         self.name = name
         self.ends = (a, b)
         self.up = True
+        self.lanes: list[Lane | None] = [None, None]
         self._arrivals = arrivals
 
     def send(self, end: int, packet: Packet, now: int) -> None:
@@ -43,5 +52,24 @@ class Wire:
         if not self.up:
             self._arrivals.lose(self.name, packet, Reason.WIRE_DOWN, now)
             return
+        lane = self.lanes[end]
+        if lane is not None and not self._arrivals.dry:
+            lane.send(packet, now)
+            return
         device, port = self.ends[1 - end]
         self._arrivals.arrive(device, port, packet, now)
+
+
+class WireExit:
+    """A wire's end as the end of a fused run: frames that hit go onto the wire from here."""
+
+    def __init__(self, wire: Wire, end: int) -> None:
+        self.wire = wire
+        self.end = end
+
+    def carry(self, frame: bytes, offload: Offload | None, hops: int, record: Record | None, now: int) -> None:
+        """A frame goes onto the wire, having passed `hops` devices; `record` is told if it is lost there."""
+        packet = Packet(frame, offload)
+        packet.hops = hops
+        packet.record = record
+        self.wire.send(self.end, packet, now)

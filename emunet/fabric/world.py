@@ -23,10 +23,12 @@ from emunet.fabric.config import HostConfig, SwitchConfig, WireConfig, WorldConf
 from emunet.fabric.edge import Edge
 from emunet.fabric.flows import FlowCache, Key, Recording, Replay, key_of
 from emunet.fabric.host import build_host, reconfigure_host
+from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.switch import build_switch
-from emunet.fabric.wire import Wire
-from emunet.packet.offload import Offload
+from emunet.fabric.wire import Wire, WireExit
+from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
+from emunet.plane.chance import chance
 from emunet.plane.device import Device
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
@@ -41,7 +43,6 @@ LOCAL_PREFIX = "local:"
 Arrival = tuple[Edge, bytes, Offload | None, Trace | None] | tuple[Device, str, Packet]
 """A frame from an edge's stack, or a packet at a device's entry."""
 
-WATCHED_ON_ITS_WAY = "somebody watches a port on its way"
 
 
 class UnknownPort(KeyError):
@@ -68,10 +69,12 @@ class World:
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()
+        self._tunnels: frozenset[bytes] = frozenset()
         self._edge_tables: dict[str, dict[Key, Replay]] = {}
         self._hops: deque[tuple[Device, str, Packet]] = deque()
         self._recording: Recording | None = None
         self._heap: list[tuple[int, int, Callable[[int], None]]] = []
+        self._timed: Timers[tuple[str, str]] = Timers()
         self._order = count()
         self._sinks: dict[tuple[str, str], list[Sink]] = {}
         self._records: list[Record] = []
@@ -106,6 +109,7 @@ class World:
                 continue
             self._place(device_config)
         self._join(config.wires)
+        self._tunnels = frozenset(vxlan.port.to_bytes(2, "big") for host in config.hosts for vxlan in host.vxlans)
         self.config = config
 
     def attach(self, edge: Edge) -> None:
@@ -117,6 +121,7 @@ class World:
         self.edges[edge.name] = edge
         self._edge_tables[edge.name] = self.flows.table(edge.device, edge.entry)
         self._edge_at[edge.device, edge.entry] = edge
+        self._look_at_edge(edge)
 
     def detach(self, name: str) -> Edge | None:
         """Take a stack away; frames for its port are then dropped as NO_CARRIER."""
@@ -153,12 +158,8 @@ class World:
 
     def due(self) -> int:
         """The next moment at which anything happens by itself (ns), or NEVER."""
-        due = self._heap[0][0] if self._heap else NEVER
-        for device in self.devices.values():
-            due = min(due, device.due())
-        for edge in self.edges.values():
-            due = min(due, edge.due())
-        return due
+        first = self._timed.first()
+        return min(first, self._heap[0][0]) if self._heap else first
 
     def at(self, due: int, action: Callable[[int], None]) -> None:
         """Call `action(now)` when time reaches `due`; first come, first served at the same moment."""
@@ -170,6 +171,7 @@ class World:
         for frame in frames:
             self._admit(edge, frame, None, None)
         self._run(now)
+        self._look_at_edge(edge)
 
     def inject(self, port: str, frame: bytes, now: int, trace: Trace | None = None) -> None:
         """A frame comes in by a port as if the other end had sent it: a pod's, or a device's."""
@@ -262,6 +264,23 @@ class World:
         wire.up = up
         self.flows.clear("a wire went up or down")
 
+    def impair(self, name: str, impairment: Impairment, end: int | None = None) -> None:
+        """Set what goes wrong on a wire: from end 0 or 1, or both ways. What is on the wire keeps its time."""
+        wire = self.wires.get(name)
+        if wire is None:
+            raise UnknownPort(f"there is no wire {name}; there are: {', '.join(self.wires)}")
+        for number in (0, 1) if end is None else (end,):
+            lane = wire.lanes[number]
+            if lane is not None and not (lane.empty and impairment.plain):
+                lane.impairment = impairment
+            elif impairment.plain:
+                wire.lanes[number] = None
+            else:
+                device, port = wire.ends[1 - number]
+                seed = chance(self.seed, name, number, "impairment")
+                wire.lanes[number] = Lane(name, device, port, impairment, seed, self)
+        self.flows.clear("a wire's impairment changed")
+
     def locate(self, port: str) -> tuple[Device, str, str]:
         """A port's name -> (device, entry, interface inside the device or "")."""
         edge = self.edges.get(port)
@@ -303,8 +322,6 @@ class World:
     def arrive(self, device: str, port: str, packet: Packet, now: int) -> None:
         """A packet comes off a wire at a device port."""
         target = self.devices[device]
-        if self._recording is not None and self._recording.exit is not None:
-            self._recording.broken = WATCHED_ON_ITS_WAY
         packet.entered = ""
         packet.interface = ""
         packet.egress = ""
@@ -318,6 +335,28 @@ class World:
             self._end_on_wire(packet, Step("wire", Verdict.DROP, Reason.LOOP, {"hops": packet.hops, "device": device}))
             return
         (self._hops if self._running else self._arrivals).append((target, port, packet))
+
+    def put_on(self, frames: int, copies: int) -> None:
+        """Frames are on an impaired wire now; of them, copies that the wire made."""
+        self.figures.queued += frames
+        self.figures.copied += copies
+
+    def come_off(self, device: str, port: str, packet: Packet, now: int) -> None:
+        """A frame comes off an impaired wire."""
+        self.figures.queued -= 1
+        if device in self.devices:
+            self.arrive(device, port, packet, now)
+        else:
+            self.figures.drop(Reason.DEVICE_GONE, 1)
+
+    def wake_lane(self, lane: Lane, due: int) -> None:
+        """Wake one direction of a wire at `due`."""
+        self.at(due, lane.wake)
+
+    @property
+    def dry(self) -> bool:
+        """Whether this is a dry run: wires then neither lose nor wait."""
+        return self._dry
 
     def lose(self, wire: str, packet: Packet, reason: Reason, now: int) -> None:
         """A packet ends on a wire."""
@@ -339,6 +378,7 @@ class World:
         self.devices[config.name] = device
         self._configs[config.name] = config
         self._rewatch(device)
+        self._look_at_device(device)
 
     def _remove_device(self, name: str) -> None:
         self._abandon(self.devices.pop(name))
@@ -392,13 +432,12 @@ class World:
     ) -> None:
         """A frame from an edge's stack: repeated from the cache where it can be, before anything is made of it."""
         if trace is None and self.flows.enabled and not self._dry:
-            key = key_of(frame)
+            key = key_of(frame, self._tunnels)
             if key is not None:
                 replay = self._edge_tables[edge.name].get(key)
                 if replay is not None and replay.fits(frame, 0, len(frame), offload, now):
-                    if replay.watched:
-                        self._watch_entry(edge, frame, offload)
-                    self._replay(replay, frame, offload, now)
+                    record = self._watch_entry(edge, frame, offload) if replay.watched else None
+                    self._replay(replay, frame, offload, 0, record, now)
                     return
         packet = Packet(frame, offload)
         packet.trace = trace
@@ -410,61 +449,95 @@ class World:
             self._record(device, entry, packet, entering=True)
         recording: Recording | None = None
         if self.flows.enabled and packet.trace is None and not self._dry:
-            key = key_of(packet.frame)
+            key = key_of(packet.frame, self._tunnels)
             if key is not None:
                 table = self.flows.table(device.name, entry)
                 replay = table.get(key)
                 if replay is None:
                     recording = self.flows.begin(table, key, packet)
                 elif packet.hops and replay.fits(packet.frame, 0, len(packet.frame), packet.offload, now):
-                    self._replay(replay, packet.frame, packet.offload, now)
+                    self._replay(replay, packet.frame, packet.offload, packet.hops, packet.record, now)
                     return
         self._recording = recording
         if packet.hops == 0:
             self.figures.received += packet.segments
         device.receive(entry, packet, now)
+        self._look_at_device(device)
         hops = self._hops
         while hops:
             device, entry, packet = hops.popleft()
             if entry in device.watched and not self._dry:
                 self._record(device, entry, packet, entering=True)
             device.receive(entry, packet, now)
+            self._look_at_device(device)
         if recording is not None:
             self._recording = None
             self.flows.finish(recording, self.figures, now)
 
-    def _replay(self, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
-        """A hit."""
+    def _replay(
+        self, replay: Replay, frame: bytes, offload: Offload | None, hops: int, record: Record | None, now: int
+    ) -> None:
+        """A hit, by a frame that has passed `hops` devices. `record`: what a watcher of its entry has been shown."""
+        if replay.wrap is not None and offload is not None:
+            for piece in split(frame, offload):
+                self._replay(replay, piece, None, hops, record, now)
+            return
         frames = 1 if offload is None else offload.segments(len(frame))
         replay.hit(frames, now)
         edge = replay.edge
-        if edge is None:
+        if edge is None and replay.wire is None:
             return
-        if not replay.same:
+        shown = [record]
+        for view in replay.views:
+            pieces = view.rewrite.wire_frames(frame, offload)
+            shown.append(Record(view.port, view.inbound, pieces, now, view.sinks))
+        if replay.views:
+            self._records += shown[1:]
+        if not replay.same or replay.unwrap or replay.wrap is not None:
             frame = replay.rewritten(frame, offload)
-        if replay.exit is not None:
-            name, inbound, sinks = replay.exit
-            self._records.append(Record.of(name, inbound, frame, offload, now, sinks))
+        if edge is None:
+            assert replay.wire is not None
+            told = None if replay.told is None else shown[replay.told]
+            replay.wire.carry(frame, offload, hops + replay.hops, told, now)
+            return
         answers = edge.deliver(frame, offload, now)
         if answers is None:
             replay.refused += frames
             return
+        if edge.keeps_time:
+            self._look_at_edge(edge)
         for answer in answers:
             self._arrivals.append((edge, answer, None, None))
 
     def _wake(self, now: int) -> None:
+        """Let everything happen that is due by `now`: wires first, then devices and stacks."""
         while self._heap and self._heap[0][0] <= now:
             heappop(self._heap)[2](now)
             self._run(now)
-        for device in self.devices.values():
-            if device.due() <= now:
-                device.wake(now)
-                self._run(now)
-        for edge in list(self.edges.values()):
-            if edge.due() <= now:
+        for kind, name in self._timed.pop(now):
+            if kind == "device":
+                device = self.devices.get(name)
+                if device is not None:
+                    device.wake(now)
+                    self._run(now)
+                    self._look_at_device(device)
+                continue
+            edge = self.edges.get(name)
+            if edge is not None:
                 for frame in edge.wake(now):
                     self._admit(edge, frame, None, None)
                 self._run(now)
+                self._look_at_edge(edge)
+
+    def _look_at_device(self, device: Device) -> None:
+        """Note when a device wants to be woken: it may have changed its mind."""
+        if not self._dry:
+            self._timed.keep(("device", device.name), device.due())
+
+    def _look_at_edge(self, edge: Edge) -> None:
+        """Note when a stack wants to be woken."""
+        if not self._dry:
+            self._timed.keep(("edge", edge.name), edge.due())
 
     def _transmit(self, device: Device, port: str, packet: Packet, now: int) -> None:
         """A packet leaves a device by a port: to an edge, or onto a wire."""
@@ -479,7 +552,13 @@ class World:
         if end is None:
             self._end_on_wire(packet, Step("port", Verdict.DROP, Reason.NO_CARRIER, {"port": port, "device": device.name}))
             return
-        end[0].send(end[1], packet, now)
+        wire, number = end
+        recording = self._recording
+        if recording is not None and wire.lanes[number] is not None:
+            if recording.end is not None:
+                recording.broken = "it comes out at several places"
+            recording.end = (WireExit(wire, number), packet)
+        wire.send(number, packet, now)
 
     def _deliver(self, edge: Edge, packet: Packet, now: int) -> None:
         step = Step("edge", Verdict.DELIVER, Reason.RECEIVED, {"port": edge.name})
@@ -497,9 +576,11 @@ class World:
             return
         if self._recording is not None:
             if self._recording.end is not None:
-                self._recording.broken = "it comes out at several edges"
+                self._recording.broken = "it comes out at several places"
             self._recording.end = (edge, packet)
         self.figures.delivered += frames
+        if edge.keeps_time:
+            self._look_at_edge(edge)
         for frame in answers:
             self._admit(edge, frame, None, None)
 
@@ -523,12 +604,8 @@ class World:
         if not sinks:
             return
         name, inbound = self._seen_at(device, port, entering)
-        recording = self._recording
-        if recording is not None:
-            if entering or recording.exit is not None:
-                recording.broken = WATCHED_ON_ITS_WAY
-            recording.exit = (name, inbound, sinks)
         record = Record.of(name, inbound, packet.frame, packet.offload, self.now, sinks)
+        self._note_view(record, packet)
         self._records.append(record)
         if entering:
             packet.record = record
@@ -538,22 +615,28 @@ class World:
         pod = port in self._pods_of(device)
         return (port if pod else f"{device.name}:{port}"), entering is not pod
 
-    def _watch_entry(self, edge: Edge, frame: bytes, offload: Offload | None) -> None:
+    def _watch_entry(self, edge: Edge, frame: bytes, offload: Offload | None) -> Record | None:
         sinks = self._sinks.get((edge.device, edge.entry))
-        if sinks:
-            name, inbound = self._seen_at(self.devices[edge.device], edge.entry, True)
-            self._records.append(Record.of(name, inbound, frame, offload, self.now, sinks))
+        if not sinks:
+            return None
+        name, inbound = self._seen_at(self.devices[edge.device], edge.entry, True)
+        record = Record.of(name, inbound, frame, offload, self.now, sinks)
+        self._records.append(record)
+        return record
 
     def _observe(self, device: Device, tap: str, inbound: bool, packet: Packet, now: int) -> None:
         if self._dry:
             return
         sinks = self._sinks.get((device.name, tap))
         if sinks:
-            if self._recording is not None:
-                self._recording.broken = WATCHED_ON_ITS_WAY
-            self._records.append(
-                Record.of(f"{device.name}:{tap}", inbound, packet.frame, packet.offload, now, sinks)
-            )
+            record = Record.of(f"{device.name}:{tap}", inbound, packet.frame, packet.offload, now, sinks)
+            self._note_view(record, packet)
+            self._records.append(record)
+
+    def _note_view(self, record: Record, packet: Packet) -> None:
+        """A run that is being recorded passes a watched point: what is fused of it must show itself there too."""
+        if self._recording is not None and self.watch.steps is not None:
+            self._recording.views.append((len(self.watch.steps), record, packet.frame))
 
     def _hand_over(self) -> None:
         records, self._records = self._records, []

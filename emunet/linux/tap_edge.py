@@ -18,6 +18,8 @@ READ_SIZE = 65536 + 128
 class TapEdge:
     """An end whose stack is a kernel behind a TAP with a virtio-net header."""
 
+    keeps_time = False
+
     def __init__(
         self,
         name: str,

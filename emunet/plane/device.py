@@ -78,6 +78,7 @@ class Device:
         self.watched: set[str] = set()
         self.dry = False
         self._watch = watch
+        self._timed = [element for element in elements.values() if type(element).due is not Element.due]
 
     @property
     def ledger(self) -> Ledger:
@@ -97,7 +98,7 @@ class Device:
 
     def wake(self, now: int) -> None:
         """Let every element whose time has come decide."""
-        for element in self.elements.values():
+        for element in self._timed:
             if element.due() > now:
                 continue
             for packet, step in element.wake(now):
@@ -111,7 +112,7 @@ class Device:
 
     def due(self) -> int:
         """The earliest time at which an element wants to be woken (ns), or NEVER."""
-        return min((element.due() for element in self.elements.values()), default=NEVER)
+        return min((element.due() for element in self._timed), default=NEVER)
 
     def state(self) -> Iterable[Table[Any, Any] | Counter]:
         """Every table and counter of its elements."""

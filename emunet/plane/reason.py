@@ -43,6 +43,7 @@ class Reason(Enum):
     DEVICE_GONE = (Kind.DROPPED, "the device that held it was taken out of the lab")
     WIRE_DOWN = (Kind.DROPPED, "wire {wire} is down: `emunet link {wire} --up` brings it back")
     WIRE_LOST = (Kind.DROPPED, "wire {wire} lost it, as its impairment asks")
+    WIRE_QUEUE_FULL = (Kind.DROPPED, "too much waits for the rate of wire {wire}: the newest is dropped")
     EDGE_FULL = (Kind.DROPPED, "the receive queue of {port} is full: its stack reads more slowly than frames arrive")
     RECEIVED = (Kind.DELIVERED, "reaches {port}")
     DELIVERED_LOCALLY = (Kind.PASS, "is for {device} itself: its own sockets get it on {interface}")

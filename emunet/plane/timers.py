@@ -34,6 +34,14 @@ class Timers(Generic[K]):
         """Do not ring for `key`."""
         self._due.pop(key, None)
 
+    def keep(self, key: K, due: int) -> None:
+        """Ring for `key` at `due`; NEVER: do not. Cheap where nothing changes."""
+        if self._due.get(key, NEVER) != due:
+            if due == NEVER:
+                self.clear(key)
+            else:
+                self.set(key, due)
+
     def first(self) -> int:
         """The earliest appointment, or NEVER."""
         heap = self._heap

@@ -13,13 +13,30 @@ from dataclasses import replace
 
 import pytest
 
+from emunet.fabric.capture import Record
 from emunet.fabric.config import Route, RouteKind
+from emunet.fabric.impaired import Impairment
 from emunet.packet.address import Prefix
 from emunet.packet.offload import GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, Offload
 from emunet.plane.table import Counter, Table
 from tests.worlds import SECOND, Net, datagram, echo, segment
 
 STEP = 1_000  # ns between events, so that no two happen at the same moment
+
+
+Seen = tuple[int, bool, bytes, tuple[str, ...]]
+
+
+class Watcher:
+    """Keeps what passes each port."""
+
+    def __init__(self, seen: dict[str, list[Seen]]) -> None:
+        self.seen = seen
+
+    def write(self, record: Record) -> None:
+        """Keep it."""
+        for frame in record.frames:
+            self.seen.setdefault(record.port, []).append((record.at, record.inbound, frame, tuple(record.comments)))
 
 
 class Twins:
@@ -30,6 +47,8 @@ class Twins:
         self.cached = Net(topology, flow_cache=True, seed=seed)
         self.plain = Net(topology, flow_cache=False, seed=seed)
         self.now = 0
+        self.seen: tuple[dict[str, list[Seen]], dict[str, list[Seen]]] = ({}, {})
+        self.watched: dict[str, tuple[Watcher, Watcher]] = {}
         self.pods = [edge.name for edge in self.cached.config.pods]
         self.sent = 0
         self.flows = [self.flow() for _ in range(12)]
@@ -131,6 +150,15 @@ class Twins:
         for net in self.both:
             net.world.set_wire(name, up=up)
 
+    def impair(self) -> None:
+        """A wire begins to delay and to lose, or stops."""
+        name = self.random.choice(list(self.cached.world.wires))
+        impairment = self.random.choice(
+            [Impairment(), Impairment(delay=300_000, jitter=100_000, loss=0.1), Impairment(delay=50_000, duplicate=0.2)]
+        )
+        for net in self.both:
+            net.world.impair(name, impairment)
+
     def route(self) -> None:
         """A blackhole for one pod's address comes or goes on the first host."""
         address = self.cached[self.random.choice(self.pods)].address()
@@ -147,6 +175,18 @@ class Twins:
         packet = echo(self.cached[a].address(), self.cached[b].address())
         self.cached.world.explain(self.cached[a], self.cached.frame(a, packet))
 
+    def watch(self) -> None:
+        """Somebody begins to watch a port, or stops."""
+        port = self.random.choice(self.cached.world.port_names())
+        watchers = self.watched.pop(port, None)
+        if watchers is None:
+            watchers = self.watched[port] = (Watcher(self.seen[0]), Watcher(self.seen[1]))
+            for net, watcher in zip(self.both, watchers, strict=True):
+                net.world.tap(port, watcher)
+        else:
+            for net, watcher in zip(self.both, watchers, strict=True):
+                net.world.untap(port, watcher)
+
     def wait(self) -> None:
         """Time passes: a moment, or long enough for entries to age."""
         self.tick(self.random.choice([SECOND // 100, SECOND, 6 * SECOND, 40 * SECOND, 400 * SECOND]))
@@ -157,6 +197,9 @@ class Twins:
             net.balanced()
         for name in self.cached.stations:
             assert self.cached[name].got == self.plain[name].got, name
+        for port in self.seen[1]:
+            assert self.seen[0][port] == self.seen[1][port], port
+        assert self.seen[0].keys() == self.seen[1].keys()
         assert self.cached.world.ledger.as_dict() == self.plain.world.ledger.as_dict()
         for name, device in self.cached.world.devices.items():
             other = self.plain.world.devices[name]
@@ -183,9 +226,9 @@ def rows(table: Table, now: int) -> dict[object, object]:
 def play(topology: str, seed: int) -> Twins:
     """Random traffic and trouble, compared now and then and at the end."""
     twins = Twins(topology, seed)
-    trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route]
+    trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route, twins.watch]
     if twins.cached.world.wires:
-        trouble.append(twins.wire)
+        trouble += [twins.wire, twins.impair]
     for _ in range(60):
         for _ in range(twins.random.randrange(1, 25)):
             twins.traffic()

@@ -75,7 +75,9 @@ class Station:
 class Net:
     """A World of a shipped topology with a Station at every edge."""
 
-    def __init__(self, topology: str = "two-hosts", *, text: str | None = None, flow_cache: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self, topology: str = "two-hosts", *, text: str | None = None, flow_cache: bool = True, seed: int = 0
+    ) -> None:
         documents = load_text(text) if text else load_files([TOPOLOGIES / f"{topology}.yaml"])
         self.desired = build(documents)
         self.config = compile(self.desired, assign(self.desired, seed=seed), seed)
@@ -115,7 +117,9 @@ class Net:
             assert device.ledger.balance == 0, (device.name, device.ledger.as_dict())
 
 
-def echo(source: bytes, destination: bytes, *, ttl: int = 64, size: int = 56, sequence: int = 1, **fields: int | bool) -> bytes:
+def echo(
+    source: bytes, destination: bytes, *, ttl: int = 64, size: int = 56, sequence: int = 1, **fields: int | bool
+) -> bytes:
     """An echo request of either family. Other fields go to the IP header."""
     if len(source) == 4:
         message = icmp.echo_request(7, sequence, bytes(size)).pack()
@@ -124,7 +128,9 @@ def echo(source: bytes, destination: bytes, *, ttl: int = 64, size: int = 56, se
     return ipv6.IPv6(source, destination, ipv4.ICMPV6, hop_limit=ttl).pack(body)
 
 
-def datagram(source: bytes, destination: bytes, sport: int, dport: int, data: bytes = b"", **fields: int | bool) -> bytes:
+def datagram(
+    source: bytes, destination: bytes, sport: int, dport: int, data: bytes = b"", **fields: int | bool
+) -> bytes:
     """A UDP datagram of either family. Other fields go to the IP header."""
     segment = udp.Udp(sport, dport).pack(source, destination, data)
     return _in_ip(source, destination, ipv4.UDP, segment, fields)

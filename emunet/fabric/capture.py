@@ -39,9 +39,7 @@ class Record:
         self.handed = False
 
     @classmethod
-    def of(
-        cls, port: str, inbound: bool, frame: bytes, offload: Offload | None, at: int, sinks: list[Sink]
-    ) -> Record:
+    def of(cls, port: str, inbound: bool, frame: bytes, offload: Offload | None, at: int, sinks: list[Sink]) -> Record:
         """What a frame would be on the wire: cut and completed."""
         return cls(port, inbound, [frame] if offload is None else list(split(frame, offload)), at, sinks)
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from emunet.fabric.config import HostConfig
 from emunet.fabric.edge import Edge
-from emunet.fabric.world import LOCAL_PREFIX, World
+from emunet.fabric.names import LOCAL_PREFIX
+from emunet.fabric.world import World
 from emunet.packet.address import BROADCAST_MAC, BROADCAST_V4, is_loopback, is_multicast, multicast_mac
 from emunet.packet.view import IPV4, IPV6
 from emunet.plane.reason import Reason
@@ -25,7 +26,9 @@ def frame_from(world: World, edge: Edge, packet: bytes) -> bytes | Trace:
     """The frame for an IP packet (both families) sent at `edge`, or the Trace of why there is none."""
     version = packet[0] >> 4 if packet else 0
     if version not in (4, 6) or len(packet) < (20 if version == 4 else 40):
-        raise ValueError("this is neither an IPv4 nor an IPv6 packet: begin the expression with IP(...), IPv6(...) or Ether(...)")
+        raise ValueError(
+            "this is neither an IPv4 nor an IPv6 packet: begin the expression with IP(...), IPv6(...) or Ether(...)"
+        )
     ethertype, destination = (IPV4, packet[16:20]) if version == 4 else (IPV6, packet[24:40])
     if edge.entry.startswith(LOCAL_PREFIX):
         return edge.mac + edge.mac + ethertype + packet

@@ -18,13 +18,17 @@ from itertools import count
 from typing import Any
 
 from emunet.elements.endpoint.neighbors import answer_neighbor_request
+from emunet.fabric import names
 from emunet.fabric.capture import Record, Sink
-from emunet.fabric.config import HostConfig, SwitchConfig, WireConfig, WorldConfig
+from emunet.fabric.config import HostConfig, WireConfig, WorldConfig
 from emunet.fabric.edge import Edge
-from emunet.fabric.flows import FlowCache, Key, Recording, Replay, key_of
+from emunet.fabric.flow_key import Key, key_of
+from emunet.fabric.flows import FlowCache, Recording, Replay
 from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Impairment, Lane
+from emunet.fabric.names import DeviceConfig, UnknownPort
 from emunet.fabric.switch import build_switch
+from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
@@ -39,17 +43,8 @@ from emunet.plane.trace import Trace
 
 HOP_LIMIT = 32
 EXPLAIN_LIMIT = 10 * 1_000_000_000
-LOCAL_PREFIX = "local:"
 Arrival = tuple[Edge, bytes, Offload | None, Trace | None] | tuple[Device, str, Packet]
 """A frame from an edge's stack, or a packet at a device's entry."""
-
-
-
-class UnknownPort(KeyError):
-    """No port, edge or interface of that name; the message lists what there is."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class World:
@@ -65,19 +60,18 @@ class World:
         self.config = WorldConfig(seed=seed)
         self.watch = Watch()
         self.flows = FlowCache(self.watch, flow_cache)
-        self._configs: dict[str, HostConfig | SwitchConfig] = {}
+        self._configs: dict[str, DeviceConfig] = {}
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()
         self._tunnels: frozenset[bytes] = frozenset()
         self._edge_tables: dict[str, dict[Key, Replay]] = {}
         self._hops: deque[tuple[Device, str, Packet]] = deque()
-        self._recording: Recording | None = None
         self._heap: list[tuple[int, int, Callable[[int], None]]] = []
         self._timed: Timers[tuple[str, str]] = Timers()
         self._order = count()
-        self._sinks: dict[tuple[str, str], list[Sink]] = {}
-        self._records: list[Record] = []
+        self._watching = Watching(self.watch)
+        self._pods: dict[str, frozenset[str]] = {}
         self._running = False
         self._dry = False
 
@@ -95,20 +89,23 @@ class World:
         Learned state survives where an element's structure did not change.
         """
         self.flows.clear("the configuration changed")
-        wanted: dict[str, HostConfig | SwitchConfig] = {device.name: device for device in (*config.hosts, *config.switches)}
+        wanted: dict[str, DeviceConfig] = {device.name: device for device in (*config.hosts, *config.switches)}
         for name in [name for name in self.devices if name not in wanted]:
             self._remove_device(name)
         for name, device_config in wanted.items():
             old = self._configs.get(name)
             if old == device_config:
                 continue
-            if isinstance(old, HostConfig) and isinstance(device_config, HostConfig) and reconfigure_host(
-                self.devices[name], old, device_config
+            if (
+                isinstance(old, HostConfig)
+                and isinstance(device_config, HostConfig)
+                and reconfigure_host(self.devices[name], old, device_config)
             ):
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
         self._join(config.wires)
+        self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
         self._tunnels = frozenset(vxlan.port.to_bytes(2, "big") for host in config.hosts for vxlan in host.vxlans)
         self.config = config
 
@@ -240,35 +237,25 @@ class World:
     def tap(self, port: str, sink: Sink) -> None:
         """Hand every packet that passes the port to `sink`, from the next frame on."""
         device, entry, inner = self.locate(port)
-        key = (device.name, inner or entry)
         self.flows.clear("a port is watched")
-        self._sinks.setdefault(key, []).append(sink)
-        self._rewatch(device)
+        self._watching.add((device.name, inner or entry), sink)
+        device.watched = self._watching.points(device.name)
 
     def untap(self, port: str, sink: Sink) -> None:
         """Stop handing packets to `sink`."""
         device, entry, inner = self.locate(port)
-        sinks = self._sinks.get((device.name, inner or entry), [])
-        if sink in sinks:
-            sinks.remove(sink)
-            if not sinks:
-                del self._sinks[device.name, inner or entry]
-        self._rewatch(device)
+        self._watching.remove((device.name, inner or entry), sink)
+        device.watched = self._watching.points(device.name)
         self.flows.clear("a port is watched no more")
 
     def set_wire(self, name: str, *, up: bool) -> None:
         """Plug a wire in or out; the next frame meets it so."""
-        wire = self.wires.get(name)
-        if wire is None:
-            raise UnknownPort(f"there is no wire {name}; there are: {', '.join(self.wires)}")
-        wire.up = up
+        self.wire(name).up = up
         self.flows.clear("a wire went up or down")
 
     def impair(self, name: str, impairment: Impairment, end: int | None = None) -> None:
         """Set what goes wrong on a wire: from end 0 or 1, or both ways. What is on the wire keeps its time."""
-        wire = self.wires.get(name)
-        if wire is None:
-            raise UnknownPort(f"there is no wire {name}; there are: {', '.join(self.wires)}")
+        wire = self.wire(name)
         for number in (0, 1) if end is None else (end,):
             lane = wire.lanes[number]
             if lane is not None and not (lane.empty and impairment.plain):
@@ -283,39 +270,18 @@ class World:
 
     def locate(self, port: str) -> tuple[Device, str, str]:
         """A port's name -> (device, entry, interface inside the device or "")."""
-        edge = self.edges.get(port)
-        if edge is not None and not edge.entry.startswith(LOCAL_PREFIX):
-            return self.devices[edge.device], edge.entry, ""
-        name, colon, inner = port.partition(":")
-        device = self.devices.get(name)
-        if colon and device is not None:
-            if inner in device.entries:
-                return device, inner, ""
-            if f"{LOCAL_PREFIX}{inner}" in device.entries:
-                return device, f"{LOCAL_PREFIX}{inner}", inner
-        for candidate in self.devices.values():
-            if not colon and port in candidate.entries:
-                return candidate, port, ""
-        raise UnknownPort(f"there is no port {port}; there are: {', '.join(self.port_names())}")
+        return names.locate(port, self.devices, self.edges, self.port_names())
 
     def port_names(self) -> list[str]:
         """Every port that can be watched, as people name them."""
-        names: list[str] = []
-        for device in self.devices.values():
-            config = self._configs[device.name]
-            pods = {port for bridge in config.bridges for port in bridge.ports} if isinstance(config, HostConfig) else set()
-            for entry in device.entries:
-                if entry in pods:
-                    names.append(entry)
-                elif entry.startswith(LOCAL_PREFIX):
-                    name = f"{device.name}:{entry.removeprefix(LOCAL_PREFIX)}"
-                    if name not in names:
-                        names.append(name)
-                else:
-                    name = f"{device.name}:{entry}"
-                    if name not in names:
-                        names.append(name)
-        return names
+        return names.port_names(self.devices, self._configs)
+
+    def wire(self, name: str) -> Wire:
+        """The wire of that name; UnknownPort with what there is otherwise."""
+        found = self.wires.get(name)
+        if found is None:
+            raise UnknownPort(f"there is no wire {name}; there are: {', '.join(self.wires)}")
+        return found
 
     # What the wires call
 
@@ -364,7 +330,7 @@ class World:
 
     # Inside
 
-    def _place(self, config: HostConfig | SwitchConfig) -> None:
+    def _place(self, config: DeviceConfig) -> None:
         if isinstance(config, HostConfig):
             device = build_host(config, self.watch, self.figures, self.seed)
         else:
@@ -377,7 +343,7 @@ class World:
         device.settle = self.flows.settle
         self.devices[config.name] = device
         self._configs[config.name] = config
-        self._rewatch(device)
+        device.watched = self._watching.points(device.name)
         self._look_at_device(device)
 
     def _remove_device(self, name: str) -> None:
@@ -396,7 +362,8 @@ class World:
     def _join(self, wires: tuple[WireConfig, ...]) -> None:
         wanted = {wire.name: wire for wire in wires}
         self._ends.clear()
-        for name in [name for name, wire in self.wires.items() if name not in wanted or wire.ends != (wanted[name].a, wanted[name].b)]:
+        kept = {name for name, row in wanted.items() if name in self.wires and self.wires[name].ends == (row.a, row.b)}
+        for name in self.wires.keys() - kept:
             del self.wires[name]
         for name, config in wanted.items():
             wire = self.wires.get(name)
@@ -423,20 +390,20 @@ class World:
                     self._through(*arrival, now)
         finally:
             self._running = False
-            self.watch.leaned = self.watch.steps = self._recording = None
-            if self._records:
-                self._hand_over()
+            self.watch.leaned = self.watch.steps = self._watching.recording = None
+            self._watching.hand_over()
 
-    def _from_edge(
-        self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int
-    ) -> None:
+    def _from_edge(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int) -> None:
         """A frame from an edge's stack: repeated from the cache where it can be, before anything is made of it."""
         if trace is None and self.flows.enabled and not self._dry:
             key = key_of(frame, self._tunnels)
             if key is not None:
                 replay = self._edge_tables[edge.name].get(key)
                 if replay is not None and replay.fits(frame, 0, len(frame), offload, now):
-                    record = self._watch_entry(edge, frame, offload) if replay.watched else None
+                    record = None
+                    if replay.watched:
+                        point = (edge.device, edge.entry)
+                        record = self._watching.entry(point, edge.entry in self._pods[edge.device], frame, offload, now)
                     self._replay(replay, frame, offload, 0, record, now)
                     return
         packet = Packet(frame, offload)
@@ -446,7 +413,7 @@ class World:
     def _through(self, device: Device, entry: str, packet: Packet, now: int) -> None:
         """One packet, to where its run ends: by walks, which may be fused for the next, or from the cache."""
         if entry in device.watched and not self._dry:
-            self._record(device, entry, packet, entering=True)
+            self._show(device, entry, packet, True, now)
         recording: Recording | None = None
         if self.flows.enabled and packet.trace is None and not self._dry:
             key = key_of(packet.frame, self._tunnels)
@@ -458,7 +425,7 @@ class World:
                 elif packet.hops and replay.fits(packet.frame, 0, len(packet.frame), packet.offload, now):
                     self._replay(replay, packet.frame, packet.offload, packet.hops, packet.record, now)
                     return
-        self._recording = recording
+        self._watching.recording = recording
         if packet.hops == 0:
             self.figures.received += packet.segments
         device.receive(entry, packet, now)
@@ -467,11 +434,11 @@ class World:
         while hops:
             device, entry, packet = hops.popleft()
             if entry in device.watched and not self._dry:
-                self._record(device, entry, packet, entering=True)
+                self._show(device, entry, packet, True, now)
             device.receive(entry, packet, now)
             self._look_at_device(device)
         if recording is not None:
-            self._recording = None
+            self._watching.recording = None
             self.flows.finish(recording, self.figures, now)
 
     def _replay(
@@ -492,7 +459,7 @@ class World:
             pieces = view.rewrite.wire_frames(frame, offload)
             shown.append(Record(view.port, view.inbound, pieces, now, view.sinks))
         if replay.views:
-            self._records += shown[1:]
+            self._watching.show([one for one in shown[1:] if one is not None])
         if not replay.same or replay.unwrap or replay.wrap is not None:
             frame = replay.rewritten(frame, offload)
         if edge is None:
@@ -543,17 +510,18 @@ class World:
         """A packet leaves a device by a port: to an edge, or onto a wire."""
         key = (device.name, port)
         if port in device.watched and not self._dry:
-            self._record(device, port, packet, entering=False)
+            self._show(device, port, packet, False, now)
         edge = self._edge_at.get(key)
         if edge is not None:
             self._deliver(edge, packet, now)
             return
         end = self._ends.get(key)
         if end is None:
-            self._end_on_wire(packet, Step("port", Verdict.DROP, Reason.NO_CARRIER, {"port": port, "device": device.name}))
+            where = {"port": port, "device": device.name}
+            self._end_on_wire(packet, Step("port", Verdict.DROP, Reason.NO_CARRIER, where))
             return
         wire, number = end
-        recording = self._recording
+        recording = self._watching.recording
         if recording is not None and wire.lanes[number] is not None:
             if recording.end is not None:
                 recording.broken = "it comes out at several places"
@@ -574,10 +542,11 @@ class World:
         if answers is None:
             self._end_on_wire(packet, Step("edge", Verdict.DROP, Reason.EDGE_FULL, {"port": edge.name}))
             return
-        if self._recording is not None:
-            if self._recording.end is not None:
-                self._recording.broken = "it comes out at several places"
-            self._recording.end = (edge, packet)
+        recording = self._watching.recording
+        if recording is not None:
+            if recording.end is not None:
+                recording.broken = "it comes out at several places"
+            recording.end = (edge, packet)
         self.figures.delivered += frames
         if edge.keeps_time:
             self._look_at_edge(edge)
@@ -585,66 +554,20 @@ class World:
             self._admit(edge, frame, None, None)
 
     def _end_on_wire(self, packet: Packet, step: Step) -> None:
-        if self._recording is not None:
-            self._recording.broken = "it ends outside a device"
+        if self._watching.recording is not None:
+            self._watching.recording.broken = "it ends outside a device"
         self.figures.drop(step.reason, packet.segments)
         if packet.hop is not None:
             packet.hop.steps.append(step)
         if packet.record is not None:
             packet.record.dropped("the wire", step, self.now)
 
-    def _pods_of(self, device: Device) -> frozenset[str]:
-        config = self._configs[device.name]
-        if isinstance(config, SwitchConfig):
-            return frozenset()
-        return frozenset(port for bridge in config.bridges for port in bridge.ports)
-
-    def _record(self, device: Device, port: str, packet: Packet, *, entering: bool) -> None:
-        sinks = self._sinks.get((device.name, port))
-        if not sinks:
-            return
-        name, inbound = self._seen_at(device, port, entering)
-        record = Record.of(name, inbound, packet.frame, packet.offload, self.now, sinks)
-        self._note_view(record, packet)
-        self._records.append(record)
-        if entering:
-            packet.record = record
-
-    def _seen_at(self, device: Device, port: str, entering: bool) -> tuple[str, bool]:
-        """A watched port's name, and whether it is inbound: seen from the stack behind a pod's port, else from the device."""
-        pod = port in self._pods_of(device)
-        return (port if pod else f"{device.name}:{port}"), entering is not pod
-
-    def _watch_entry(self, edge: Edge, frame: bytes, offload: Offload | None) -> Record | None:
-        sinks = self._sinks.get((edge.device, edge.entry))
-        if not sinks:
-            return None
-        name, inbound = self._seen_at(self.devices[edge.device], edge.entry, True)
-        record = Record.of(name, inbound, frame, offload, self.now, sinks)
-        self._records.append(record)
-        return record
+    def _show(self, device: Device, port: str, packet: Packet, entering: bool, now: int) -> None:
+        self._watching.port((device.name, port), port in self._pods[device.name], entering, packet, now)
 
     def _observe(self, device: Device, tap: str, inbound: bool, packet: Packet, now: int) -> None:
-        if self._dry:
-            return
-        sinks = self._sinks.get((device.name, tap))
-        if sinks:
-            record = Record.of(f"{device.name}:{tap}", inbound, packet.frame, packet.offload, now, sinks)
-            self._note_view(record, packet)
-            self._records.append(record)
-
-    def _note_view(self, record: Record, packet: Packet) -> None:
-        """A run that is being recorded passes a watched point: what is fused of it must show itself there too."""
-        if self._recording is not None and self.watch.steps is not None:
-            self._recording.views.append((len(self.watch.steps), record, packet.frame))
-
-    def _hand_over(self) -> None:
-        records, self._records = self._records, []
-        for record in records:
-            record.hand_over()
-
-    def _rewatch(self, device: Device) -> None:
-        device.watched = {port for name, port in self._sinks if name == device.name}
+        if not self._dry:
+            self._watching.inside((device.name, tap), inbound, packet, now)
 
     @staticmethod
     def _state(device: Device) -> Iterator[Table[Any, Any] | Counter | Timers[Any]]:

@@ -118,7 +118,9 @@ class LabPod:
         """Open a TCP connection to a pod, host or address; returns when it is open or has failed."""
         connection, frames = self.endpoint.connect(self._lab.address(target), port, self._lab.clock.now)
         self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
-        self._lab.wait(lambda: connection.state.name not in ("SYN_SENT", "SYN_RECEIVED") or connection.error is not None)
+        self._lab.wait(
+            lambda: connection.state.name not in ("SYN_SENT", "SYN_RECEIVED") or connection.error is not None
+        )
         return connection
 
     def write(self, connection: Connection, data: bytes) -> None:
@@ -166,7 +168,9 @@ class Lab:
         offload: bool = True,
     ) -> None:
         if wires != "memory":
-            raise ValueError(f"a Lab in one process has memory wires, not {wires!r}: for kernels and TAPs use `emunet up`")
+            raise ValueError(
+                f"a Lab in one process has memory wires, not {wires!r}: for kernels and TAPs use `emunet up`"
+            )
         self.seed = seed
         self.offload = offload
         self.clock = LabClock(self)

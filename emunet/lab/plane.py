@@ -16,7 +16,8 @@ from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge
 from emunet.fabric.explain import frame_from
-from emunet.fabric.world import UnknownPort, World
+from emunet.fabric.names import UnknownPort
+from emunet.fabric.world import World
 from emunet.plane.reason import describe
 from emunet.plane.table import Table
 from emunet.plane.trace import Trace

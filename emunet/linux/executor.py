@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from emunet.fabric.flows import STEERING_FLAGS, V4, V4_LENGTH
+from emunet.fabric.flow_key import STEERING_FLAGS, V4, V4_LENGTH
 from emunet.fabric.world import World
 from emunet.linux.tap_edge import READ_SIZE, TapEdge
 from emunet.packet.offload import HEADER_LENGTH, Offload

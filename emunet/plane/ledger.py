@@ -50,13 +50,7 @@ class Ledger:
     def balance(self) -> int:
         """What came in less what is accounted for: 0, or a frame went missing."""
         return (
-            self.received
-            + self.generated
-            + self.copied
-            - self.delivered
-            - self.consumed
-            - self.dropped
-            - self.queued
+            self.received + self.generated + self.copied - self.delivered - self.consumed - self.dropped - self.queued
         )
 
     def as_dict(self) -> dict[str, object]:

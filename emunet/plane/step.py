@@ -83,9 +83,7 @@ class Step:
         return fill(self.reason, self.arguments)
 
 
-def forward(
-    element: str, reason: Reason, output: str, marks: dict[str, Any] | None = None, **arguments: Any
-) -> Step:
+def forward(element: str, reason: Reason, output: str, marks: dict[str, Any] | None = None, **arguments: Any) -> Step:
     """A step that lets the packet go on by one output."""
     return Step(element, Verdict.FORWARD, reason, arguments, (Output(output, marks or {}),))
 

@@ -76,7 +76,12 @@ def test_trace_tells_without_touching(lab: Lab) -> None:
     [
         (IP(dst="10.9.9.9") / ICMP(), "dropped", "NO_ROUTE", "no route to 10.9.9.9"),
         (IP(dst="10.244.2.3", ttl=1) / ICMP(), "dropped", "TTL_EXPIRED", "ends at host1"),
-        (IP(dst="10.244.2.77") / ICMP(), "dropped", "NEIGHBOR_UNREACHABLE", "nobody on cni0 of host2 answered for 10.244.2.77"),
+        (
+            IP(dst="10.244.2.77") / ICMP(),
+            "dropped",
+            "NEIGHBOR_UNREACHABLE",
+            "nobody on cni0 of host2 answered for 10.244.2.77",
+        ),
         (IP(dst="10.244.1.77") / ICMP(), "dropped", "NEIGHBOR_UNREACHABLE", "nobody on eth0 of web-1 answered"),
         (IP(dst="10.244.2.3", flags="DF") / UDP() / bytes(2000), "dropped", "TOO_BIG", "MTU 1450"),
         (IP(dst="10.244.1.1") / ICMP(), "delivered", "RECEIVED", "host1:cni0"),
@@ -126,11 +131,15 @@ def test_a_wire_unplugged(lab: Lab) -> None:
 def test_apply_adds_a_pod_and_moves_nobody(lab: Lab) -> None:
     """New objects beside the old; bad ones change nothing."""
     before = {pod.port: pod.ips for pod in lab.pods}
-    lab.apply("apiVersion: v1\nkind: Pod\nmetadata:\n  name: late\nspec:\n  nodeName: host2\n  containers:\n  - {name: c, image: x}\n")
+    lab.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: late\nspec:\n  nodeName: host2\n  containers:\n  - {name: c, image: x}\n"
+    )
     assert {pod.port: pod.ips for pod in lab.pods if pod.port != "late"} == before
     assert lab.ping("web-1", "late")
     with pytest.raises(BadInput, match="host9"):
-        lab.apply("apiVersion: v1\nkind: Pod\nmetadata:\n  name: bad\nspec:\n  nodeName: host9\n  containers:\n  - {name: c, image: x}\n")
+        lab.apply(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: bad\nspec:\n  nodeName: host9\n  containers:\n  - {name: c, image: x}\n"
+        )
     assert [pod.port for pod in lab.pods if pod.port == "bad"] == []
     assert lab.ping("late", "web-1")
 

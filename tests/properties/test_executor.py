@@ -33,7 +33,14 @@ class Wired:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFERS)
                 end.setblocking(False)
             edge = TapEdge(
-                name, station.device, station.entry, ours.detach(), station.mac, station.addresses, station.gateways, 1500
+                name,
+                station.device,
+                station.entry,
+                ours.detach(),
+                station.mac,
+                station.addresses,
+                station.gateways,
+                1500,
             )
             world.detach(name)
             world.attach(edge)

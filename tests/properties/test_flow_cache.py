@@ -63,7 +63,15 @@ class Twins:
         a, b = self.random.sample(self.pods, 2)
         families = sorted({len(row.address) for row in self.cached[a].addresses})
         kind = self.random.choice(["udp", "udp", "tcp", "tcp", "echo"])
-        return a, b, 1024 + self.random.randrange(4), 80, self.random.choice(families), kind, self.random.choice([64, 64, 64, 3, 2, 1])
+        return (
+            a,
+            b,
+            1024 + self.random.randrange(4),
+            80,
+            self.random.choice(families),
+            kind,
+            self.random.choice([64, 64, 64, 3, 2, 1]),
+        )
 
     def tick(self, nanoseconds: int) -> None:
         """Time passes in both."""
@@ -85,11 +93,17 @@ class Twins:
         source, destination = net[a].address(family), net[b].address(family)
         size = self.random.choice([0, 1, 18, 500, 1300, 1392])
         data = bytes(self.random.randrange(256) for _ in range(8)) * (size // 8)
-        fields = {"ttl": ttl, "identification": self.random.randrange(65536), "dont_fragment": self.random.random() < 0.5}
+        fields = {
+            "ttl": ttl,
+            "identification": self.random.randrange(65536),
+            "dont_fragment": self.random.random() < 0.5,
+        }
         if kind == "udp":
             packet = datagram(source, destination, sport, dport, data, **fields)
         elif kind == "tcp":
-            packet = segment(source, destination, sport, dport, self.random.choice([0x10, 0x18, 0x02, 0x11]), data, **fields)
+            packet = segment(
+                source, destination, sport, dport, self.random.choice([0x10, 0x18, 0x02, 0x11]), data, **fields
+            )
         else:
             packet = echo(source, destination, size=len(data), **fields)
         on_link = net[a].device == net[b].device
@@ -165,7 +179,9 @@ class Twins:
         extra = Route(Prefix(address, 32), kind=RouteKind.BLACKHOLE)
         for net in self.both:
             host = net.config.hosts[0]
-            routes = tuple(row for row in host.routes if row != extra) if extra in host.routes else (*host.routes, extra)
+            routes = (
+                tuple(row for row in host.routes if row != extra) if extra in host.routes else (*host.routes, extra)
+            )
             net.config = replace(net.config, hosts=(replace(host, routes=routes), *net.config.hosts[1:]))
             net.world.configure(net.config)
 

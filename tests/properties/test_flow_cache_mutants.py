@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from emunet.elements.routes import RouteTable
-from emunet.fabric.flows import FlowCache, Replay, _Fused
+from emunet.fabric.flows import FlowCache, Replay
+from emunet.fabric.fuse import Fused
 from emunet.plane.table import NEVER, Counter, Table
 from tests.properties.test_flow_cache import play
 
@@ -71,13 +72,13 @@ def no_refresh(patch: pytest.MonkeyPatch) -> None:
 
 def no_limit(patch: pytest.MonkeyPatch) -> None:
     """A frame of any size is answered as the small one was."""
-    original = _Fused.take
+    original = Fused.take
 
-    def take(self: _Fused, step: Any, last: bool) -> None:
+    def take(self: Fused, step: Any, last: bool) -> None:
         step.limit = None
         original(self, step, last)
 
-    patch.setattr(_Fused, "take", take)
+    patch.setattr(Fused, "take", take)
 
 
 def no_length_guard(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,63 @@
+"""The flow key: which frames are answered alike, and where in a frame its parts lie.
+
+The key is exact: the Ethernet header, IP version, header length and TOS, fragment bits,
+TTL, protocol, addresses and ports (for an echo: type, code and identifier). All else
+that elements read is guarded at each hit, or keeps a run out of the cache.
+
+Rule of this file: what is read of a frame here is all that its key depends on.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from emunet.packet.view import ETHERNET_HEADER
+
+# Ethernet header, version/IHL and TOS | total length | identification | fragment bits, TTL,
+# protocol | header checksum | addresses and ports. One call splits a frame into key and guards
+# (0.25 µs; three slices joined: 0.39 µs).
+V4 = Struct(">16sHH4sH12s")
+V6 = Struct(">18sH38s")
+V4_START = b"\x08\x00\x45"
+V6_START = b"\x86\xdd"
+V4_LENGTH = 38
+V6_LENGTH = 58
+TCP = 6
+UDP = 17
+STEERING_FLAGS = 0x07
+WRAPPED_V4 = ETHERNET_HEADER + 20 + 8 + 8
+WRAPPED_V6 = ETHERNET_HEADER + 40 + 8 + 8
+
+Key = tuple[bytes, ...]
+
+
+def key_of(frame: bytes, tunnels: frozenset[bytes] = frozenset()) -> Key | None:
+    """The flow key of a frame, or None for a kind that is never cached.
+
+    Never: anything but IPv4 without options and IPv6 with TCP, UDP or ICMP echo; fragments.
+    What goes to a UDP port of `tunnels` has the VXLAN header and the inner frame in its key too.
+    """
+    if frame[12:15] == V4_START and len(frame) >= V4_LENGTH:
+        head, _, _, middle, _, tail = V4.unpack_from(frame)
+        if middle[0] & 0x3F or middle[1]:
+            return None
+        protocol = middle[3]
+        if protocol == UDP and tail[10:] in tunnels:
+            inner = key_of(frame[WRAPPED_V4:])
+            return None if inner is None else (head, middle, tail, frame[42:WRAPPED_V4], *inner)
+        if protocol in (TCP, UDP):
+            return (head, middle, tail)
+        if protocol == 1 and len(frame) >= V4_LENGTH + 4 and tail[8] in (0, 8):
+            return (head, middle, tail[:10], frame[38:40])
+        return None
+    if frame[12:14] == V6_START and len(frame) >= V6_LENGTH:
+        head, _, tail = V6.unpack_from(frame)
+        protocol = tail[0]
+        if protocol == UDP and tail[36:] in tunnels:
+            inner = key_of(frame[WRAPPED_V6:])
+            return None if inner is None else (head, tail, frame[62:WRAPPED_V6], *inner)
+        if protocol in (TCP, UDP):
+            return (head, tail)
+        if protocol == 58 and len(frame) >= V6_LENGTH + 4 and tail[34] in (128, 129):
+            return (head, tail[:36], frame[58:60])
+    return None

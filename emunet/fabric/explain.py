@@ -27,7 +27,7 @@ def frame_from(world: World, edge: Edge, packet: bytes) -> bytes | Trace:
     version = packet[0] >> 4 if packet else 0
     if version not in (4, 6) or len(packet) < (20 if version == 4 else 40):
         raise ValueError(
-            "this is neither an IPv4 nor an IPv6 packet: begin the expression with IP(...), IPv6(...) or Ether(...)"
+            "neither an IPv4 nor an IPv6 packet: begin the expression with IP(...), IPv6(...) or Ether(...)"
         )
     ethertype, destination = (IPV4, packet[16:20]) if version == 4 else (IPV6, packet[24:40])
     if edge.entry.startswith(LOCAL_PREFIX):

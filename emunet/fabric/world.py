@@ -89,7 +89,8 @@ class World:
         Learned state survives where an element's structure did not change.
         """
         self.flows.clear("the configuration changed")
-        wanted: dict[str, DeviceConfig] = {device.name: device for device in (*config.hosts, *config.switches)}
+        devices: tuple[DeviceConfig, ...] = (*config.hosts, *config.switches)
+        wanted = {device.name: device for device in devices}
         for name in [name for name in self.devices if name not in wanted]:
             self._remove_device(name)
         for name, device_config in wanted.items():

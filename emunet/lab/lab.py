@@ -138,7 +138,7 @@ class LabPod:
         return serve(self.endpoint, port, respond or self._who)
 
     def get(self, url: str, timeout: float = 10.0) -> Get:
-        """Fetch `http://HOST[:PORT]/PATH`, where HOST is a pod, a host or an address. `.status`, `.body`, `.error` tell."""
+        """Fetch `http://HOST[:PORT]/PATH`; HOST is a pod, a host or an address. `.status`, `.body`, `.error` tell."""
         host, port, path = parse_url(url)
         exchange, frames = get(self.endpoint, self._lab.address(host), port, self._lab.clock.now, path=path, host=host)
         self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
@@ -245,7 +245,7 @@ class Lab:
             if host.name == edge.device and edge.entry.startswith("local:"):
                 found = host_source(host, target)
                 if found is not None:
-                    edge = self.plane.world.edges[f"{host.name}:{found[0]}"]  # type: ignore[assignment]
+                    edge = self.plane.world.edges[f"{host.name}:{found[0]}"]
                     sender = found[1]
         assert isinstance(edge, MemoryEdge)
         ping, frames = edge.endpoint.ping(target, self.clock.now, size=size, ttl=ttl, source=sender)
@@ -345,9 +345,10 @@ def _merged(old: tuple[Document, ...], new: tuple[Document, ...]) -> tuple[Docum
     """Documents of the same kind, namespace and name are replaced, others added."""
 
     def identity(document: Document) -> tuple[object, ...]:
-        data = document.data if isinstance(document.data, dict) else {}
-        metadata = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
-        assert isinstance(metadata, dict)
+        data = document.data
+        metadata = data.get("metadata")
+        if not isinstance(metadata, dict):
+            return data.get("kind"), None, None
         return data.get("kind"), metadata.get("namespace", "default"), metadata.get("name")
 
     replaced = {identity(document) for document in new}

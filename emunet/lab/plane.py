@@ -47,7 +47,8 @@ class Plane:
 
     def configure(self, config: WorldConfig) -> None:
         """Become this. Edges that are new or changed are made; those that are gone are let go first."""
-        wanted: dict[str, PodEdge | HostEdge] = {edge.name: edge for edge in (*config.pods, *config.host_edges)}
+        edges: tuple[PodEdge | HostEdge, ...] = (*config.pods, *config.host_edges)
+        wanted = {edge.name: edge for edge in edges}
         for name in [name for name, made in self._made.items() if wanted.get(name) != made]:
             edge = self.world.detach(name)
             del self._made[name]

@@ -16,6 +16,12 @@ from emunet.testing import Lab
 TOPOLOGIES = Path(__file__).parent.parent.parent / "topologies"
 
 
+def pod_text(name: str, host: str) -> str:
+    """A pod's manifest."""
+    spec = f"{{nodeName: {host}, containers: [{{name: c, image: x}}]}}"
+    return f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+
+
 @pytest.fixture
 def lab() -> Lab:
     """Two hosts over VXLAN; every frame is accounted for at the end."""
@@ -131,15 +137,11 @@ def test_a_wire_unplugged(lab: Lab) -> None:
 def test_apply_adds_a_pod_and_moves_nobody(lab: Lab) -> None:
     """New objects beside the old; bad ones change nothing."""
     before = {pod.port: pod.ips for pod in lab.pods}
-    lab.apply(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: late\nspec:\n  nodeName: host2\n  containers:\n  - {name: c, image: x}\n"
-    )
+    lab.apply(pod_text("late", "host2"))
     assert {pod.port: pod.ips for pod in lab.pods if pod.port != "late"} == before
     assert lab.ping("web-1", "late")
     with pytest.raises(BadInput, match="host9"):
-        lab.apply(
-            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: bad\nspec:\n  nodeName: host9\n  containers:\n  - {name: c, image: x}\n"
-        )
+        lab.apply(pod_text("bad", "host9"))
     assert [pod.port for pod in lab.pods if pod.port == "bad"] == []
     assert lab.ping("late", "web-1")
 

@@ -337,7 +337,6 @@ def main(descriptor: int) -> NoReturn:
     """
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
-    os.setsid()  # Ctrl-C and a closed terminal are not for us
     os.chdir("/")
     own_user = True
     try:
@@ -356,6 +355,7 @@ def main(descriptor: int) -> NoReturn:
         _refuse(control, "namespaces", error)
     if pid:
         os._exit(0)  # the starter adopts the keeper: it has asked for its orphans
+    os.setsid()  # Ctrl-C and a closed terminal are not for us
     syscalls.set_process_name("emunet-keeper")
     try:
         syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)

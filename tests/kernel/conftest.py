@@ -1,0 +1,40 @@
+"""Fixtures of the kernel tests, and the skip, with its cure, where the machine does not allow them."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emunet.linux.doctor import can_use_taps
+from emunet.linux.keeper_client import Keeper
+
+sys.path.insert(0, str(Path(__file__).parent))  # for kernel_bench, which these tests share
+
+from kernel_bench import Bench
+
+
+@functools.cache
+def refusal() -> str | None:
+    """Why this machine runs no lab on TAPs, with the cure; None where it does."""
+    allowed, sentence = can_use_taps()
+    return None if allowed else sentence
+
+
+@pytest.fixture(autouse=True)
+def _machine_allows_it() -> None:
+    if (reason := refusal()) is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """A keeper for one test, and what is made with it."""
+    made = Bench(Keeper.start())
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,146 @@
+"""How answers look to people: tables, the ping matrix, a trace. Colours on terminals only.
+
+Rule of this file: it prints what it is given and asks nobody. rich is imported by what uses it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+_PIPE_WIDTH = 250
+"""Columns where nobody's terminal says how many there are: nothing is cut for `grep` and `less -S`."""
+
+_IDLE = ("NOT_REASSEMBLED", "NOT_TRACKED", "NOT_TRANSLATED", "NO_POLICY", "FITS", "IP_VALID")
+"""Reasons of steps that found nothing to do."""
+
+_VERDICT_STYLES = {"delivered": "green", "consumed": "green", "dropped": "red", "queued": "yellow"}
+
+
+def console() -> Console:
+    """Where tables go: standard output."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(highlight=False, width=width, soft_wrap=False, emoji=False, markup=False)
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """An empty table in the house style; `right` names the columns that hold numbers."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    return made
+
+
+def ready_mark(ready: bool) -> Text:
+    """`ready`, or `not ready` in a colour that is seen."""
+    from rich.text import Text
+
+    return Text("ready", "green") if ready else Text("not ready", "bold red")
+
+
+def milliseconds(value: float) -> str:
+    """A round trip as three digits or so: `0.42`, `3.1`, `120`."""
+    if value == 0:
+        return "0"  # memory wires without delay take no lab time
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def ping_matrix(out: Console, answer: dict[str, Any]) -> None:
+    """All pairs as a matrix of round trips in ms: rows send, columns answer. Too many pods for the terminal: sums."""
+    from rich.text import Text
+
+    pairs = answer["pairs"]
+    names = list(dict.fromkeys(row["from"] for row in pairs))
+    cell = max(6, *(len(name) for name in names)) if names else 6
+    if (cell + 2) * (len(names) + 1) > out.width:
+        _ping_sums(out, pairs, names)
+    else:
+        by_pair = {(row["from"], row["to"]): row for row in pairs}
+        matrix = table("from \\ to", *names, right=tuple(names))
+        for source in names:
+            matrix.add_row(Text(source, "bold"), *[_ping_cell(by_pair.get((source, target))) for target in names])
+        out.print(matrix)
+    ping_summary(out, answer)
+
+
+def _ping_cell(row: dict[str, Any] | None) -> Text:
+    from rich.text import Text
+
+    if row is None:
+        return Text("·", "dim")
+    times = [one for one in row["rtt_ms"] if one is not None]
+    if not times:
+        return Text("✗", "bold red")
+    return Text(milliseconds(min(times)), "green" if len(times) == row["sent"] else "yellow")
+
+
+def _ping_sums(out: Console, pairs: list[dict[str, Any]], names: list[str]) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for pair in pairs:
+        rows[pair["from"]].append(pair)
+    silent = {name: sum(row["received"] == 0 for row in own) for name, own in rows.items()}
+    if not any(silent.values()):
+        return
+    sums = table("from", "answered", "silent", right=("answered", "silent"))
+    for name in names:
+        if silent[name]:
+            sums.add_row(name, str(len(rows[name]) - silent[name]), str(silent[name]))
+    out.print(sums)
+
+
+def ping_summary(out: Console, answer: dict[str, Any]) -> None:
+    """One line for all pairs, and why some did not answer: pairs with one reason in one line."""
+    from rich.text import Text
+
+    pairs, silent = answer["pairs"], answer["unanswered"]
+    times = sorted(one for row in pairs for one in row["rtt_ms"] if one is not None)
+    told = f"{len(pairs):,} pairs, " if len(pairs) != 1 else "1 pair, "
+    told += "all answered" if not silent else f"{silent:,} without an answer"
+    if times:
+        middle, worst = milliseconds(times[len(times) // 2]), milliseconds(times[-1])
+        told += f"; round trip {middle} ms in the middle, {worst} ms at worst"
+    out.print(Text(told, "bold red" if silent else "bold green"))
+    reasons: dict[str, list[str]] = {}
+    for row in pairs:
+        if row.get("why"):
+            reasons.setdefault(row["why"], []).append(f"{row['from']} → {row['to']}")
+    for why, which in reasons.items():
+        more = f" and {len(which) - 3} more" if len(which) > 3 else ""
+        out.print(Text.assemble((f"{', '.join(which[:3])}{more}: ", "bold"), why))
+
+
+def trace(out: Console, answer: dict[str, Any]) -> None:
+    """A trace: a heading for each hop, a line for each step, and the verdict."""
+    from rich.text import Text
+
+    start = answer["hops"][0]["at_ns"] if answer["hops"] else 0
+    names = [step["element"] for hop in answer["hops"] for step in hop["steps"]]
+    width = max(map(len, names), default=0)
+    for hop in answer["hops"]:
+        after = f"  {(hop['at_ns'] - start) / 1e6:+.3f} ms" if hop["at_ns"] != start else ""
+        out.print(Text.assemble((hop["device"], "bold cyan"), (after, "dim")))
+        for step in hop["steps"]:
+            idle = step["reason"].startswith(_IDLE) and not step["edits"]
+            style = "red" if step["verdict"] == "drop" else "dim" if idle else ""
+            line = Text.assemble("  ", (f"{step['element']:<{width}}", "dim" if idle else "cyan"), "  ")
+            line.append(step["why"], style)
+            if step["edits"]:
+                line.append(f"  [{'; '.join(step['edits'])}]", "dim")
+            out.print(line, soft_wrap=True)
+    verdict = answer["verdict"]
+    style = f"bold {_VERDICT_STYLES.get(verdict, 'yellow')}"
+    out.print(Text.assemble((verdict, style), ": ", answer["sentence"]), soft_wrap=True)
+
+
+def count(number: int, what: str) -> str:
+    """`1 pod`, `2 pods`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

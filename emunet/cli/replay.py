@@ -1,0 +1,148 @@
+"""`emunet replay`: play a capture into a port, with the time between frames that it had.
+
+Rule of this file: a file is read as it is played, however long it is, and Ctrl-C ends it
+between two frames.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from emunet.cli.interrupt import until_interrupted
+from emunet.cli.options import lab_option, output_option, print_json, the_lab
+from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
+from emunet.daemon.frame_format import INBOUND, INJECT_BATCH, OUTBOUND
+from emunet.packet.malformed import Malformed
+from emunet.packet.pcap import CapturedFrame
+from emunet.packet.pcapng import read_capture
+
+
+class Rate(click.ParamType[float | str]):
+    """`original`, `fast`, or frames per second."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """The word, or the number."""
+        if value in ("original", "fast"):
+            return str(value)
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = 0.0
+        if rate <= 0:
+            self.fail(f"{value} is no rate: say original, fast, or a number of frames per second", param, ctx)
+        return rate
+
+
+class Player:
+    """Plays frames into the first port of a channel.
+
+    `rate` is as the command has it. `stop` is a descriptor that ends it when readable.
+    """
+
+    def __init__(self, channel: FrameChannel, rate: float | str, stop: int) -> None:
+        self.sent = 0
+        self.cut = 0
+        self.stopped = False
+        self._channel = channel
+        self._rate = rate
+        self._stop = stop
+
+    def play(self, frames: Iterator[CapturedFrame]) -> None:
+        """Play them once."""
+        began = time.monotonic()
+        first: int | None = None
+        batch: list[bytes] = []
+        for count, frame in enumerate(frames):
+            if first is None:
+                first = frame.time_ns
+            if self._rate == "original":
+                due = began + max(0, frame.time_ns - first) / 1e9
+            elif isinstance(self._rate, float):
+                due = began + count / self._rate
+            else:
+                due = began
+            if len(batch) == INJECT_BATCH or due > time.monotonic():
+                self._send(batch)
+                if self._wait(due):
+                    return
+            batch.append(frame.data)
+            self.cut += frame.original_length > len(frame.data)
+        self._send(batch)
+
+    def _send(self, batch: list[bytes]) -> None:
+        self._channel.send_many(batch)
+        self.sent += len(batch)
+        batch.clear()
+
+    def _wait(self, due: float) -> bool:
+        """Wait until it is time; True where it is time to stop instead."""
+        # select(2), since poll(2) counts in whole milliseconds
+        self.stopped = bool(select.select([self._stop], [], [], max(0.0, due - time.monotonic()))[0])
+        return self.stopped
+
+
+def chosen(frames: Iterator[CapturedFrame], direction: str, interface: str | None) -> Iterator[CapturedFrame]:
+    """Those frames of a capture that are meant."""
+    wanted = {"in": INBOUND, "out": OUTBOUND}.get(direction)
+    for frame in frames:
+        if wanted is not None and frame.direction != wanted:
+            continue
+        if interface is None or frame.interface == interface:
+            yield frame
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--from", "port", required=True, metavar="PORT", help="The pod that is to have sent the frames.")
+@click.option(
+    "--rate", type=Rate(), default="original", metavar="RATE",
+    help="original (as captured; the default), fast, or frames per second.",
+)  # fmt: skip
+@click.option("--loop", "times", type=click.IntRange(min=1), default=1, metavar="N", help="Play it N times.")
+@click.option("--only", type=click.Choice(["all", "in", "out"]), default="all", help="Frames of one direction only.")
+@click.option("--interface", metavar="NAME", help="Frames of one interface of a pcapng file only.")
+@lab_option
+@output_option
+def replay(
+    file: str, port: str, rate: float | str, times: int, only: str, interface: str | None, lab: str | None, output: str
+) -> None:
+    """Play a capture (pcap or pcapng) into a port, as if the pod there had sent it.
+
+    \b
+    emunet replay x.pcapng --from web-1
+    emunet replay x.pcap --from web-1 --rate 1000 --loop 10
+    """  # noqa: D301 - click knows the character by this escape
+    began = time.monotonic()
+    try:
+        with (
+            FrameChannel.connect(the_lab(lab).folder.frames, [port], watch=False, inject=True) as channel,
+            until_interrupted() as interrupted,
+        ):
+            player = Player(channel, rate, interrupted)
+            for _ in range(times):
+                player.play(chosen(read_capture(file), only, interface))
+                if player.stopped or not player.sent:
+                    break
+            for notice in channel.settle():
+                click.echo(notice, err=True)
+    except FrameChannelError as error:
+        raise click.ClickException(str(error)) from None
+    except Malformed as error:
+        raise click.ClickException(f"{file}: {error}") from None
+    except OSError as error:
+        raise click.ClickException(f"cannot read {file}: {error.strerror or error}") from None
+    seconds = time.monotonic() - began
+    if output == "json":
+        print_json({"frames": player.sent, "cut": player.cut, "seconds": round(seconds, 3)})
+        return
+    frames = "1 frame" if player.sent == 1 else f"{player.sent:,} frames"
+    click.echo(f"{frames} played into {port} in {seconds:.1f} s")
+    if player.cut:
+        click.echo(f"{player.cut:,} of them were cut when they were captured, and were played as they are", err=True)

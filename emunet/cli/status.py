@@ -1,0 +1,92 @@
+"""`emunet status`: hosts, pods, and what became of every frame.
+
+Rule of this file: `-o json` is the lab's own answer, unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from emunet.cli.options import lab_option, output_option, print_json, the_lab
+
+
+@click.command()
+@lab_option
+@output_option
+def status(lab: str | None, output: str) -> None:
+    """Show hosts, pods and frame counters."""
+    answer = the_lab(lab).get("status")
+    if output == "json":
+        print_json(answer)
+        return
+    from emunet.cli.render import console
+
+    out = console()
+    show_lab(out, answer)
+    out.print()
+    show_frames(out, answer["frames"])
+
+
+def show_lab(out: Any, answer: dict[str, Any]) -> None:
+    """The lab's line, its hosts and its pods."""
+    from rich.text import Text
+
+    from emunet.cli.render import ready_mark, table
+
+    speed = f", {answer['speed']:g} times as fast" if answer["speed"] != 1.0 else ""
+    late = answer["timing"] != "on time"
+    out.print(
+        Text.assemble(
+            (answer["lab"], "bold"),
+            f" on {answer['wires']} wires{speed}, seed {answer['seed']}, process {answer['pid']}, ",
+            (answer["timing"], "yellow" if late else "green"),
+        )
+    )
+    out.print()
+    hosts = table("host", "address", "pods", "state", right=("pods",))
+    for host in answer["hosts"]:
+        pods = sum(pod["host"] == host["name"] for pod in answer["pods"])
+        hosts.add_row(host["name"], " ".join(host["ips"]), str(pods), ready_mark(host["ready"]))
+    out.print(hosts)
+    out.print()
+    pods_table = table("pod", "host", "address", "MAC", "state")
+    for pod in answer["pods"]:
+        name = pod["name"] if pod["namespace"] == "default" else f"{pod['namespace']}/{pod['name']}"
+        state = ready_mark(pod["ready"])
+        for container in pod.get("containers", []):
+            if not container["running"]:
+                ended = container["failure"] or f"ended with code {container['exit_code']}"
+                state.append(f", its container {container['name']}: {ended}")
+        pods_table.add_row(name, pod["host"], " ".join(pod["ips"]), pod["mac"] or "its host's", state)
+    out.print(pods_table)
+
+
+def show_frames(out: Any, frames: dict[str, Any]) -> None:
+    """What went in, what became of it, and the drops by reason."""
+    from rich.text import Text
+
+    from emunet.cli.render import table
+
+    shown = table("frames in", "", "became", " ", right=("", " "))
+    came = [(name, frames[name]) for name in ("received", "generated", "copied")]
+    became = [(name, frames[name]) for name in ("delivered", "consumed", "dropped", "queued")]
+    for index in range(4):
+        left = came[index] if index < len(came) else ("", None)
+        right = became[index]
+        shown.add_row(
+            left[0], "" if left[1] is None else f"{left[1]:,}", right[0],
+            Text(f"{right[1]:,}", "red" if right[0] == "dropped" and right[1] else ""),
+        )  # fmt: skip
+    out.print(shown)
+    reasons = sorted(frames["reasons"].items(), key=lambda item: -item[1])
+    if reasons:
+        out.print()
+        drops = table("dropped because", "frames", right=("frames",))
+        for code, number in reasons:
+            drops.add_row(code, f"{number:,}")
+        out.print(drops)
+    if frames["wire_overruns"]:
+        lost = f"{frames['wire_overruns']:,} frames were lost in full TAP queues"
+        out.print(Text(f"{lost}: pods sent faster than the lab forwards", "yellow"))

@@ -1,0 +1,75 @@
+"""`emunet tour`: what a lab does, in one screen: all pairs pinged, one ping explained, and what to try next.
+
+Rule of this file: every name it prints is one of this lab, and every command it prints works on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from emunet.cli.options import lab_option, the_lab
+from emunet.daemon.client import LabClient, LabError
+
+
+@click.command()
+@lab_option
+def tour(lab: str | None) -> None:
+    """Ping all pairs, explain one ping, and say what to try next."""
+    from rich.text import Text
+
+    from emunet.cli.render import console, ping_matrix, trace
+
+    client = the_lab(lab)
+    status = client.get("status")
+    out = console()
+    if len(status["pods"]) < 2:
+        raise LabError(f"the lab {client.name} has no two pods to show anything between")
+    answer = client.post("ping")
+    out.print(Text("All pairs, round trip in ms (rows send, columns answer)", "bold underline"))
+    ping_matrix(out, answer)
+    source, target = _farthest_pair(status["pods"])
+    out.print()
+    out.print(Text(f"What becomes of one ping from {source} to {target}, step by step", "bold underline"))
+    trace(out, client.post("trace", port=source, to=target))
+    out.print()
+    out.print(Text("Try next", "bold underline"))
+    _show_next(out, client, status, source, target)
+    if answer["unanswered"]:
+        click.get_current_context().exit(1)
+
+
+def _farthest_pair(pods: list[dict[str, Any]]) -> tuple[str, str]:
+    """Two pods on different hosts where there are such, else any two."""
+    first = pods[0]
+    other = next((pod for pod in pods if pod["host"] != first["host"]), pods[1])
+    return port_of(first), port_of(other)
+
+
+def port_of(pod: dict[str, Any]) -> str:
+    """A pod's port name: `web-1`, `blue/web-1`."""
+    return str(pod["name"]) if pod["namespace"] == "default" else f"{pod['namespace']}/{pod['name']}"
+
+
+def _show_next(out: Any, client: LabClient, status: dict[str, Any], source: str, target: str) -> None:
+    from rich.text import Text
+
+    from emunet.cli.render import table
+
+    host = next(pod["host"] for pod in status["pods"] if port_of(pod) == source)
+    wires = [wire["name"] for wire in client.get("wires") if any(end.startswith(f"{host}:") for end in wire["ends"])]
+    rows: list[tuple[str, str]] = []
+    if status["wires"] == "tap":
+        rows.append((f"emunet exec {source} -- ping -c 3 {target}", "a real program in a real namespace"))
+    else:
+        rows.append((f"emunet ping {source} {target}", "from one network stack in memory to another"))
+    rows.append((f"emunet trace {source} 'IP(dst=\"{target}\", ttl=1)/ICMP()'", "where it ends, and who says so"))
+    rows.append((f"emunet capture {source} {host}:eth0 -w both.pcapng", "inner and outer frames, for Wireshark"))
+    if wires:
+        rows.append((f"emunet link {wires[0]} --down; emunet ping", "a cable pulled out, and the reason of every loss"))
+    shown = table("", "")
+    shown.show_header = False
+    for command, why in rows:
+        shown.add_row(Text(f"  {command}", "bold cyan"), Text(why, "dim"))
+    out.print(shown)

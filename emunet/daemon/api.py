@@ -1,0 +1,188 @@
+"""The API of a running lab: HTTP with JSON over `api.sock`, for the CLI and whoever likes curl.
+
+    curl --unix-socket /run/emunet/two-hosts/api.sock http://lab/status
+
+    GET  /status                    what `emunet status -o json` prints
+    GET  /names                     {name: {"mac", "addresses"}} of every pod and host
+    GET  /ports                     every port that can be watched
+    GET  /counters                  the ledgers of the World and of each device
+    GET  /wires                     every wire, its ends, and whether it is up
+    PUT  /wires/NAME                {"up": bool}
+    GET  /tables/DEVICE             every table of a device, as text
+    GET  /sandboxes/NAME            what it takes to enter a pod's or host's namespaces
+    POST /ping                      {"from", "to", "count", "timeout", "interval", "size"}, all of them optional
+    POST /trace                     {"port", "data": hex, "is_frame": bool, "live": bool}, or {"port", "to", "live"}
+                                    for the echo request that `ping` sends
+    POST /time                      {"seconds"}: lab time jumps ahead (memory wires)
+    POST /down                      ends the lab; answered when all of it but this server is gone
+
+An error is {"error": sentence}: 400 for a question that makes no sense, 404 for a name that
+there is not, 409 for what this lab cannot do.
+
+Rule of this file: it translates, and decides nothing. Only the owner of the socket gets here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from emunet.daemon import pings
+from emunet.daemon.names import UnknownName
+from emunet.daemon.plane_client import PlaneGone, PlaneRefused
+from emunet.daemon.running import NotOnTheseWires, RunningLab
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused
+
+_CLOSING_SECONDS = 1.0
+
+
+class Ending(Protocol):
+    """What ends a lab (`control.Control`)."""
+
+    stop: asyncio.Event
+    gone: asyncio.Event
+
+
+class Server:
+    """The API of one lab."""
+
+    def __init__(self, lab: RunningLab, ending: Ending) -> None:
+        self._lab = lab
+        self._ending = ending
+        application = web.Application(middlewares=[_answer_errors])
+        application.add_routes(
+            [
+                web.get("/status", self._status),
+                web.get("/names", self._names),
+                web.get("/ports", self._ports),
+                web.get("/counters", self._counters),
+                web.get("/wires", self._wires),
+                web.put("/wires/{name}", self._set_wire),
+                web.get("/tables/{device}", self._tables),
+                web.get("/sandboxes/{name:.+}", self._sandbox),
+                web.post("/ping", self._ping),
+                web.post("/trace", self._trace),
+                web.post("/time", self._time),
+                web.post("/down", self._down),
+            ]
+        )
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSING_SECONDS)
+
+    async def open(self, listener: socket.socket) -> None:
+        """Answer on a listening socket."""
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener).start()
+
+    async def close(self) -> None:
+        """Answer no more."""
+        await self._runner.cleanup()
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.status())
+
+    async def _names(self, request: web.Request) -> web.Response:
+        return web.json_response(self._lab.names.described())
+
+    async def _ports(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.plane.ask("ports"))
+
+    async def _counters(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.counters())
+
+    async def _wires(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.plane.ask("wires"))
+
+    async def _set_wire(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"up": bool})
+        await self._lab.plane.ask("set_wire", wire=request.match_info["name"], up=body["up"])
+        return web.json_response(None)
+
+    async def _tables(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.plane.ask("tables", device=request.match_info["device"]))
+
+    async def _sandbox(self, request: web.Request) -> web.Response:
+        return web.json_response(self._lab.sandbox_of(request.match_info["name"]))
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        kinds = {"from": str, "to": str, "count": int, "timeout": float, "interval": float, "size": int}
+        body = await _body(request, {}, kinds)
+        body["source"], body["target"] = body.pop("from", None), body.pop("to", None)
+        if (body["source"] is None) != (body["target"] is None):
+            raise ValueError("a ping goes from one name to another, or between all pods: give both names or none")
+        return web.json_response(await pings.ping(self._lab, pings.Wish(**body)))
+
+    async def _trace(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"port": str}, {"data": str, "is_frame": bool, "to": str, "live": bool})
+        place = self._lab.names.find(body["port"])
+        if "to" in body:
+            data = pings.request_to(self._lab.names, place, body["to"])
+        elif "data" in body:
+            data = bytes.fromhex(body["data"])
+        else:
+            raise ValueError("say what to trace: data, or to")
+        is_frame, live = body.get("is_frame", False), body.get("live", False)
+        trace = await self._lab.plane.ask("trace", port=place.name, data=data.hex(), is_frame=is_frame, live=live)
+        return web.json_response(trace)
+
+    async def _time(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"seconds": float})
+        await self._lab.plane.ask("jump", nanoseconds=int(body["seconds"] * 1e9))
+        return web.json_response(None)
+
+    async def _down(self, request: web.Request) -> web.Response:
+        self._ending.stop.set()
+        await self._ending.gone.wait()
+        return web.json_response(None)
+
+
+async def _body(
+    request: web.Request, needed: dict[str, type], optional: dict[str, type] | None = None
+) -> dict[str, Any]:
+    """The JSON object of a request, with the fields that it must and may have. ValueError says what is wrong."""
+    allowed = needed | (optional or {})
+    text = await request.text()
+    body = json.loads(text) if text else {}
+    if not isinstance(body, dict):
+        raise ValueError("expected a JSON object")
+    for name in needed.keys() - body.keys():
+        raise ValueError(f"the field {name} is missing")
+    for name, value in body.items():
+        kind = allowed.get(name)
+        if kind is None:
+            raise ValueError(f"there is no field {name}; there are: {', '.join(allowed)}")
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            continue
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ValueError(f"the field {name} must be of the type {kind.__name__}")
+    return body
+
+
+@web.middleware
+async def _answer_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except UnknownName as error:
+        return _error(404, str(error))
+    except PlaneRefused as error:
+        return _error(404 if "there is no" in str(error) else 409, str(error))
+    except (NotOnTheseWires, KeeperRefused) as error:
+        return _error(409, str(error))
+    except (PlaneGone, KeeperGone) as error:
+        return _error(503, f"the lab is ending: {error}")
+    except json.JSONDecodeError as error:
+        return _error(400, f"the body is not JSON: {error}")
+    except ValueError as error:
+        return _error(400, str(error))
+    except web.HTTPException as error:
+        return _error(error.status, f"{request.method} {request.path}: {error.reason}")
+
+
+def _error(status: int, sentence: str) -> web.Response:
+    return web.json_response({"error": sentence}, status=status)

@@ -1,0 +1,240 @@
+"""From what a person asked for to a running lab: every step of `emunet up`, in order.
+
+    topology files -> desired -> addresses -> state      (cluster; nothing is started yet)
+    run folder taken, log opened
+    keeper -> sandboxes with their TAPs                  (on TAP wires)
+    plane told what it is, captures in place, TAPs handed over, World configured
+    containers started
+
+Rule of this file: each step either is done or raises `CannotBuild` (or what the cluster
+found wrong), and whoever called ends what was made until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from emunet.cluster.assign import assign
+from emunet.cluster.desired import Desired, build
+from emunet.cluster.load import load_files
+from emunet.cluster.plan import State, target
+from emunet.daemon.capture_file import CaptureFile
+from emunet.daemon.folder import FolderError, HeldFolder, folder_of, try_hold
+from emunet.daemon.frame_channel import FrameChannelError
+from emunet.daemon.keeper_link import KeeperLink
+from emunet.daemon.names import Names
+from emunet.daemon.plane_client import PlaneClient
+from emunet.daemon.running import ContainerState, RunningLab
+from emunet.daemon.sandboxes import container_spec, host_spec, hosts_file, pod_spec
+from emunet.daemon.settings import Settings
+from emunet.linux.keeper_client import (
+    CreateSandbox,
+    Keeper,
+    KeeperGone,
+    KeeperRefused,
+    ProcessExited,
+    Sandbox,
+    SandboxEnded,
+    Spawn,
+)
+from emunet.linux.refusals import LinuxRefused
+from emunet.linux.specification import SandboxSpec
+
+HOLD_SECONDS = 30.0
+"""How long an `up` waits for another lab of that name to end, or to have begun."""
+
+Tell = Callable[[str, str], None]
+
+
+class CannotBuild(Exception):
+    """The lab cannot be made: a sentence."""
+
+
+@dataclass(slots=True)
+class Site:
+    """All that was made so far, for whoever must end it."""
+
+    plane: PlaneClient
+    folder: HeldFolder | None = None
+    keeper: KeeperLink | None = None
+    captures: list[CaptureFile] = field(default_factory=list)
+    lab: RunningLab | None = None
+    notices: list[ProcessExited | SandboxEnded] = field(default_factory=list)
+
+    def notice(self, what: ProcessExited | SandboxEnded) -> None:
+        """Something ended; kept while there is no lab yet to tell."""
+        if self.lab is not None:
+            self.lab.notice(what)
+        else:
+            self.notices.append(what)
+
+
+def read(settings: Settings, tell: Tell) -> tuple[Desired, State]:
+    """What is wanted, and the lab that carries it. BadInput with everything that is wrong."""
+    before = os.getcwd()
+    os.chdir(settings.directory)  # files are named as the person named them, in errors too
+    try:
+        desired = build(load_files(settings.files))
+    finally:
+        os.chdir(before)
+    for warning in desired.warnings:
+        tell("warning", str(warning))
+    return desired, target(desired, assign(desired, seed=settings.seed), settings.seed)
+
+
+async def hold(name: str, tell: Tell) -> HeldFolder:
+    """The run folder of a lab, ours and empty. CannotBuild where a lab of that name is running."""
+    folder = folder_of(name)
+    waited = 0.0
+    while True:
+        held = try_hold(folder)
+        if held is not None:
+            held.clear()
+            return held
+        if folder.answers():
+            raise CannotBuild(f"the lab {name} is running already: `emunet down --lab {name}` ends it")
+        if waited >= HOLD_SECONDS:
+            holder = folder.holder()
+            who = f" (process {holder[0]})" if holder is not None else ""
+            raise CannotBuild(
+                f"another lab {name} has been beginning or ending for {waited:.0f} s{who}: "
+                f"`emunet down --lab {name}` ends it by force"
+            )
+        if waited == 0:
+            tell("progress", f"waiting for another lab {name} to begin or end")
+        await asyncio.sleep(0.02)
+        waited += 0.02
+
+
+async def make(site: Site, settings: Settings, name: str, state: State, log: int, tell: Tell) -> RunningLab:
+    """The running lab. `site.folder` is held already, and `site` has at any moment all that was made."""
+    assert site.folder is not None
+    sandboxes: dict[str, Sandbox] = {}
+    wires: Literal["tap", "memory"] = "memory"
+    reason = ""
+    if settings.wires != "memory":
+        try:
+            keeper = await asyncio.to_thread(Keeper.start)
+            site.keeper = KeeperLink(keeper, site.notice)
+            sandboxes = await _make_sandboxes(site.keeper, state, settings, tell)
+            wires = "tap"
+        except (LinuxRefused, KeeperRefused, KeeperGone) as error:
+            if settings.wires == "tap":
+                raise CannotBuild(str(error)) from None
+            reason = error.what if isinstance(error, LinuxRefused) else str(error)
+            if site.keeper is not None:
+                keeper_link, site.keeper = site.keeper, None
+                await keeper_link.stop()
+    await site.plane.ask(
+        "begin", [log], wires=wires, seed=settings.seed, speed=settings.speed, flow_cache=settings.flow_cache
+    )
+    lab = RunningLab(
+        name, settings, wires, reason, site.folder, site.plane, site.keeper, state, Names(state), sandboxes
+    )
+    site.lab = lab
+    for notice in site.notices:
+        lab.notice(notice)
+    listener = site.folder.bind(site.folder.folder.frames, socket.SOCK_SEQPACKET)
+    await site.plane.ask("frames", [listener.fileno()])
+    listener.close()
+    if settings.captures:
+        # Ports exist once the devices do; nothing passes them before the edges are joined.
+        await site.plane.configure(replace(state.world, pods=(), host_edges=()))
+        for wish in settings.captures:
+            await _begin_capture(site, name, wish.ports, wish.file)
+    await _join(lab, state)
+    await _start_containers(lab, tell)
+    return lab
+
+
+async def _make_sandboxes(keeper: KeeperLink, state: State, settings: Settings, tell: Tell) -> dict[str, Sandbox]:
+    names = hosts_file(state)
+    configs = {config.name: config for config in state.world.hosts}
+    specs: list[SandboxSpec] = [
+        host_spec(host, configs[host.name], names, settings.offload) for host in state.hosts
+    ]
+    specs += [pod_spec(pod, names, settings.offload) for pod in state.pods if pod.edge is not None]
+    tell("progress", f"making {len(specs)} sandboxes")
+    made = await keeper.ask_all([CreateSandbox(spec) for spec in specs])
+    return {sandbox.id: sandbox for sandbox in made}
+
+
+async def _begin_capture(site: Site, name: str, ports: tuple[str, ...], file: str) -> None:
+    assert site.folder is not None
+    frames = site.folder.folder.frames
+    try:
+        capture = await asyncio.to_thread(CaptureFile.open, frames, ports, file, lab=name)
+    except FrameChannelError as error:
+        raise CannotBuild(f"--capture: {error}") from None
+    except OSError as error:
+        raise CannotBuild(f"--capture: cannot write {file}: {error.strerror or error}") from None
+    site.captures.append(capture)
+    loop = asyncio.get_running_loop()
+    descriptor = capture.fileno()
+
+    def read() -> None:
+        if not capture.read():
+            loop.remove_reader(descriptor)
+
+    loop.add_reader(descriptor, read)
+
+
+async def _join(lab: RunningLab, state: State) -> None:
+    """Hand the TAPs to the plane and let it have its World: from here on frames move."""
+    taps: list[tuple[str, int]] = []
+    if lab.wires == "tap":
+        for host in state.hosts:
+            made = lab.sandboxes[host.name].taps
+            taps += [(f"{host.name}:{one.name}", tap) for one, tap in zip(host.interfaces, made, strict=True)]
+        for place in lab.names.pods:
+            taps.append((place.name, lab.sandboxes[place.sandbox].taps[0]))
+    await lab.plane.give_taps(taps)
+    await lab.plane.configure(state.world)
+
+
+async def _start_containers(lab: RunningLab, tell: Tell) -> None:
+    """Start the programs of all pods that name one. What cannot be started is a warning, and the pod is not ready."""
+    if lab.keeper is None:
+        return
+    started = []
+    for pod in lab.state.pods:
+        place = lab.names.pod(pod.name)
+        for container in pod.pod.containers:
+            spec = container_spec(pod.pod, container)
+            if spec is not None:
+                number, answer = lab.keeper.send(Spawn(place.sandbox, spec))
+                state = lab.containers[number] = ContainerState(pod.name, container.name)
+                started.append((state, answer))
+    for state, answer in started:
+        try:
+            state.pid = await answer
+        except KeeperRefused as error:
+            state.failure = str(error)
+    if started:
+        await asyncio.sleep(0.02)  # a program that is not there says so at once
+    for state, _ in started:
+        if state.failure is not None:
+            tell("warning", f"{state.pod}: the container {state.name} could not be started: {state.failure}")
+
+
+def take_log(folder: HeldFolder) -> int:
+    """The lab's log, opened; from here on what this process has to say goes there."""
+    log = os.open(folder.folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    for standard in (1, 2):
+        os.dup2(log, standard)
+    return log
+
+
+def write_holder(folder: HeldFolder, start_time: int) -> None:
+    """Say which process holds the folder, for whoever must end it by force."""
+    with suppress(OSError):
+        folder.folder.process.write_text(f"{os.getpid()} {start_time}\n")
+
+
+__all__ = ["CannotBuild", "FolderError", "Site", "Tell", "hold", "make", "read", "take_log", "write_holder"]

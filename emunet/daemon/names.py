@@ -1,0 +1,101 @@
+"""What people call things in a lab, and what is meant: `web-1`, `blue/web-1`, `host1`, an address.
+
+Rule of this file: a name that means nothing is answered with the names that do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from emunet.cluster.plan import State
+from emunet.daemon.sandboxes import pod_sandbox
+from emunet.fabric.sources import host_source
+from emunet.packet.address import InterfaceAddress, format_ip, format_mac, parse_ip
+
+_NAMES_TOLD = 20
+
+
+class UnknownName(Exception):
+    """Nothing in the lab is called so: a sentence that lists what is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A pod or a host: its port's name, the sandbox its programs live in, its MAC and addresses, IPv4 first.
+
+    A host's are those of its uplink, as are those of a pod that lives in its host's network.
+    """
+
+    kind: Literal["pod", "host"]
+    name: str
+    sandbox: str
+    addresses: tuple[InterfaceAddress, ...]
+    host: str
+    mac: bytes
+
+    def address(self, family: int) -> bytes | None:
+        """Its first address of a family (4 or 16 bytes), or None."""
+        return next((one.address for one in self.addresses if len(one.address) == family), None)
+
+
+class Names:
+    """The names of one state of a lab."""
+
+    def __init__(self, state: State) -> None:
+        self._hosts = {host.name: host for host in state.world.hosts}
+        hosts = {
+            host.name: Place("host", host.name, host.name, uplink.addresses, host.name, uplink.mac)
+            for host in state.hosts
+            for uplink in host.interfaces[:1]
+        }
+        self.pods: list[Place] = []
+        """The pods that have a network of their own, in the order of the state."""
+        guests = []
+        for pod in state.pods:
+            if pod.edge is not None:
+                sandbox, edge = pod_sandbox(pod.name), pod.edge
+                self.pods.append(Place("pod", pod.name, sandbox, edge.addresses, pod.pod.host, edge.mac))
+            else:
+                guests.append(replace(hosts[pod.pod.host], kind="pod", name=pod.name))
+        # Where a pod has the name of a host, the plain name means the host, and `default/NAME` the pod.
+        self.places = {place.name: place for place in (*self.pods, *guests)} | hosts
+        self._pods = {place.name: place for place in (*self.pods, *guests)}
+
+    def pod(self, port: str) -> Place:
+        """The pod with that global port name; KeyError where there is none."""
+        return self._pods[port]
+
+    def find(self, name: str) -> Place:
+        """The pod or host of that name. UnknownName where there is none."""
+        found = self.places.get(name) or self._pods.get(name.removeprefix("default/"))
+        if found is None:
+            known = sorted(self.places, key=lambda one: (self.places[one].kind, len(one), one))
+            more = f" and {len(known) - _NAMES_TOLD} more" if len(known) > _NAMES_TOLD else ""
+            raise UnknownName(f"there is no pod or host {name}; there are: {', '.join(known[:_NAMES_TOLD])}{more}")
+        return found
+
+    def target(self, name: str, source: Place) -> bytes:
+        """The address that `name` (or an address as text) means to `source`: of a family that both have."""
+        try:
+            return parse_ip(name)
+        except ValueError:
+            place = self.find(name)
+        for one in place.addresses:
+            if source.address(len(one.address)) is not None:
+                return one.address
+        raise UnknownName(f"{source.name} and {place.name} have no address family in common")
+
+    def source(self, place: Place, target: bytes) -> bytes | None:
+        """The address that a pod or host sends from to reach `target`; None where it has none of that family."""
+        if place.sandbox in self._hosts:
+            way = host_source(self._hosts[place.sandbox], target)
+            return way[1] if way is not None else place.address(len(target))
+        return place.address(len(target))
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """Every name with its MAC and addresses as text: what `emunet trace` may say for an address."""
+        return {
+            name: {"mac": format_mac(place.mac), "addresses": [format_ip(one.address) for one in place.addresses]}
+            for name, place in self.places.items()
+        }

@@ -1,0 +1,142 @@
+"""Control's end of the socket to the plane: questions with numbers, answers to them.
+
+Rule of this file: a question waits for its own answer only; when the plane ends, every
+question that waits fails and `ended` is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from emunet.daemon.start import python_environment, python_program
+from emunet.fabric.config import WorldConfig
+from emunet.linux import messages
+
+TAPS_A_MESSAGE = 200
+"""Descriptors that one message carries, of the 250 that it may."""
+
+
+class PlaneRefused(Exception):
+    """The plane could not do what was asked: its sentence."""
+
+
+class PlaneGone(Exception):
+    """The plane process has ended, and with it the lab."""
+
+
+class PlaneClient:
+    """A running plane process, spoken to from an event loop."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
+        self.process = process
+        self.ended = asyncio.Event()
+        self._channel = channel
+        self._numbers = 0
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._unsent: deque[tuple[dict[str, Any], list[int]]] = deque()
+        self._watching = False
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(channel, self._read)
+
+    async def ask(self, call: str, descriptors: Sequence[int] = (), **arguments: Any) -> Any:
+        """The answer to a question. PlaneRefused with its sentence, or PlaneGone.
+
+        The descriptors may be closed at once: copies travel.
+        """
+        if self.ended.is_set():
+            raise PlaneGone("the plane process has ended")
+        self._numbers += 1
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting[self._numbers] = answer
+        body = {"request": self._numbers, "call": call, **arguments}
+        self._unsent.append((body, [os.dup(descriptor) for descriptor in descriptors]))
+        self._flush()
+        return await answer
+
+    async def configure(self, config: WorldConfig) -> None:
+        """Make the World this."""
+        memory = os.memfd_create("emunet-world", os.MFD_CLOEXEC)
+        try:
+            with open(memory, "wb", closefd=False) as file:
+                pickle.dump(config, file, pickle.HIGHEST_PROTOCOL)
+            await self.ask("configure", [memory])
+        finally:
+            os.close(memory)
+
+    async def give_taps(self, taps: Sequence[tuple[str, int]]) -> None:
+        """Hand over TAPs for edges that the next configuration brings, by port name. They are closed here."""
+        for start in range(0, len(taps), TAPS_A_MESSAGE):
+            part = taps[start : start + TAPS_A_MESSAGE]
+            await self.ask("taps", [tap for _, tap in part], names=[name for name, _ in part])
+        for _, tap in taps:
+            os.close(tap)
+
+    async def stop(self) -> None:
+        """End the plane: returns when its process is gone."""
+        self._loop.remove_reader(self._channel)
+        self._channel.close()
+        self._end()
+        await asyncio.to_thread(self.process.wait)
+
+    # Within
+
+    def _read(self) -> None:
+        try:
+            message = messages.receive(self._channel, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        if message is None:
+            self._loop.remove_reader(self._channel)
+            self._end()
+            return
+        answer = self._waiting.pop(message.body["request"])
+        if answer.done():  # who asked has gone away
+            return
+        if "error" in message.body:
+            answer.set_exception(PlaneRefused(message.body["error"]))
+        else:
+            answer.set_result(message.body["result"])
+
+    def _flush(self) -> None:
+        while self._unsent:
+            body, descriptors = self._unsent[0]
+            try:
+                messages.send(self._channel, body, descriptors, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if not self._watching:
+                    self._watching = True
+                    self._loop.add_writer(self._channel, self._flush)
+                return
+            except OSError:  # the plane is gone; `_read` finds the end and says so
+                pass
+            self._unsent.popleft()
+            for descriptor in descriptors:
+                os.close(descriptor)
+        if self._watching:
+            self._watching = False
+            self._loop.remove_writer(self._channel)
+
+    def _end(self) -> None:
+        self.ended.set()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(PlaneGone("the plane process has ended"))
+        self._waiting.clear()
+
+
+def launch() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a plane process; it, and our end of its socket. `begin` must be the first thing said to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        program = python_program("emunet.daemon.plane_process", str(theirs.fileno()))
+        process = subprocess.Popen(
+            program, stdin=subprocess.DEVNULL, env=python_environment(), pass_fds=[theirs.fileno()]
+        )
+    return process, ours

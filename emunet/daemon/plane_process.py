@@ -1,0 +1,301 @@
+"""The plane: the process that moves frames. One thread, one loop, one World.
+
+    python -m emunet.daemon.plane_process DESCRIPTOR
+
+It is told what to do over the socket that it inherits: JSON messages, with descriptors
+where one is needed (`linux.messages`). Each request has a number and gets one answer with
+that number; what takes time (a live trace, an echo) is answered later, and nothing waits
+for it. When the socket closes, the plane closes its TAPs and ends.
+
+Rule of this file: it loads nothing that serves people (no YAML, schema, server or asyncio),
+never waits for control, and does at most one request between two rounds of frames.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import resource
+import socket
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from emunet.daemon.frames import FrameServer
+from emunet.elements.endpoint.echo import Ping
+from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
+from emunet.fabric.edge import Edge, MemoryEdge, MemoryEdges
+from emunet.fabric.sources import host_source
+from emunet.fabric.world import UnknownPort
+from emunet.lab.plane import Plane
+from emunet.linux import messages, syscalls
+from emunet.linux.loop import Loop
+from emunet.linux.tap import close_many
+from emunet.linux.tap_edge import TapEdge
+from emunet.packet.address import parse_ip
+from emunet.plane.trace import Trace
+
+TRACE_LIMIT = 4 * 1_000_000_000
+TRACE_PAUSE = 20 * 1_000_000
+ECHO_PAUSE = 5 * 1_000_000
+
+Answer = Callable[[Any], None]
+
+
+class Refused(Exception):
+    """A request that makes no sense here: the sentence of its answer."""
+
+
+class PlaneProcess:
+    """The World of a lab, and the socket over which control asks for things."""
+
+    def __init__(self, control: socket.socket, wires: str, seed: int, speed: float, flow_cache: bool) -> None:
+        self._control = control
+        self._wires = wires
+        self._memory = MemoryEdges(seed)
+        self._taps: dict[str, int] = {}  # TAPs that have come and wait for their edges
+        self._gone: list[int] = []
+        self.plane = Plane(seed, self._make_edge, self._drop_edge, flow_cache=flow_cache)
+        self.loop = Loop(self.plane.world, speed)
+        self._frames: FrameServer | None = None
+        self._unsent: deque[dict[str, Any]] = deque()
+        self._watching = False
+        self._calls: dict[str, Callable[[dict[str, Any], list[int], Answer], None]] = {
+            "taps": self._take_taps,
+            "configure": self._configure,
+            "frames": self._serve_frames,
+            "trace": self._trace,
+            "echo": self._echo,
+            "counters": self._counters,
+            "tables": self._tables,
+            "ports": self._ports,
+            "wires": self._wires_of,
+            "set_wire": self._set_wire,
+            "jump": self._jump,
+        }
+        self.loop.add_reader(control.fileno(), self._read)
+
+    def run(self) -> None:
+        """Move frames until control lets go."""
+        self.loop.run()
+        self._control.close()
+        edges = [edge.fd for edge in self.plane.world.edges.values() if isinstance(edge, TapEdge)]
+        close_many([*edges, *self._taps.values(), *self._gone])
+
+    # The socket
+
+    def _read(self) -> None:
+        try:
+            message = messages.receive(self._control, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        if message is None:
+            self.loop.stop()
+            return
+        body = message.body
+        number = body["request"]
+
+        def answer(result: Any) -> None:
+            self._send({"request": number, "result": result})
+
+        try:
+            self._calls[body["call"]](body, message.descriptors, answer)
+        except (Refused, UnknownPort, ValueError) as error:
+            self._send({"request": number, "error": str(error)})
+        except Exception as error:  # a fault of ours in one answer must not end the frames of everybody
+            traceback.print_exc()
+            self._send({"request": number, "error": f"emunet has a fault ({error!r}); the lab's log has the place"})
+
+    def _send(self, body: dict[str, Any]) -> None:
+        self._unsent.append(body)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what waits, as far as control takes it; a control that is slow stops nothing here."""
+        while self._unsent:
+            try:
+                messages.send(self._control, self._unsent[0], (), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if not self._watching:
+                    self._watching = True
+                    self.loop.add_writer(self._control.fileno(), self._flush)
+                return
+            except OSError:  # control is gone; `_read` finds that out
+                self._unsent.clear()
+                break
+            self._unsent.popleft()
+        if self._watching:
+            self._watching = False
+            self.loop.remove_writer(self._control.fileno())
+
+    # Edges
+
+    def _make_edge(self, wanted: PodEdge | HostEdge, config: WorldConfig) -> Edge:
+        if self._wires == "memory":
+            return self._memory.make(wanted, config)
+        descriptor = self._taps.pop(wanted.name)
+        if isinstance(wanted, PodEdge):
+            edge = TapEdge(
+                wanted.name, wanted.device, wanted.name, descriptor, wanted.mac, wanted.addresses, wanted.gateways,
+                wanted.mtu,
+            )  # fmt: skip
+        else:
+            host = next(host for host in config.hosts if host.name == wanted.device)
+            interface = next(one for one in host.interfaces if one.name == wanted.interface)
+            edge = TapEdge(
+                wanted.name, wanted.device, f"local:{wanted.interface}", descriptor, interface.mac,
+                interface.addresses, (), interface.mtu,
+            )  # fmt: skip
+        self.loop.add_edge(edge)
+        return edge
+
+    def _drop_edge(self, edge: Edge) -> None:
+        if isinstance(edge, TapEdge):
+            self.loop.remove_edge(edge)
+            self._gone.append(edge.fd)
+
+    def _take_taps(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """TAPs for edges that the next configuration brings."""
+        for name, descriptor in zip(body["names"], descriptors, strict=True):
+            os.set_blocking(descriptor, False)
+            self._taps[name] = descriptor
+        answer(None)
+
+    def _configure(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Become this World: a pickle in a file in memory, written by our own control process."""
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            config: WorldConfig = pickle.load(file)
+        if self._wires != "memory":
+            known = self._taps.keys() | self.plane.world.edges.keys()
+            wanted: list[PodEdge | HostEdge] = [*config.pods, *config.host_edges]
+            missing = [edge.name for edge in wanted if edge.name not in known]
+            if missing:
+                raise Refused(f"no TAP has come for {', '.join(missing)}")
+        self.plane.configure(config)
+        close_many(self._gone)
+        self._gone.clear()
+        # All that is there now stays for long: the collector need not walk it again and again while frames wait.
+        gc.collect()
+        gc.freeze()
+        answer(None)
+
+    # What control asks for itself
+
+    def _serve_frames(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        self._frames = FrameServer(self.loop, self.plane, socket.socket(fileno=descriptors[0]))
+        answer(None)
+
+    def _jump(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        if self._wires != "memory":
+            raise Refused("time is the kernel's on TAP wires: only a lab on memory wires can jump ahead")
+        self.loop.jump(body["nanoseconds"])
+        answer(None)
+
+    # What people ask
+
+    def _trace(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Follow a frame; a live one until its fate is known, or for four seconds."""
+        now = self.loop.now()
+        data, live = bytes.fromhex(body["data"]), body["live"]
+        trace = self.plane.trace(body["port"], data, now, is_frame=body["is_frame"], live=live)
+        limit = now + TRACE_LIMIT
+
+        def look(now: int) -> None:
+            if live and trace.verdict == "queued" and now < limit:
+                self.plane.world.at(now + TRACE_PAUSE, look)
+            else:
+                answer(_trace_body(trace))
+
+        look(now)
+
+    def _echo(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Echo requests from a memory edge to many targets; for each target its round trips in ns, None for a lost one.
+
+        As `linux.probe` does from a sandbox: `count` requests to each target, `interval` seconds apart.
+        """
+        targets = [parse_ip(target) for target in body["targets"]]
+        records: list[list[Ping]] = [[] for _ in targets]
+        interval, timeout = int(body["interval"] * 1e9), int(body["timeout"] * 1e9)
+        world = self.plane.world
+        senders = [self._sender(body["port"], target) for target in targets]
+
+        def ask(now: int) -> None:
+            for target, (edge, source), row in zip(targets, senders, records, strict=True):
+                sequence = len(row) + 1
+                record, frames = edge.endpoint.ping(target, now, sequence=sequence, size=body["size"], source=source)
+                row.append(record)
+                world.send(edge, frames, now)
+            if len(records[0]) < body["count"]:
+                world.at(now + interval, ask)
+            else:
+                look(now, now + timeout)
+
+        def look(now: int, limit: int) -> None:
+            waiting = any(record.replied_at is None and record.error is None for row in records for record in row)
+            if waiting and now < limit:
+                world.at(min(now + ECHO_PAUSE, limit), lambda then: look(then, limit))
+            else:
+                answer([[record.rtt_ns for record in row] for row in records])
+
+        ask(self.loop.now())
+
+    def _sender(self, port: str, target: bytes) -> tuple[MemoryEdge, bytes | None]:
+        """The edge by which a pod or host sends to an address, and the address that it sends from."""
+        edge = self.plane.edge(port)
+        host = next((host for host in self.plane.world.config.hosts if host.name == port), None)
+        way = host_source(host, target) if host is not None else None
+        if way is not None:
+            edge = self.plane.edge(f"{port}:{way[0]}")
+        if not isinstance(edge, MemoryEdge):
+            raise Refused("a kernel sends its own echo requests on TAP wires")
+        return edge, way[1] if way is not None else None
+
+    def _counters(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        answer(self.plane.counters() | {"late_ns": self.loop.late, "now_ns": self.loop.now()})
+
+    def _tables(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        answer(self.plane.tables(body["device"]))
+
+    def _ports(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        answer(self.plane.world.port_names())
+
+    def _wires_of(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        wires = self.plane.world.wires.values()
+        answer([{"name": one.name, "ends": [":".join(end) for end in one.ends], "up": one.up} for one in wires])
+
+    def _set_wire(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        self.plane.set_wire(body["wire"], up=body["up"])
+        answer(None)
+
+
+def _trace_body(trace: Trace) -> dict[str, Any]:
+    return trace.as_dict() | {"text": trace.as_text()}
+
+
+def main() -> None:
+    """Run until control lets go. The first message says what kind of lab it is."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    syscalls.set_process_name("emunet-plane")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    first = messages.receive(control)
+    if first is None:
+        return
+    body = first.body
+    for standard in (1, 2):  # from here on what this process has to say goes to the lab's log
+        os.dup2(first.descriptors[0], standard)
+    os.close(first.descriptors[0])
+    process = PlaneProcess(control, body["wires"], body["seed"], body["speed"], body["flow_cache"])
+    messages.send(control, {"request": body["request"], "result": None})
+    process.run()
+    sys.stderr.flush()
+    os._exit(0)  # taking a World apart object by object takes a second, and nobody waits for it but `emunet down`
+
+
+if __name__ == "__main__":
+    main()

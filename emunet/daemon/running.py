@@ -1,0 +1,185 @@
+"""A running lab: what it can be asked, whoever asks (the API today, other servers tomorrow).
+
+Rule of this file: it asks the plane and the keeper and puts their answers together; it
+builds nothing (`building`) and knows no HTTP (`api`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from emunet.cluster.plan import PodState, State
+from emunet.daemon.folder import HeldFolder
+from emunet.daemon.keeper_link import KeeperLink
+from emunet.daemon.names import Names, Place
+from emunet.daemon.plane_client import PlaneClient
+from emunet.daemon.settings import Settings
+from emunet.linux import syscalls
+from emunet.linux.keeper_client import ProcessExited, Sandbox, SandboxEnded
+from emunet.linux.tap import read_tx_dropped
+from emunet.packet.address import format_ip, format_mac
+
+LATE_NS = 5_000_000
+"""What happens later than this was too late for the delays that people ask for."""
+
+OVERRUNS_SECONDS = 0.5
+"""How old the sum of the TAPs' own drop counters may be: reading 200 of them costs half a millisecond."""
+
+
+class NotOnTheseWires(Exception):
+    """What was asked needs the other kind of wires: a sentence."""
+
+
+@dataclass(slots=True)
+class ContainerState:
+    """A program of a pod: `failure` says why it could not be started, `code` how it ended."""
+
+    pod: str
+    name: str
+    pid: int | None = None
+    code: int | None = None
+    failure: str | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """True from its start to its end."""
+        return self.pid is not None and self.code is None and self.failure is None
+
+
+@dataclass(slots=True)
+class RunningLab:
+    """A lab whose World and sandboxes are there.
+
+    `keeper` is None on memory wires, `wires_reason` then says why, where nobody asked for them.
+    `sandboxes` are by their ids, `containers` by the number of the request that started them.
+    """
+
+    name: str
+    settings: Settings
+    wires: Literal["tap", "memory"]
+    wires_reason: str
+    folder: HeldFolder
+    plane: PlaneClient
+    keeper: KeeperLink | None
+    state: State
+    names: Names
+    sandboxes: dict[str, Sandbox] = field(default_factory=dict)
+    containers: dict[int, ContainerState] = field(default_factory=dict)
+    _overruns: tuple[float, int] = (0.0, 0)
+
+    def notice(self, what: ProcessExited | SandboxEnded) -> None:
+        """Remember that a program or a sandbox has ended."""
+        match what:
+            case ProcessExited():
+                container = self.containers.get(what.request)
+                if container is not None:
+                    container.code, container.failure = what.code, what.failure
+            case SandboxEnded(sandbox):
+                ended = self.sandboxes.pop(sandbox, None)
+                for descriptor in ended.drop_counters if ended is not None else ():
+                    os.close(descriptor)
+
+    async def status(self) -> dict[str, Any]:
+        """What `emunet status -o json` prints."""
+        counters = await self.plane.ask("counters")
+        figures = dict(counters["world"])
+        reasons = figures.pop("reasons")
+        return {
+            "lab": self.name,
+            "wires": self.wires,
+            "wires_reason": self.wires_reason,
+            "seed": self.settings.seed,
+            "speed": self.settings.speed,
+            "timing": timing(counters["late_ns"]),
+            "pid": os.getpid(),
+            "hosts": [self._host(name) for name in (host.name for host in self.state.hosts)],
+            "pods": [self._pod(pod) for pod in self.state.pods],
+            "frames": {**figures, "wire_overruns": self.wire_overruns(), "reasons": reasons},
+        }
+
+    async def counters(self) -> dict[str, Any]:
+        """The ledgers of the World and of each device."""
+        counters: dict[str, Any] = await self.plane.ask("counters")
+        return counters | {"wire_overruns": self.wire_overruns()}
+
+    def wire_overruns(self) -> int:
+        """Frames that a full TAP lost before anybody could see them, over all TAPs there are."""
+        now = time.monotonic()
+        if now >= self._overruns[0] + OVERRUNS_SECONDS:
+            lost = 0
+            for sandbox in self.sandboxes.values():
+                for descriptor in sandbox.drop_counters:
+                    with suppress(OSError):  # the interface is gone
+                        lost += read_tx_dropped(descriptor)
+            self._overruns = (now, lost)
+        return self._overruns[1]
+
+    def sandbox_of(self, name: str) -> dict[str, Any]:
+        """What `linux.join` needs to enter the sandbox of a pod or host."""
+        place = self.names.find(name)
+        if self.wires == "memory":
+            why = f" ({self.wires_reason})" if self.wires_reason else ""
+            raise NotOnTheseWires(
+                f"{name} is a network stack in memory without processes, so nothing can run there{why}; "
+                "it can be pinged and traced, and `emunet shell` sends any packet from it"
+            )
+        sandbox = self.sandboxes.get(place.sandbox)
+        if sandbox is None:
+            raise NotOnTheseWires(f"{name} has ended, since its first process was killed: start the lab anew")
+        return {
+            "name": place.name,
+            "kind": place.kind,
+            "pid": sandbox.pid,
+            "start_time": sandbox.start_time,
+            "containers": self._containers_of(place) if place.kind == "pod" else [],
+        }
+
+    def _containers_of(self, place: Place) -> list[dict[str, Any]]:
+        """The containers of a pod by name; with the process to join, where one runs a program of its own."""
+        running = {one.name: one.pid for one in self.containers.values() if one.pod == place.name and one.is_running}
+        pod = next(pod.pod for pod in self.state.pods if pod.name == place.name)
+        rows: list[dict[str, Any]] = []
+        for container in pod.containers:
+            row: dict[str, Any] = {"name": container.name}
+            pid = running.get(container.name)
+            if pid is not None:
+                with suppress(OSError):  # it is just ending
+                    row |= {"pid": pid, "start_time": syscalls.start_time(pid)}
+            rows.append(row)
+        return rows
+
+    def _host(self, name: str) -> dict[str, Any]:
+        place = self.names.places[name]
+        return {
+            "name": name,
+            "ips": [format_ip(one.address) for one in place.addresses],
+            "ready": self.wires == "memory" or name in self.sandboxes,
+        }
+
+    def _pod(self, pod: PodState) -> dict[str, Any]:
+        place = self.names.pod(pod.name)
+        containers = [one for one in self.containers.values() if one.pod == pod.name]
+        described: dict[str, Any] = {
+            "namespace": pod.pod.namespace,
+            "name": pod.pod.name,
+            "host": pod.pod.host,
+            "ips": [format_ip(one.address) for one in place.addresses],
+            "mac": format_mac(pod.edge.mac) if pod.edge is not None else None,
+            "ready": (self.wires == "memory" or place.sandbox in self.sandboxes)
+            and all(one.is_running or (one.code == 0 and pod.pod.restart_policy != "Always") for one in containers),
+        }
+        if containers:
+            described["containers"] = [
+                {"name": one.name, "running": one.is_running, "exit_code": one.code, "failure": one.failure}
+                for one in containers
+            ]
+        return described
+
+
+def timing(late: int) -> str:
+    """Whether the lab keeps its time: by how much (ns) the latest thing happened too late, once that counts."""
+    return "on time" if late < LATE_NS else f"late by {late / 1e6:.1f} ms"

@@ -1,0 +1,154 @@
+"""What the sandboxes of a lab are to be: from the wanted state to the keeper's specifications.
+
+A pod is one namespace with `eth0`. A host's own sandbox has a TAP for each of its interfaces,
+without ARP and without forwarding: what its kernel writes there enters the data plane as sent
+by the host, and every other decision about frames is the data plane's. Its routes are the
+host's, so that its programs send from the address that a real host would send from.
+
+Rule of this file: values in, values out; nothing is started here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from emunet.cluster.desired import Container, Pod
+from emunet.cluster.plan import HostState, PodState, State
+from emunet.elements.routes import Route, RouteKind
+from emunet.fabric.config import HostConfig
+from emunet.linux.specification import InterfaceSpec, ProgramSpec, RouteSpec, SandboxSpec
+from emunet.linux.tap import OFFLOAD_ALL_TCP
+from emunet.packet.address import format_ip, format_mac
+
+GSO_MAX_SIZE = 65_536 - 256
+"""Bytes of the largest uncut TCP frame: with all headers around it, its length still fits 16 bits."""
+
+_RESOLVER = """# A lab has no name server yet: names are in /etc/hosts.
+options timeout:1 attempts:1
+"""
+_NAME_SERVICES = """passwd: files
+group: files
+hosts: files
+networks: files
+"""
+
+
+def pod_sandbox(port: str) -> str:
+    """The sandbox of a pod, by its global port name: never that of a host, whatever pods are called."""
+    return port if "/" in port else f"default/{port}"
+
+
+def host_spec(host: HostState, config: HostConfig, names: str, offload: bool) -> SandboxSpec:
+    """A host's own sandbox. `names` is the text of its /etc/hosts."""
+    return SandboxSpec(
+        id=host.name,
+        hostname=host.name,
+        interfaces=tuple(
+            InterfaceSpec(
+                interface.name,
+                format_mac(interface.mac),
+                tuple(map(str, interface.addresses)),
+                mtu=interface.mtu,
+                arp=False,
+                vnet_header=True,
+                offload=OFFLOAD_ALL_TCP if offload else 0,
+                gso_max_size=GSO_MAX_SIZE,
+            )
+            for interface in host.interfaces
+        ),
+        routes=tuple(_host_routes(config)),
+        files=_files(host.name, names),
+    )
+
+
+def pod_spec(pod: PodState, names: str, offload: bool) -> SandboxSpec:
+    """A pod's sandbox; one with hostNetwork has none of its own (ValueError)."""
+    edge = pod.edge
+    if edge is None:
+        raise ValueError(f"{pod.name} lives in the network of its host")
+    return SandboxSpec(
+        id=pod_sandbox(pod.name),
+        hostname=pod.pod.hostname,
+        interfaces=(
+            InterfaceSpec(
+                "eth0",
+                format_mac(edge.mac),
+                tuple(map(str, edge.addresses)),
+                mtu=edge.mtu,
+                vnet_header=True,
+                offload=OFFLOAD_ALL_TCP if offload else 0,
+                gso_max_size=GSO_MAX_SIZE,
+            ),
+        ),
+        routes=tuple(
+            RouteSpec("0.0.0.0/0" if len(gateway) == 4 else "::/0", format_ip(gateway), "eth0")
+            for gateway in edge.gateways
+        ),
+        files=_files(pod.pod.hostname, names),
+    )
+
+
+def container_spec(pod: Pod, container: Container) -> ProgramSpec | None:
+    """The program of a container; None where it names none (images are not run: the pause is all there is)."""
+    if not container.command and not container.args:
+        return None
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOSTNAME": pod.hostname,
+        "HOME": "/root",
+        **dict(container.environment),
+    }
+    return ProgramSpec(
+        argv=(*container.command, *container.args),
+        environment=environment,
+        directory=container.working_directory or "/",
+        own_processes=True,
+    )
+
+
+def hosts_file(state: State) -> str:
+    """The /etc/hosts of every sandbox: all pods and hosts of the lab."""
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    for host in state.hosts:
+        lines += [f"{format_ip(address.address)} {host.name}" for address in host.interfaces[0].addresses]
+    for pod in state.pods:
+        if pod.edge is not None:
+            name = pod.pod.name if pod.pod.namespace == "default" else f"{pod.pod.name}.{pod.pod.namespace}"
+            lines += [f"{format_ip(address.address)} {name}" for address in pod.edge.addresses]
+    return "\n".join(lines) + "\n"
+
+
+def _files(hostname: str, names: str) -> dict[str, str]:
+    return {
+        "/etc/hosts": names,
+        "/etc/hostname": f"{hostname}\n",
+        "/etc/resolv.conf": _RESOLVER,
+        "/etc/nsswitch.conf": _NAME_SERVICES,
+    }
+
+
+def _host_routes(config: HostConfig) -> Iterable[RouteSpec]:
+    """The host's routes, but those that its kernel makes by itself of its addresses."""
+    own = {
+        (interface.name, address.prefix)
+        for interface in config.interfaces
+        for address in interface.addresses
+        if address.length < len(address.address) * 8
+    }
+    for route in config.routes:
+        if route.kind is not RouteKind.UNICAST or (route.via is None and (route.interface, route.prefix) in own):
+            continue
+        yield RouteSpec(
+            str(route.prefix),
+            None if route.via is None else format_ip(route.via),
+            route.interface,
+            onlink=route.via is not None and not _is_on_link(config, route),
+            metric=route.metric,
+        )
+
+
+def _is_on_link(config: HostConfig, route: Route) -> bool:
+    """Whether a route's next hop is in a network of its interface, so that the kernel believes it."""
+    interface = next(one for one in config.interfaces if one.name == route.interface)
+    via = route.via or b""
+    return any(address.prefix.contains(via) and address.address != via for address in interface.addresses)

@@ -1,0 +1,51 @@
+"""What a person asks of `emunet up`, as one value that travels to the control process.
+
+Rule of this file: values only, checked where they were typed (`cli`), not here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Wires = Literal["auto", "tap", "memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureWish:
+    """Write what passes these ports to a file, from the first frame on. The file's name is absolute."""
+
+    ports: tuple[str, ...]
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a lab is to be made.
+
+    `files` are named as the person named them, so that errors do too, relative to `directory`.
+    `lab` is empty where the topology's own name serves. `speed` is lab seconds per second, on
+    memory wires.
+    """
+
+    files: tuple[str, ...]
+    directory: str
+    lab: str = ""
+    wires: Wires = "auto"
+    captures: tuple[CaptureWish, ...] = ()
+    seed: int = 0
+    speed: float = 1.0
+    flow_cache: bool = True
+    offload: bool = True
+
+    def encode(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, text: str) -> Settings:
+        """What `encode` wrote."""
+        data = json.loads(text)
+        captures = tuple(CaptureWish(tuple(wish["ports"]), wish["file"]) for wish in data.pop("captures"))
+        return cls(**(data | {"files": tuple(data["files"]), "captures": captures}))

@@ -14,6 +14,9 @@ What comes unasked makes no entry but follows one that exists (ARP-07, ARP-08). 
 waits is bounded by the buffer memory it would cost the kernel (ARP-05). An entry
 from the configuration is static: never asked for, never replaced by what is learned.
 
+A bridged frame that was sent to another address on the same bridge (`connections`) gets
+the neighbour's MAC and keeps its source's: it goes on through the bridge (SVC-02).
+
 Rule of this file: every change is an effect, every message an emission.
 """
 
@@ -26,15 +29,9 @@ from typing import Any
 
 from emunet.elements.errors import HOST_UNREACHABLE, Errors
 from emunet.elements.interface import Interface, OwnAddresses
+from emunet.elements.solicited import News, Solicited
 from emunet.packet import arp, icmpv6, ipv4, ipv6
-from emunet.packet.address import (
-    ALL_NODES_V6,
-    BROADCAST_MAC,
-    is_multicast,
-    is_unspecified,
-    multicast_mac,
-    solicited_node,
-)
+from emunet.packet.address import BROADCAST_MAC, is_multicast, multicast_mac, solicited_node
 from emunet.packet.edit import Put as PutBytes
 from emunet.packet.malformed import Malformed
 from emunet.packet.view import IPV6, Packet
@@ -53,8 +50,10 @@ DELAY_FIRST_PROBE = 5 * SECOND
 LOCKTIME = SECOND
 QUEUE_BYTES = 212_992
 CAPACITY = 1024
+PROXY_QUEUE = 64
 
 Key = tuple[str, bytes]
+DelayedKey = tuple[str, bytes, bytes]
 
 
 class State(Enum):
@@ -109,7 +108,7 @@ def buffer_cost(length: int) -> int:
 
 
 class NeighborElement(Element):
-    """Inputs: `arp`, `nd`, `resolve`. Outputs: an interface's name, and `error`."""
+    """Inputs: `arp`, `nd`, `resolve`. Outputs: an interface's name, `bridged` and a bridge's name, and `error`."""
 
     def __init__(
         self,
@@ -126,12 +125,12 @@ class NeighborElement(Element):
         self.errors = errors
         self.table: Table[Key, Neighbor] = Table("neighbours", watch, CAPACITY, group=lambda key, value: key[0])
         self.waiting: Table[Key, Waiting] = Table("waiting for neighbours", watch, CAPACITY * 16)
-        self.timers: Timers[Key] = Timers()
-        self.reachable = {
-            name: BASE_REACHABLE // 2 + chance(seed, device, name, "reachable") % BASE_REACHABLE
-            for name in own.interfaces
-        }
+        self.delayed: Table[DelayedKey, Emission] = Table("answers that wait", watch, PROXY_QUEUE)
+        self.timers: Timers[Key | DelayedKey] = Timers()
+        self.solicited = Solicited(device, own, errors.routes, seed)
+        self.seed = seed
         self._statics: dict[Key, bytes] = {}
+        self._reachable: dict[str, int] = {}
         self.reconfigure(statics)
 
     def reconfigure(self, statics: Iterable[StaticNeighbor]) -> None:
@@ -144,9 +143,21 @@ class NeighborElement(Element):
                 self.table.put(key, Neighbor(mac, State.PERMANENT, 0), 0, static=True)
         self._statics = wanted
 
+    def forget(self, interface: str) -> None:
+        """Its link is no more, or another: what was learned there goes. What waits is dropped when its time comes."""
+        self.table.delete_where(lambda key, value: key[0] == interface)
+
+    def reachable(self, interface: str) -> int:
+        """How long an entry counts as confirmed on an interface, in ns: 15 to 45 s (RFC 4861 6.3.2)."""
+        known = self._reachable.get(interface)
+        if known is None:
+            known = BASE_REACHABLE // 2 + chance(self.seed, self.device, interface, "reachable") % BASE_REACHABLE
+            self._reachable[interface] = known
+        return known
+
     def state(self) -> Iterable[Table[Any, Any] | Counter]:
         """The neighbour table and what waits."""
-        return (self.table, self.waiting)
+        return (self.table, self.waiting, self.delayed)
 
     def due(self) -> int:
         """The next request, probe or give-up."""
@@ -156,7 +167,7 @@ class NeighborElement(Element):
         """Resolve a next hop, or take in an ARP or ND message."""
         if port == "resolve":
             return self._resolve(packet, now)
-        return self._arp(packet, now) if port == "arp" else self._nd(packet, now)
+        return self._hear(packet, port, now)
 
     # Resolving
 
@@ -176,31 +187,40 @@ class NeighborElement(Element):
             return self._wait(packet, key, now, ())
         effects: tuple[Effect, ...] = ()
         if state is State.REACHABLE:
-            fresh_until = entry.updated + self.reachable[interface.name]
+            fresh_until = entry.updated + self.reachable(interface.name)
             if now < fresh_until:
                 self.table.lean(key, fresh_until)
             else:
                 state = State.STALE
         if state is State.STALE:
             effects = (Put(self.table, key, replace(entry, state=State.DELAY, tries=0)), self._ring(key, DELAY_FIRST_PROBE))
-        return self._known(interface, address, entry.mac, state, effects)
+        return self._known(packet, interface, address, entry.mac, state, effects)
 
     def _group(self, packet: Packet, interface: Interface, address: bytes, mac: bytes) -> Step:
-        step = self._known(interface, address, mac, State.PERMANENT, ())
+        step = self._known(packet, interface, address, mac, State.PERMANENT, ())
         step.reason = Reason.NEIGHBOR_GROUP
         return step
 
     def _known(
-        self, interface: Interface, address: bytes, mac: bytes, state: State, effects: tuple[Effect, ...]
+        self,
+        packet: Packet,
+        interface: Interface,
+        address: bytes,
+        mac: bytes,
+        state: State,
+        effects: tuple[Effect, ...],
     ) -> Step:
-        from_to = f"MACs {interface.mac.hex(':')} -> {mac.hex(':')}"
+        source, output, marks = interface.mac, interface.name, {"bridged": False}
+        if packet.bridged:
+            source, output, marks = packet.source, f"bridged {interface.name}", {}
+        from_to = f"MACs {source.hex(':')} -> {mac.hex(':')}"
         return Step(
             self.name,
             Verdict.FORWARD,
             Reason.NEIGHBOR_KNOWN,
             {"address": address, "mac": mac, "interface": interface.name, "state": state.value},
-            (Output(interface.name, {"bridged": False}),),
-            edits=(PutBytes(0, mac + interface.mac, from_to),),
+            (Output(output, marks),),
+            edits=(PutBytes(0, mac + source, from_to),),
             effects=effects,
         )
 
@@ -212,7 +232,7 @@ class NeighborElement(Element):
             (Put(self.table, key, Neighbor(b"", State.INCOMPLETE, now, 1)), self._ring(key, RETRANSMIT)),
         )
         step.reason = Reason.NEIGHBOR_ASKED
-        step.emissions = (self._request(interface, key[1], None),)
+        step.emissions = (self._request(interface, key[1], None, packet),)
         return step
 
     def _wait(self, packet: Packet, key: Key, now: int, effects: tuple[Effect, ...]) -> Step:
@@ -240,26 +260,38 @@ class NeighborElement(Element):
     def wake(self, now: int) -> Iterator[tuple[Packet | None, Step]]:
         """Ask again, probe, or give up, for every neighbour whose time has come."""
         for key in self.timers.pop(now):
+            if len(key) == 3:
+                yield from self._answer_late(key, now)
+                continue
             entry = self.table.get(key, now)
             if entry is None or key[0] not in self.own.interfaces:
                 yield from self._give_up(key, now)
             elif entry.state is State.DELAY:
-                yield None, self._ask_again(key, replace(entry, state=State.PROBE, tries=1))
+                yield None, self._ask_again(key, replace(entry, state=State.PROBE, tries=1), now)
             elif entry.tries < TRIES:
-                yield None, self._ask_again(key, replace(entry, tries=entry.tries + 1))
+                yield None, self._ask_again(key, replace(entry, tries=entry.tries + 1), now)
             else:
                 yield from self._give_up(key, now)
 
-    def _ask_again(self, key: Key, entry: Neighbor) -> Step:
+    def _answer_late(self, key: DelayedKey, now: int) -> Iterator[tuple[Packet | None, Step]]:
+        reply = self.delayed.get(key, now)
+        if reply is not None and key[0] in self.own.interfaces:
+            what = {"what": f"answers on {key[0]} after the wait"}
+            effects = (Delete(self.delayed, key),)
+            yield None, Step(self.name, Verdict.CONSUME, Reason.TIMER, what, effects=effects, emissions=(reply,))
+
+    def _ask_again(self, key: Key, entry: Neighbor, now: int) -> Step:
         interface = self.own.interfaces[key[0]]
         to = entry.mac if entry.state is State.PROBE else None
+        queue = self.waiting.get(key, now)
+        waits = queue.packets[0] if queue is not None and queue.packets else None
         return Step(
             self.name,
             Verdict.CONSUME,
             Reason.TIMER,
             {"what": f"asks {entry.tries} of {TRIES} times for a neighbour on {key[0]}"},
             effects=(Put(self.table, key, entry), self._ring(key, RETRANSMIT)),
-            emissions=(self._request(interface, key[1], to),),
+            emissions=(self._request(interface, key[1], to, waits),),
         )
 
     def _give_up(self, key: Key, now: int) -> Iterator[tuple[Packet | None, Step]]:
@@ -288,105 +320,48 @@ class NeighborElement(Element):
 
     # Messages
 
-    def _arp(self, packet: Packet, now: int) -> Step:
-        interface = self.own.interfaces[packet.interface]
-        try:
-            message = arp.Arp.parse(packet.whole("ARP is read whole")[14:])
-        except Malformed as problem:
-            return drop(self.name, Reason.ARP_MALFORMED, problem=str(problem))
-        mine = self.own.owner(message.target_ip) is not None
-        probe = is_unspecified(message.sender_ip)
-        if message.operation == arp.REQUEST and mine and self.own.owner(message.sender_ip) is None:
-            learned = () if probe else self._learned((interface.name, message.sender_ip), message.sender_mac, State.STALE, now, create=True)
-            reply = arp.reply(interface.mac, message.target_ip, message.sender_mac, message.sender_ip)
-            step = consume(
-                self.name,
-                Reason.ARP_ANSWERED,
-                device=self.device,
-                address=message.target_ip,
-                asker=message.sender_ip,
-                mac=interface.mac,
-            )
-            step.emissions = (Emission(reply, interface.name, {"egress": interface.name}),)
-            return self._with(step, learned)
-        if probe or self.table.get((interface.name, message.sender_ip), now) is None:
-            return consume(self.name, Reason.ARP_IGNORED, address=message.target_ip, interface=interface.name)
-        asked = message.operation == arp.REPLY and not packet.destination[0] & 1
-        gratuitous = message.sender_ip == message.target_ip
-        learned = self._learned(
-            (interface.name, message.sender_ip),
-            message.sender_mac,
-            State.REACHABLE if asked else State.STALE,
-            now,
-            override=gratuitous or None,
-        )
-        step = consume(
-            self.name,
-            Reason.ARP_LEARNED,
-            address=message.sender_ip,
-            mac=message.sender_mac,
-            interface=interface.name,
-        )
-        return self._with(step, learned)
-
-    def _nd(self, packet: Packet, now: int) -> Step:
+    def _hear(self, packet: Packet, port: str, now: int) -> Step:
+        """An ARP or ND message: note what it says, answer what it asks."""
         interface = self.own.interfaces.get(packet.interface)
-        source, destination = packet.ip_source, packet.ip_destination
+        malformed = Reason.ARP_MALFORMED if port == "arp" else Reason.ND_MALFORMED
         try:
-            if packet.ttl != 255:
-                raise Malformed(f"its hop limit is {packet.ttl}, not 255: it did not come from this link")
             if interface is None:
                 raise Malformed("it came in by no interface")
-            header, offset = ipv6.upper_layer(packet.ip_packet("neighbour discovery is read whole"))
-            if header != ipv4.ICMPV6:
-                raise Malformed("its upper layer is not ICMPv6")
-            message = icmpv6.Icmpv6.parse(source, destination, packet.ip_packet("neighbour discovery is read whole")[offset:])
-            if message.type == icmpv6.NEIGHBOR_SOLICITATION:
-                return self._solicited(packet, interface, icmpv6.NeighborSolicitation.parse(message), now)
-            return self._advertised(interface, icmpv6.NeighborAdvertisement.parse(message), now)
+            listen = self.solicited.hear_arp if port == "arp" else self.solicited.hear_discovery
+            heard = listen(packet, interface, now)
         except Malformed as problem:
-            return drop(self.name, Reason.ND_MALFORMED, problem=str(problem))
+            return drop(self.name, malformed, problem=str(problem))
+        step = consume(self.name, heard.reason, **heard.arguments)
+        if heard.news is not None:
+            self._note(step, (interface.name, heard.news.address), heard.news, now)
+        if heard.reply is not None and not heard.delay:
+            step.emissions = (heard.reply,)
+        elif heard.reply is not None:
+            key = (interface.name, heard.arguments["address"], heard.arguments["asker"])
+            step.effects = (*step.effects, Put(self.delayed, key, heard.reply), Ring(self.timers, key, heard.delay))
+        return step
 
-    def _solicited(
-        self, packet: Packet, interface: Interface, message: icmpv6.NeighborSolicitation, now: int
-    ) -> Step:
-        source = packet.ip_source
-        if message.target != interface.link_local and self.own.owner(message.target) != interface.name:
-            return consume(self.name, Reason.ND_IGNORED, address=message.target, interface=interface.name)
-        probe = is_unspecified(source)
-        learned: Sequence[Any] = ()
-        mac = message.source_mac or packet.source
-        if not probe and message.source_mac is not None:
-            learned = self._learned((interface.name, source), mac, State.STALE, now, create=True)
-        to = ALL_NODES_V6 if probe else source
-        answer = icmpv6.NeighborAdvertisement(message.target, interface.mac, router=True, solicited=not probe, override=True)
-        body = ipv6.IPv6(message.target, to, ipv4.ICMPV6, hop_limit=255).pack(answer.pack(message.target, to))
-        step = consume(
-            self.name,
-            Reason.ND_ANSWERED,
-            device=self.device,
-            address=message.target,
-            asker=source,
-            mac=interface.mac,
-        )
-        step.emissions = (self._frame_v6(interface, multicast_mac(to) if probe else mac, body),)
-        return self._with(step, learned)
-
-    def _advertised(self, interface: Interface, message: icmpv6.NeighborAdvertisement, now: int) -> Step:
-        key = (interface.name, message.target)
+    def _note(self, step: Step, key: Key, news: News, now: int) -> None:
+        """What is said of a neighbour, as effects of the step, and decisions on the packets that waited for it."""
         entry = self.table.get(key, now)
-        if entry is None or (message.mac is None and not entry.mac):
-            return consume(self.name, Reason.ND_IGNORED, address=message.target, interface=interface.name)
-        mac = message.mac or entry.mac
-        if not message.override and entry.mac and mac != entry.mac:
-            state = State.STALE if entry.state is State.REACHABLE else entry.state
-            effects = (Put(self.table, key, replace(entry, state=state)),)
-            return consume(self.name, Reason.ND_IGNORED, effects, address=message.target, interface=interface.name)
-        learned = self._learned(key, mac, State.REACHABLE if message.solicited else State.STALE, now, override=True)
-        step = consume(
-            self.name, Reason.ND_LEARNED, address=message.target, mac=mac, interface=interface.name
-        )
-        return self._with(step, learned)
+        mac = news.mac or (entry.mac if entry is not None else b"")
+        arp_message = len(key[1]) == 4
+        if (entry is None and not news.create) or not mac:
+            if step.reason in (Reason.ARP_LEARNED, Reason.ND_LEARNED):
+                step.reason = Reason.ARP_IGNORED if arp_message else Reason.ND_IGNORED
+            return
+        if step.reason is Reason.ND_LEARNED:
+            step.arguments["mac"] = mac
+        if entry is not None and entry.mac and mac != entry.mac and news.override is False:
+            # RFC 4861 7.2.5: another MAC, and not to override: what is known is only doubted.
+            step.reason = Reason.ND_IGNORED
+            if entry.state is State.REACHABLE:
+                step.effects = (Put(self.table, key, replace(entry, state=State.STALE)),)
+            return
+        state = State.REACHABLE if news.solicited else State.STALE
+        learned = self._learned(key, mac, state, now, create=news.create, override=news.override)
+        if learned:
+            step.effects, step.settled = learned
 
     def _learned(
         self, key: Key, mac: bytes, state: State, now: int, *, create: bool = False, override: bool | None = None
@@ -414,50 +389,43 @@ class NeighborElement(Element):
                 # What waited uses the entry at once, so it goes on to be confirmed (ARP-06).
                 effects[0] = Put(self.table, key, Neighbor(mac, State.DELAY, now))
                 effects[1] = self._ring(key, DELAY_FIRST_PROBE)
-            settled = [(packet, self._known(interface, key[1], mac, state, ())) for packet in queue.packets]
+            settled = [(packet, self._known(packet, interface, key[1], mac, state, ())) for packet in queue.packets]
         return effects, settled
-
-    @staticmethod
-    def _with(step: Step, learned: Sequence[Any]) -> Step:
-        if learned:
-            step.effects, step.settled = learned
-        return step
 
     # Making messages
 
-    def _request(self, interface: Interface, address: bytes, to: bytes | None) -> Emission:
-        """Who has `address`? To everybody, or to the MAC it was last seen at."""
+    def _request(self, interface: Interface, address: bytes, to: bytes | None, for_packet: Packet | None) -> Emission:
+        """Who has `address`? To everybody, or to the MAC it was last seen at. `for_packet` is the one that waits."""
+        sender = self._sender(interface, address, for_packet)
         if len(address) == 4:
-            sender = self._sender(interface, address)
             question = arp.request(interface.mac, sender, address, to or BROADCAST_MAC)
             return Emission(question, interface.name, {"egress": interface.name})
-        sender = self._sender(interface, address)
         group = address if to is not None else solicited_node(address)
         solicitation = icmpv6.NeighborSolicitation(address, interface.mac).pack(sender, group)
         body = ipv6.IPv6(sender, group, ipv4.ICMPV6, hop_limit=255).pack(solicitation)
         return self._frame_v6(interface, to or multicast_mac(group), body)
 
-    def _sender(self, interface: Interface, address: bytes) -> bytes:
-        """Our address to ask from: one on the target's subnet, else the first of the family anywhere."""
-        for entry in interface.addresses:
-            if entry.prefix.contains(address):
-                return entry.address
+    def _sender(self, interface: Interface, address: bytes, for_packet: Packet | None) -> bytes:
+        """Our address to ask from.
+
+        That of a packet of our own which waits (IPv6: if it is this interface's); else the one on the target's
+        network, or the first anywhere (CAL-02); in IPv6 the link-local one (arp.c and ndisc.c, "solicit").
+        """
+        if for_packet is not None and for_packet.local:
+            source = for_packet.ip_source
+            if len(source) == 4 and self.own.owner(source) is not None:
+                return source
+            if len(source) == 16 and self.own.is_on(source, interface.name):
+                return source
         if len(address) == 16:
             return interface.link_local
-        own = interface.address(4)
-        if own is not None:
-            return own
-        for other in self.own.interfaces.values():
-            own = other.address(4)
-            if own is not None:
-                return own
-        return bytes(4)
+        return self.own.source(interface.name, address, address) or bytes(4)
 
     @staticmethod
     def _frame_v6(interface: Interface, to: bytes, body: bytes) -> Emission:
         return Emission(to + interface.mac + IPV6 + body, interface.name, {"egress": interface.name})
 
-    def _ring(self, key: Key, after: int | None) -> Ring[Key]:
+    def _ring(self, key: Key, after: int | None) -> Ring[Key | DelayedKey]:
         return Ring(self.timers, key, after)
 
 

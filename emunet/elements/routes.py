@@ -18,12 +18,13 @@ from emunet.plane.table import NEVER, Dependent, Watch
 
 
 class RouteKind(Enum):
-    """What a route says of its destination (ip-route(8), "TYPE")."""
+    """What a route says of its destination (ip-route(8), "TYPE"). `throw`: as if there were no route at all."""
 
     UNICAST = "unicast"
     BLACKHOLE = "blackhole"
     UNREACHABLE = "unreachable"
     PROHIBIT = "prohibit"
+    THROW = "throw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,24 @@ class RouteTable:
 
     def lookup(self, address: bytes, flow_hash: int = 0) -> Route | None:
         """The best route to an address, or None. `flow_hash` chooses among equal costs."""
+        found = self.candidates(address)
+        if not found:
+            return None
+        return found[0] if len(found) == 1 else found[flow_hash % len(found)]
+
+    def candidates(self, address: bytes) -> tuple[Route, ...]:
+        """The best routes to an address, all of equal cost; empty where there is none."""
         number = int.from_bytes(address, "big")
-        found: tuple[Route, ...] | None = None
+        found: tuple[Route, ...] = ()
         for shift, rows in self._by_length[len(address)]:
-            found = rows.get(number >> shift)
-            if found is not None:
+            if number >> shift in rows:
+                found = rows[number >> shift]
                 break
         if self._watch.leaned is not None:
             self._watch.leaned.append((self, address, NEVER, False))
-        if found is None:
-            return None
-        return found[0] if len(found) == 1 else found[flow_hash % len(found)]
+        if found and found[0].kind is RouteKind.THROW:
+            return ()
+        return found
 
     def replace(self, routes: Iterable[Route]) -> None:
         """Take these routes and no others."""

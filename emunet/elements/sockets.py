@@ -61,7 +61,7 @@ class Sockets(Element):
             message = packet.payload("the ICMPv6 type decides who gets it")
             if message and message[0] in NEIGHBOR_DISCOVERY:
                 return self._pass("nd", "neighbour discovery")
-        interface = packet.interface or self.own.owner(destination) or next(iter(self.own.interfaces))
+        interface = self._receiving(packet.interface, destination)
         step = Step(
             self.name,
             Verdict.FORWARD,
@@ -73,6 +73,14 @@ class Sockets(Element):
         if packet.destination != mac and not packet.destination[0] & 1:
             step.edits = (Put(0, mac + mac, f"MACs of {interface}"),)
         return step
+
+    def _receiving(self, interface: str, destination: bytes) -> str:
+        """The interface on which the host's programs get it: where it came in, if they can use that one."""
+        came_by = self.own.interfaces.get(interface)
+        if came_by is not None and came_by.has_sockets:
+            return interface
+        owner = self.own.owner(destination)
+        return owner or next(name for name, one in self.own.interfaces.items() if one.has_sockets)
 
     def _pass(self, output: str, target: str) -> Step:
         return Step(self.name, Verdict.FORWARD, Reason.LOCAL_DISPATCH, {"target": target}, (Output(output),))

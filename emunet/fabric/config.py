@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emunet.elements.interface import Interface
+from emunet.elements.connections import ConnectionsConfig, Masquerade, Publish
+from emunet.elements.interface import Interface, Settings
 from emunet.elements.neighbor import StaticNeighbor
 from emunet.elements.routes import Route, RouteKind
 from emunet.elements.vxlan import Vxlan
@@ -22,12 +23,18 @@ from emunet.packet.address import InterfaceAddress
 @dataclass(frozen=True, slots=True)
 class Bridge:
     """A learning bridge. `interface` names the Interface that is the bridge's own
-    (local) port, or is empty for a plain switch. `ports` are device port names."""
+    (local) port, or is empty for a plain switch. `ports` are device port names.
+    With `hairpin` a frame may go back by the port it came from. No frame passes between two `isolated` ports.
+    Bit n of `group_forward_mask` lets frames to 01-80-C2-00-00-0n (n above 2) pass.
+    """
 
     ports: tuple[str, ...]
     interface: str = ""
     ageing_ns: int = 300 * 1_000_000_000
     capacity: int = 16384
+    hairpin: bool = False
+    isolated: tuple[str, ...] = ()
+    group_forward_mask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,10 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """A machine that forwards and runs pods: its ports, interfaces and tables."""
+    """A machine that forwards and runs pods: its ports, interfaces and tables.
+
+    With `connections` it tracks them and may translate; without, it is a plain router.
+    """
 
     name: str
     ports: tuple[Port, ...]
@@ -49,16 +59,20 @@ class HostConfig:
     neighbors: tuple[StaticNeighbor, ...] = ()
     bridges: tuple[Bridge, ...] = ()
     vxlans: tuple[Vxlan, ...] = ()
+    connections: ConnectionsConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchConfig:
-    """A plain Ethernet switch: one learning bridge over all its ports."""
+    """A plain Ethernet switch: one learning bridge over all its ports. The rest as in `Bridge`."""
 
     name: str
     ports: tuple[Port, ...]
     ageing_ns: int = 300 * 1_000_000_000
     capacity: int = 16384
+    hairpin: bool = False
+    isolated: tuple[str, ...] = ()
+    group_forward_mask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +127,17 @@ class WorldConfig:
 
 __all__ = [
     "Bridge",
+    "ConnectionsConfig",
     "HostConfig",
     "HostEdge",
     "Interface",
+    "Masquerade",
     "PodEdge",
     "Port",
+    "Publish",
     "Route",
     "RouteKind",
+    "Settings",
     "StaticNeighbor",
     "SwitchConfig",
     "Vxlan",

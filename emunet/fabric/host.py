@@ -15,6 +15,10 @@ on its order:
 An interface is where `neighbor` sends: a port (`eth0`), a bridge's own side (`cni0`)
 or a VXLAN endpoint (`flannel.1`), whose outer packet is routed as the host's own.
 
+A host that tracks connections has more on its ways (`_track`): what it sends is
+reassembled too, what is for itself passes `translate`, and what was put together is cut
+again wherever it leaves; a bridged frame may be sent to another neighbour of the bridge.
+
 Rule of this file: wiring only. A new behaviour is an element of its own, named here once.
 """
 
@@ -27,17 +31,18 @@ from emunet.elements.errors import Errors
 from emunet.elements.fragment import Fragment
 from emunet.elements.header import Header
 from emunet.elements.ingress import Ingress
-from emunet.elements.interface import OwnAddresses
+from emunet.elements.interface import Interface, OwnAddresses
 from emunet.elements.link import Link
 from emunet.elements.neighbor import NeighborElement
 from emunet.elements.policy import Policy
 from emunet.elements.reassemble import Reassemble
+from emunet.elements.redirect import Redirects
 from emunet.elements.router import Router
 from emunet.elements.routes import RouteTable
 from emunet.elements.sockets import Sockets
 from emunet.elements.translate import Translate
 from emunet.elements.vxlan import VxlanElement
-from emunet.fabric.config import HostConfig
+from emunet.fabric.config import ConnectionsConfig, HostConfig
 from emunet.plane.chance import chance
 from emunet.plane.device import Device, Target
 from emunet.plane.element import Element
@@ -53,20 +58,25 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
     mtus = {port.name: port.mtu for port in config.ports}
     member = {port: bridge.interface for bridge in config.bridges for port in bridge.ports}
     identification = Counter("IP identification", chance(seed, config.name, "identification"))
-    errors = Errors(own, watch, identification)
+    routes = RouteTable(watch, config.routes)
+    errors = Errors(own, watch, identification, routes)
     tunnels = {(vxlan.local, vxlan.port): vxlan.interface for vxlan in config.vxlans}
     uplinks = {name: name for name in own.interfaces if name in mtus}
 
+    rules = config.connections
+    connections = Connections(config.name, own, routes, watch, rules, member)
+    neighbor = NeighborElement(config.name, own, errors, watch, seed, config.neighbors)
+    redirects = Redirects(own, watch, identification, neighbor.table)
     elements: dict[str, Element] = {
         "ingress": Ingress(config.name, uplinks),
         "header": Header(frozenset(member)),
-        "reassemble": Reassemble(),
-        "connections": Connections(),
+        "reassemble": Reassemble(config.name, own, errors, watch, enabled=rules is not None),
+        "connections": connections,
         "policy": Policy(),
-        "translate": Translate(),
-        "router": Router(config.name, own, RouteTable(watch, config.routes), errors, seed),
+        "translate": Translate(config.name, own, errors, connections.table, seed, rules, member),
+        "router": Router(config.name, own, routes, errors, redirects, seed),
         "fragment": Fragment(own),
-        "neighbor": NeighborElement(config.name, own, errors, watch, seed, config.neighbors),
+        "neighbor": neighbor,
         "sockets": Sockets(config.name, own, tunnels),
         "egress": Dispatch(),
     }
@@ -80,22 +90,25 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
             mac=own.interfaces[bridge.interface].mac,
             ageing=bridge.ageing_ns,
             capacity=bridge.capacity,
+            hairpin=bridge.hairpin,
+            isolated=bridge.isolated,
+            group_forward_mask=bridge.group_forward_mask,
         )
     for vxlan in config.vxlans:
-        mtu = own.interfaces[vxlan.interface].mtu
-        elements[f"vxlan {vxlan.interface}"] = VxlanElement(config.name, vxlan, mtu, watch, identification)
+        carried = own.interfaces[vxlan.interface]
+        elements[f"vxlan {vxlan.interface}"] = VxlanElement(
+            config.name, vxlan, carried.mtu, watch, identification, carried.mac
+        )
 
     wiring: Wiring = {
         ("connections", "output"): Target("router", "output"),
         ("connections", "routed"): Target("router", "input"),
-        ("header", "output"): Target("connections", "output"),
         ("header", "routed"): Target("reassemble", "routed"),
         ("header", "up"): Target("router", "input"),
         ("reassemble", "routed"): Target("connections", "routed"),
         ("sockets", "output"): Target("header", "output"),
         ("sockets", "nd"): Target("neighbor", "nd"),
         ("router", "local"): Target("policy", "local"),
-        ("policy", "local"): Target("sockets", "deliver"),
         ("router", "forward"): Target("policy", "routed"),
         ("policy", "routed"): Target("translate", "routed"),
         ("router", "output"): Target("policy", "output"),
@@ -103,17 +116,16 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
         ("translate", "routed"): Target("fragment", "routed"),
         ("fragment", "resolve"): Target("neighbor", "resolve"),
         ("policy", "bridged"): Target("translate", "bridged"),
-        ("translate", "bridged"): Target("egress", "out"),
         ("router", "error"): Target("connections", "output"),
         ("neighbor", "error"): Target("connections", "output"),
+        ("reassemble", "error"): Target("connections", "output"),
+        ("translate", "error"): Target("connections", "output"),
     }
     entries: dict[str, Target] = {}
-    for name in own.interfaces:
-        _join_interface(name, wiring, entries)
+    for interface in config.interfaces:
+        _join_interface(interface, wiring, entries)
     for name in uplinks:
-        entries[name] = Target("ingress", name)
-        wiring["ingress", name] = Target(f"link {name}", "in")
-        wiring["neighbor", name] = Target("", name)
+        _join_uplink(name, wiring, entries)
     for port, bridge_name in member.items():
         _join_bridge_port(port, bridge_name, wiring, entries)
     for bridge in config.bridges:
@@ -123,6 +135,8 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
         wiring[name, UP] = Target(f"link {name}", "in", tap=name, inbound=True)
         wiring[f"link {name}", "ip"] = Target("header", "up")  # the hooks were passed before the bridge
         wiring["neighbor", name] = Target(name, LOCAL, tap=name)
+        wiring["connections", f"bridged {name}"] = Target("neighbor", "resolve")
+        wiring["neighbor", f"bridged {name}"] = Target(name, "port")
     for vxlan in config.vxlans:
         name = vxlan.interface
         tunnel = f"vxlan {name}"
@@ -130,15 +144,38 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
         wiring[tunnel, "inner"] = Target(f"link {name}", "in", tap=name, inbound=True)
         wiring[tunnel, "outer"] = Target("connections", "output")
         wiring["neighbor", name] = Target(tunnel, "encapsulate", tap=name)
+    _track(wiring, own, tracked=rules is not None)
     return Device(config.name, elements, wiring, entries, world_ledger, watch)
 
 
-def _join_interface(name: str, wiring: Wiring, entries: dict[str, Target]) -> None:
-    """What every layer-3 interface has: a link, and a way from and to the host's own sockets."""
+def _join_interface(interface: Interface, wiring: Wiring, entries: dict[str, Target]) -> None:
+    """What every layer-3 interface has: a link, and with an address a way from and to the host's own sockets."""
+    name = interface.name
     wiring[f"link {name}", "arp"] = Target("neighbor", "arp")
     wiring[f"link {name}", "ip"] = Target("header", "routed")
-    wiring["sockets", f"local:{name}"] = Target("", f"local:{name}")
-    entries[f"local:{name}"] = Target("sockets", f"sent:{name}")
+    if interface.has_sockets:
+        wiring["fragment", f"local:{name}"] = Target("", f"local:{name}")
+        entries[f"local:{name}"] = Target("sockets", f"sent:{name}")
+
+
+def _join_uplink(name: str, wiring: Wiring, entries: dict[str, Target]) -> None:
+    """An interface that is a port."""
+    entries[name] = Target("ingress", name)
+    wiring["ingress", name] = Target(f"link {name}", "in")
+    wiring["neighbor", name] = Target("", name)
+
+
+def _track(wiring: Wiring, own: OwnAddresses, *, tracked: bool) -> None:
+    """The ways that differ between a host that tracks connections and a plain router, which does nothing there."""
+    wiring["header", "output"] = Target("reassemble", "output") if tracked else Target("connections", "output")
+    wiring["reassemble", "output"] = Target("connections", "output")
+    wiring["policy", "local"] = Target("translate", "local") if tracked else Target("sockets", "deliver")
+    wiring["translate", "local"] = Target("sockets", "deliver")
+    wiring["translate", "bridged"] = Target("fragment", "bridged") if tracked else Target("egress", "out")
+    wiring["fragment", "bridged"] = Target("egress", "out")
+    for name in own.interfaces:
+        port = f"local:{name}"
+        wiring["sockets", port] = Target("fragment", port) if tracked else Target("", port)
 
 
 def _join_bridge_port(port: str, bridge: str, wiring: Wiring, entries: dict[str, Target]) -> None:
@@ -153,16 +190,12 @@ def _join_bridge_port(port: str, bridge: str, wiring: Wiring, entries: dict[str,
 def reconfigure_host(device: Device, old: HostConfig, new: HostConfig) -> bool:
     """Take a new configuration in place where only rows changed; False: it must be built anew.
 
-    Pod ports that come and go, routes, neighbours and remotes are rows: what was
-    learned stays. Interfaces, bridges and tunnels are structure.
+    Pods' ports and interfaces that come and go, routes, neighbours and remotes are rows: what
+    was learned stays. Bridges and tunnels, with their interfaces, are structure.
     """
-    same = (
-        old.interfaces == new.interfaces
-        and [bridge.interface for bridge in old.bridges] == [bridge.interface for bridge in new.bridges]
-        and [vxlan.interface for vxlan in old.vxlans] == [vxlan.interface for vxlan in new.vxlans]
-    )
-    if not same:
+    if _structure(old) != _structure(new):
         return False
+    _take_interfaces(device, old, new)
     mtus = {port.name: port.mtu for port in new.ports}
     member = {port: bridge.interface for bridge in new.bridges for port in bridge.ports}
     elements = device.elements
@@ -176,9 +209,17 @@ def reconfigure_host(device: Device, old: HostConfig, new: HostConfig) -> bool:
     assert isinstance(header, Header)
     header.bridged = frozenset(member)
     for bridge in new.bridges:
-        element = elements[bridge.interface]
-        assert isinstance(element, Bridge)
-        element.reconfigure({port: mtus[port] for port in bridge.ports}, bridge.ageing_ns, bridge.capacity)
+        learning = elements[bridge.interface]
+        assert isinstance(learning, Bridge)
+        learning.reconfigure(
+            {port: mtus[port] for port in bridge.ports},
+            bridge.ageing_ns,
+            bridge.capacity,
+            hairpin=bridge.hairpin,
+            isolated=bridge.isolated,
+            group_forward_mask=bridge.group_forward_mask,
+        )
+    _retrack(device, new.connections, member)
     router, neighbor, sockets = elements["router"], elements["neighbor"], elements["sockets"]
     assert isinstance(router, Router)
     assert isinstance(neighbor, NeighborElement)
@@ -191,3 +232,54 @@ def reconfigure_host(device: Device, old: HostConfig, new: HostConfig) -> bool:
         assert isinstance(tunnel, VxlanElement)
         tunnel.reconfigure(vxlan, router.own.interfaces[vxlan.interface].mtu)
     return True
+
+
+def _structure(config: HostConfig) -> tuple[object, ...]:
+    """What cannot change while the device stays: bridges and tunnels by name, and the interfaces that they are."""
+    bridges = tuple(bridge.interface for bridge in config.bridges)
+    tunnels = tuple(vxlan.interface for vxlan in config.vxlans)
+    return bridges, tunnels, tuple(one for one in config.interfaces if one.name in bridges or one.name in tunnels)
+
+
+def _take_interfaces(device: Device, old: HostConfig, new: HostConfig) -> None:
+    if old.interfaces == new.interfaces:
+        return
+    router, neighbor, ingress = device.elements["router"], device.elements["neighbor"], device.elements["ingress"]
+    assert isinstance(router, Router)
+    assert isinstance(neighbor, NeighborElement)
+    assert isinstance(ingress, Ingress)
+    wanted = {interface.name: interface for interface in new.interfaces}
+    ports = {port.name for port in new.ports}
+    structure = {bridge.interface for bridge in new.bridges} | {vxlan.interface for vxlan in new.vxlans}
+    for interface in old.interfaces:
+        name = interface.name
+        if wanted.get(name) == interface:
+            continue
+        neighbor.forget(name)
+        device.elements.pop(f"link {name}")
+        for entry in (name, f"local:{name}"):
+            device.entries.pop(entry, None)
+        link, local = f"link {name}", f"local:{name}"
+        for way in ((link, "arp"), (link, "ip"), ("fragment", local), ("sockets", local), ("ingress", name)):
+            device.wiring.pop(way, None)
+    router.own.replace(new.interfaces)
+    ingress.interfaces = {name: name for name in wanted if name in ports}
+    for name, interface in wanted.items():
+        if name in structure or f"link {name}" in device.elements:
+            continue
+        device.elements[f"link {name}"] = Link(new.name, interface)
+        _join_interface(interface, device.wiring, device.entries)
+        _join_uplink(name, device.wiring, device.entries)
+
+
+def _retrack(device: Device, rules: ConnectionsConfig | None, member: dict[str, str]) -> None:
+    """Take other rules for connections. Fragments that wait when tracking ends wait for their time."""
+    connections, translate = device.elements["connections"], device.elements["translate"]
+    reassemble = device.elements["reassemble"]
+    assert isinstance(connections, Connections)
+    assert isinstance(translate, Translate)
+    assert isinstance(reassemble, Reassemble)
+    connections.reconfigure(rules, member)
+    translate.reconfigure(rules, member)
+    reassemble.enabled = rules is not None
+    _track(device.wiring, connections.own, tracked=rules is not None)

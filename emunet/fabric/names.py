@@ -30,7 +30,10 @@ def pod_ports(config: DeviceConfig) -> frozenset[str]:
     """The ports of a device that pods are behind: their names are the pods' own."""
     if isinstance(config, SwitchConfig):
         return frozenset()
-    return frozenset(port for bridge in config.bridges for port in bridge.ports)
+    bridged = frozenset(port for bridge in config.bridges for port in bridge.ports)
+    ports = {port.name for port in config.ports}
+    # A port that is an interface without an address of the host's: a pod's own link, routed (CAL-02).
+    return bridged | {one.name for one in config.interfaces if one.name in ports and not one.has_sockets}
 
 
 def locate(

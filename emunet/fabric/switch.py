@@ -19,6 +19,9 @@ def build_switch(config: SwitchConfig, watch: Watch, world_ledger: Ledger) -> De
         watch,
         ageing=config.ageing_ns,
         capacity=config.capacity,
+        hairpin=config.hairpin,
+        isolated=config.isolated,
+        group_forward_mask=config.group_forward_mask,
     )
     wiring = {("bridge", "egress"): Target("egress", "out")}
     entries = {}

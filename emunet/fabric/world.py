@@ -127,11 +127,7 @@ class World:
         if edge is not None:
             self.flows.clear("an edge was detached")
             self._edge_at.pop((edge.device, edge.entry), None)
-            device = self.devices.get(edge.device)
-            if device is not None:
-                for table in device.state():
-                    if isinstance(table, Table) and table.name.endswith(" stations"):
-                        table.delete_where(lambda mac, port: port == edge.entry)
+            self._forget_stations(edge.device, edge.entry)
         return edge
 
     # Frames in, time on
@@ -251,7 +247,11 @@ class World:
 
     def set_wire(self, name: str, *, up: bool) -> None:
         """Plug a wire in or out; the next frame meets it so."""
-        self.wire(name).up = up
+        wire = self.wire(name)
+        wire.up = up
+        if not up:
+            for device, port in wire.ends:
+                self._forget_stations(device, port)
         self.flows.clear("a wire went up or down")
 
     def impair(self, name: str, impairment: Impairment, end: int | None = None) -> None:
@@ -330,6 +330,12 @@ class World:
         self._end_on_wire(packet, Step(f"wire {wire}", Verdict.DROP, reason, {"wire": wire}))
 
     # Inside
+
+    def _forget_stations(self, device: str, lost: str) -> None:
+        """A port lost its link: what a bridge learned there goes at once (BR-14)."""
+        for table in self.devices[device].state() if device in self.devices else ():
+            if isinstance(table, Table) and table.name.endswith(" stations"):
+                table.delete_where(lambda mac, port: port == lost)
 
     def _place(self, config: DeviceConfig) -> None:
         if isinstance(config, HostConfig):

@@ -8,6 +8,7 @@ padding and is cut (IP-02). The reserved flag bit is not kept.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from emunet.packet.checksum import checksum, ones_sum
@@ -131,22 +132,35 @@ def fragment(packet: bytes, mtu: int) -> list[bytes]:
     header, payload = IPv4.parse(packet)
     if header.header_length + len(payload) <= mtu:
         return [packet[: header.header_length + len(payload)]]
+    lengths: list[int] = []
+    later = HEADER_LENGTH + len(copied_options(header.options))
+    position = 0
+    while position < len(payload):
+        head = later if lengths else header.header_length
+        room = mtu - head
+        take = len(payload) - position if len(payload) - position <= room else room & ~7
+        if take <= 0:
+            raise ValueError(f"an MTU of {mtu} has no room for 8 bytes behind a header of {head}")
+        lengths.append(take)
+        position += take
+    return fragment_at(packet, lengths)
+
+
+def fragment_at(packet: bytes, lengths: Iterable[int]) -> list[bytes]:
+    """The packet cut into pieces whose payloads have these lengths: multiples of 8 but the last, its own in all.
+
+    As for the rest like `fragment`.
+    """
+    header, payload = IPv4.parse(packet)
     pieces: list[bytes] = []
     later = replace(header, options=copied_options(header.options))
     position = 0
-    while position < len(payload):
-        shape = later if pieces else header
-        room = mtu - shape.header_length
-        last = len(payload) - position <= room
-        take = len(payload) - position if last else room & ~7
-        if take <= 0:
-            raise ValueError(f"an MTU of {mtu} has no room for 8 bytes behind a header of {shape.header_length}")
+    for length in lengths:
         offset = header.fragment_offset + position
         if offset > 65528:
             raise Malformed("an IPv4 fragment reaches beyond the largest datagram")
-        more = header.more_fragments or not last
-        pieces.append(
-            replace(shape, more_fragments=more, fragment_offset=offset).pack(payload[position : position + take])
-        )
-        position += take
+        more = header.more_fragments or position + length < len(payload)
+        shape = replace(later if pieces else header, more_fragments=more, fragment_offset=offset)
+        pieces.append(shape.pack(payload[position : position + length]))
+        position += length
     return pieces

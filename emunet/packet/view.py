@@ -14,6 +14,7 @@ never raises on any frame of 14 bytes or more.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,11 +35,30 @@ ANNOTATIONS = (
     "bridged",
     "local",
     "connection",
+    "fragments",
     "hops",
     "hop",
     "trace",
     "record",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Fragments:
+    """How a datagram was cut that was put together: it leaves this device cut again.
+
+    pieces          the length of each piece of its payload, in order
+    largest         bytes of the largest fragment, IP header included
+    head            bytes in front of the payload: the IP header; for IPv6 with what is not cut behind it
+    pointer         for IPv6 the offset of the byte in `head` that names what the payload begins with
+    identification  of the fragments
+    """
+
+    pieces: tuple[int, ...]
+    largest: int
+    head: int
+    pointer: int
+    identification: int
 
 
 class Packet:
@@ -51,6 +71,7 @@ class Packet:
     bridged    True between a bridge's decision and its port: layer 3 left it alone
     local      True for packets that this host's own sockets or elements sent
     connection what connection tracking found for it in this device, or None
+    fragments  how it was cut when it came in, for a datagram that was put together here, or None
     hops       devices passed so far (a loop is cut at a limit)
     hop        the Hop being recorded, or None
     trace      the Trace being recorded, or None
@@ -67,6 +88,7 @@ class Packet:
     bridged: bool
     local: bool
     connection: Any
+    fragments: Fragments | None
     hops: int
     hop: Any
     trace: Any
@@ -83,6 +105,7 @@ class Packet:
         self.bridged = False
         self.local = False
         self.connection = None
+        self.fragments = None
         self.hops = 0
         self.hop = None
         self.trace = None
@@ -99,6 +122,7 @@ class Packet:
         other.bridged = self.bridged
         other.local = self.local
         other.connection = self.connection
+        other.fragments = self.fragments
         other.hops = self.hops
         other.hop = self.hop
         other.trace = self.trace
@@ -217,12 +241,19 @@ class Packet:
 
     @property
     def wire_length(self) -> int:
-        """Length in bytes of the largest frame that goes on a wire for this: a superframe counts by its segments."""
+        """Length in bytes of the largest frame that goes on a wire for this.
+
+        A superframe counts by its segments, a datagram that was put together by its fragments.
+        """
+        if self.fragments is not None:
+            return ETHERNET_HEADER + self.fragments.largest
         return len(self.frame) if self.offload is None else self.offload.largest(len(self.frame))
 
     @property
     def wire_ip_length(self) -> int:
-        """The largest IP packet that goes on a wire for this: a superframe counts by its segments."""
+        """The largest IP packet that goes on a wire for this, as for `wire_length`."""
+        if self.fragments is not None:
+            return self.fragments.largest
         return self.ip_length if self.offload is None else self.offload.largest(len(self.frame)) - ETHERNET_HEADER
 
     # Fields outside the flow key: reading one keeps the walk out of the cache.

@@ -56,6 +56,7 @@ class Reason(Enum):
     BRIDGE_GROUP = (Kind.PASS, "{mac} is a group address: a copy goes to each other port ({ports})")
     BRIDGE_UP = (Kind.PASS, "{mac} is {interface} itself: up to layer 3")
     BRIDGE_FILTERED = (Kind.DROPPED, "{mac} was learned on {port}, where the frame came from: the bridge has nothing to do")
+    BRIDGE_ISOLATED = (Kind.DROPPED, "{mac} is on {port}, and {port} and {entered} are isolated from each other")
     BRIDGE_NO_PORT = (Kind.DROPPED, "bridge {bridge} has no other port for {mac}")
     BRIDGE_RESERVED = (Kind.DROPPED, "{mac} is reserved for the link itself (IEEE 802.1D 7.12.6): bridges never forward it")
 
@@ -68,12 +69,51 @@ class Reason(Enum):
     IP_BAD_CHECKSUM = (Kind.DROPPED, "its IP header checksum is wrong: it was damaged on the way or badly made")
     MARTIAN_SOURCE = (Kind.DROPPED, "source {source} can never come from outside {device}")
     MARTIAN_DESTINATION = (Kind.DROPPED, "destination {destination} can never come from outside {device}")
+    REVERSE_PATH = (Kind.DROPPED, "{device} would not answer {source} by {interface}, so its rp_filter disbelieves it (RFC 3704)")
+    NOT_FORWARDING = (Kind.DROPPED, "{destination} is not {device}, which forwards nothing that comes in by {interface}")
 
-    # Places in the chain that pass everything until their feature is built
-    NOT_TRACKED = (Kind.PASS, "no connection tracking here")
+    # Fragments that are put together
     NOT_REASSEMBLED = (Kind.PASS, "no reassembly needed")
+    NOT_CUT = (Kind.PASS, "leaves as it came: it was not put together here")
+    REASSEMBLED = (Kind.CONSUMED, "{count} fragments make a datagram of {length} bytes again: {device} needs its ports")
+    FRAGMENT_WAITS = (Kind.HELD, "bytes {start} to {end} of datagram {identification} wait at {device} for the rest")
+    FRAGMENT_DUPLICATE = (Kind.DROPPED, "this part of datagram {identification} was there before")
+    FRAGMENT_MALFORMED = (Kind.DROPPED, "it is a fragment that no datagram has: {problem}")
+    REASSEMBLY_CONTRADICTION = (Kind.DROPPED, "its datagram was given up by {device}: {problem}")
+    REASSEMBLY_FULL = (Kind.DROPPED, "more than {limit} bytes of fragments wait at {device}: the oldest make room")
+    REASSEMBLY_TIMEOUT = (Kind.DROPPED, "the rest of datagram {identification} never came to {device}{sent}")
+
+    # Connections
+    NOT_TRACKED = (Kind.PASS, "no connection tracking here")
+    CONNECTION_NEW = (Kind.PASS, "first packet of a connection: {connection}")
+    CONNECTION_KNOWN = (Kind.PASS, "of a known connection: {connection}")
+    CONNECTION_RELATED = (Kind.PASS, "an error about a known connection: {connection}")
+    CONNECTION_INVALID = (Kind.PASS, "of no connection: {problem}")
+    CONNECTION_INVALID_DROPPED = (Kind.DROPPED, "it is of no connection, and {device} forwards only what is")
+    CONNECTIONS_FULL = (
+        Kind.DROPPED,
+        "the {capacity} connections that {device} can remember are all alive: try again when some have ended",
+    )
+    PUBLISHED = (Kind.PASS, "{address}:{port} of {device} is published: it leads to {target}:{target_port}")
+
+    # Policy
     NO_POLICY = (Kind.PASS, "no policy applies")
+
+    # Sources
     NOT_TRANSLATED = (Kind.PASS, "source kept")
+    SOURCE_TRANSLATED = (Kind.PASS, "comes from {address} for whoever gets it, as chosen when its connection began")
+    MASQUERADED = (Kind.PASS, "its source becomes {address}, of {interface} that it leaves by")
+    MASQUERADE_NO_ADDRESS = (Kind.DROPPED, "{device} has no address of its family to masquerade it with on {interface}")
+    MASQUERADE_MOVED = (
+        Kind.DROPPED,
+        "its connection was masqueraded to leave by {before}, now it leaves by {interface}: it must begin anew",
+    )
+    NAT_PORTS_EXHAUSTED = (
+        Kind.DROPPED,
+        "{device} found no {protocol} port of {address} that is free towards {destination}:"
+        " wait until connections end, or give it another address",
+    )
+    REDIRECT_TRANSLATED = (Kind.DROPPED, "a redirect about a translated connection would mislead: {device} drops it")
 
     # Layer 3
     LINK_IP = (Kind.PASS, "IP for {interface}")
@@ -106,20 +146,26 @@ class Reason(Enum):
     NEIGHBOR_QUEUE_FULL = (Kind.DROPPED, "too much already waits for {address} on {interface}: the oldest makes room")
     NEIGHBOR_UNREACHABLE = (Kind.DROPPED, "nobody on {interface} of {device} answered for {address} in {tries} requests{sent}")
     ARP_ANSWERED = (Kind.CONSUMED, "{device} has {address}: answers {asker} with {mac}")
+    ARP_PROXIED = (Kind.CONSUMED, "{address} is reached by way of {device}: answers {asker} in its place after {milliseconds} ms")
     ARP_LEARNED = (Kind.CONSUMED, "{address} is at {mac}: noted for {interface}")
     ARP_IGNORED = (Kind.CONSUMED, "ARP about {address} does not concern {interface}")
     ARP_MALFORMED = (Kind.DROPPED, "its ARP message is malformed: {problem}")
     ND_ANSWERED = (Kind.CONSUMED, "{device} has {address}: answers {asker} with {mac} (neighbour advertisement)")
+    ND_DELAYED = (Kind.CONSUMED, "{device} shares {address} with other routers: answers {asker} after {milliseconds} ms")
     ND_LEARNED = (Kind.CONSUMED, "{address} is at {mac}: neighbour noted for {interface}")
     ND_IGNORED = (Kind.CONSUMED, "neighbour discovery about {address} does not concern {interface}")
     ND_MALFORMED = (Kind.DROPPED, "its neighbour discovery message is malformed: {problem}")
 
     # VXLAN
     VXLAN_ENCAPSULATED = (Kind.PASS, "inner {mac} is behind {remote}: VNI {vni}, UDP {sport} -> {port}")
+    VXLAN_FLOODED = (Kind.PASS, "inner {mac} may be behind any host: a copy goes to each remote ({remotes}), VNI {vni}")
     VXLAN_DECAPSULATED = (Kind.PASS, "VNI {vni} from {remote}")
     VXLAN_NO_REMOTE = (Kind.DROPPED, "{interface} of {device} knows no host behind inner MAC {mac}, and nothing is flooded on this overlay")
     VXLAN_MALFORMED = (Kind.DROPPED, "its VXLAN header is malformed: {problem}")
     VXLAN_UNKNOWN_VNI = (Kind.DROPPED, "VNI {vni} is not one of {device}")
+    VXLAN_ECHO = (Kind.DROPPED, "its inner source MAC {mac} is {interface}'s own: a frame of ours has come back")
+    VXLAN_MOVED = (Kind.DROPPED, "inner {mac} is behind {known} by configuration, and this came from {remote}")
+    VXLAN_CONGESTED = (Kind.DROPPED, "its outer header says congestion and its inner packet cannot be told (RFC 6040 4.2)")
     VXLAN_BAD_CHECKSUM = (Kind.DROPPED, "its outer UDP checksum is wrong")
 
     # Local stack

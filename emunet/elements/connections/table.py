@@ -1,0 +1,208 @@
+"""The connection table: one entry a connection, found by either direction.
+
+Beside what every `Table` does: an entry's lifetime depends on its state; a reply finds
+its connection by an index; a full table gives up what is not assured, the oldest of the
+source that has most of it, so that one source that floods pushes out its own. Where
+everything is assured there is no room, and the newcomer is refused. (Netfilter's
+early_drop does the same among the eight hash buckets nearest to the newcomer.)
+
+Rule of this file: the indices change where the entry does, in dry runs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush, heapreplace
+
+from emunet.elements.connections.connection import SECOND, Connection, Timeouts
+from emunet.elements.connections.flow import QUERIES, UDP, Flow
+from emunet.plane.table import NEVER, Entry, Table, Watch
+
+ASSURED = "assured"
+CONFIGURATION = Flow(b"", b"", 0)
+"""The key of what every walk leans on beside entries: the rules themselves."""
+
+Endpoint = tuple[bytes, int, int]
+
+
+def endpoint(flow: Flow) -> Endpoint:
+    """Who sends: address, protocol, and port or identifier."""
+    return flow.source, flow.protocol, flow.source_port
+
+
+def _group(key: Flow, connection: Connection) -> str | bytes:
+    return ASSURED if connection.assured else key.source
+
+
+class ConnectionTable(Table[Flow, Connection]):
+    """Connections by their original flow."""
+
+    def __init__(self, watch: Watch, timeouts: Timeouts, capacity: int) -> None:
+        super().__init__("connections", watch, capacity, timeouts.established, _group)
+        self.timeouts = timeouts
+        self._replies: dict[Flow, Flow] = {}
+        self._mapped: dict[Endpoint, dict[Flow, None]] = {}
+        self._aside: dict[Flow, Flow] = {}
+        self._sizes: list[tuple[int, int, str | bytes]] = []
+        self._order = 0
+        self._earliest = NEVER
+        self._swept = 0
+
+    # Reading
+
+    def lifetime_of(self, connection: Connection) -> int:
+        """How long it is remembered after its last packet (ns)."""
+        timeouts = self.timeouts
+        protocol = connection.original.protocol
+        if connection.state is not None:
+            return timeouts.tcp(connection.state, assured=connection.assured)
+        if protocol == UDP:
+            return timeouts.udp_stream if connection.assured else timeouts.udp
+        return timeouts.icmp if protocol in QUERIES else timeouts.other
+
+    def get(self, key: Flow, now: int) -> Connection | None:
+        """The live connection of an original flow. A recorded walk is over when it would have expired."""
+        entry = self._find(key)
+        connection: Connection | None = None
+        deadline = NEVER
+        if entry is not None and self._alive(key, entry, now):
+            connection = entry.value
+            # Hits keep the entry alive, but one that comes after its end must not raise it again: the next
+            # packet after an idle lifetime takes the slow way, whatever happened in between.
+            deadline = now + self.lifetime_of(connection)
+        if self._watch.leaned is not None:
+            self._watch.leaned.append((self, key, deadline, False))
+        return connection
+
+    def find(self, flow: Flow, now: int) -> tuple[Connection, bool] | None:
+        """The live connection that a packet of this flow belongs to, and whether it is a reply."""
+        connection = self.get(flow, now)
+        if connection is not None:
+            return connection, False
+        key = self._aside.get(flow) or self._replies.get(flow)
+        if key is None:
+            return None
+        connection = self.get(key, now)
+        return None if connection is None or connection.reply != flow else (connection, True)
+
+    def mappings(self, sender: Endpoint, now: int) -> Iterator[Connection]:
+        """Live connections of a sender whose source was translated, the latest first."""
+        for key in reversed(list(self._overlay or ())):
+            connection = self.get(key, now)
+            if connection is not None and endpoint(key) == sender and connection.interface:
+                yield connection
+        for key in reversed(list(self._mapped.get(sender, ()))):
+            connection = self.get(key, now)
+            if connection is not None:
+                yield connection
+
+    def remaining(self, key: Flow, now: int) -> int:
+        """How long the entry lives if no packet comes (ns); 0 where there is none."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return 0
+        return max(0, self._credited(key, entry) + self.lifetime_of(entry.value) - now)
+
+    def last_use(self, key: Flow, now: int) -> int:
+        """When a packet of the connection was last seen; `now` where there is none."""
+        entry = self._find(key)
+        return now if entry is None else self._credited(key, entry)
+
+    def has_room(self, now: int) -> bool:
+        """Whether one more can be entered at `now`: there is space, or something that may go."""
+        if len(self._entries) < self.capacity or self._largest() is not None:
+            return True
+        if now < self._earliest:
+            return False
+        self._earliest = min((self._end(key, entry) for key, entry in self._entries.items()), default=NEVER)
+        return now >= self._earliest
+
+    # Changing
+
+    def put(self, key: Flow, value: Connection, now: int, static: bool = False) -> None:
+        """Enter or replace, and index the reply."""
+        if self._overlay is not None:
+            super().put(key, value, now, static)
+            self._aside[value.reply] = key
+            return
+        if key not in self._entries and len(self._entries) >= self.capacity:
+            self._give_up_one(now)
+        super().put(key, value, now, static)
+        if self._replies.get(value.reply) != key:
+            self._replies[value.reply] = key
+            self.changed(value.reply, "entered")
+        if value.interface:
+            self._mapped.setdefault(endpoint(key), {})[key] = None
+        self._earliest = min(self._earliest, now + self.lifetime_of(value))
+        if not value.assured:
+            self._push(key.source)
+
+    def end_overlay(self) -> None:
+        """Throw away what was kept aside."""
+        super().end_overlay()
+        self._aside.clear()
+
+    def reconfigure(self, timeouts: Timeouts, capacity: int) -> None:
+        """Take other limits; every recorded walk is void."""
+        self.timeouts = timeouts
+        self.capacity = capacity
+        self.lifetime = timeouts.established
+        self.changed(CONFIGURATION, "rules changed")
+
+    # Inside
+
+    def _end(self, key: Flow, entry: Entry[Connection]) -> int:
+        return self._credited(key, entry) + self.lifetime_of(entry.value)
+
+    def _alive(self, key: Flow, entry: Entry[Connection], now: int) -> bool:
+        return now < entry.used + self.lifetime_of(entry.value) or now < self._end(key, entry)
+
+    def _forget(self, key: Flow, entry: Entry[Connection]) -> None:
+        super()._forget(key, entry)
+        if self._replies.get(entry.value.reply) == key:
+            del self._replies[entry.value.reply]
+        if entry.value.interface:
+            keys = self._mapped.get(endpoint(key), {})
+            keys.pop(key, None)
+            if not keys:
+                self._mapped.pop(endpoint(key), None)
+
+    def _give_up_one(self, now: int) -> None:
+        """What has expired goes first, looked for once a second; then the oldest of the source that has most."""
+        if now >= self._earliest and now >= self._swept + SECOND:
+            self._swept = now
+            self.sweep(now)
+            self._earliest = min((self._end(key, entry) for key, entry in self._entries.items()), default=NEVER)
+            if len(self._entries) < self.capacity:
+                return
+        source = self._largest()
+        oldest = None if source is None else self._groups[source].oldest(self._entries, self._credited)
+        if oldest is not None:
+            self.evicted += 1
+            self.delete(oldest)
+
+    def _largest(self) -> str | bytes | None:
+        """The source with most entries that are not assured. A heap with late corrections."""
+        heap = self._sizes
+        while heap:
+            size, order, source = heap[0]
+            group = self._groups.get(source)
+            if group is None or not group.size:
+                heappop(heap)
+            elif group.size != -size:
+                heapreplace(heap, (-group.size, order, source))
+            else:
+                return source
+        return None
+
+    def _push(self, source: bytes) -> None:
+        if len(self._sizes) > 4 * len(self._groups) + 64:
+            rows = {name: order for _, order, name in self._sizes}
+            self._sizes = sorted(
+                (-self._groups[name].size, order, name) for name, order in rows.items() if name in self._groups
+            )
+        self._order += 1
+        heappush(self._sizes, (-self._groups[source].size, self._order, source))
+
+
+__all__ = ["ASSURED", "CONFIGURATION", "ConnectionTable", "Endpoint", "endpoint"]

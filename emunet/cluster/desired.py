@@ -27,7 +27,7 @@ from emunet.cluster.check import (
     underlay_path,
 )
 from emunet.cluster.load import BadInput, Document, Path, Problem
-from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, read_object
+from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
 from emunet.cluster.objects import Pod as PodModel
 from emunet.cluster.ranges import natural
 from emunet.cluster.topology import Topology
@@ -146,7 +146,8 @@ class Origin:
 class Pod:
     """A pod on its host. `mac` and `addresses` are those that its annotations fix; most have none.
 
-    A pod with `host_network` lives in its host's network and has no port of its own.
+    A pod with `host_network` lives in its host's network and has no port of its own. Another pod of
+    the same name has another `uid`.
     """
 
     namespace: str
@@ -160,6 +161,7 @@ class Pod:
     annotations: Pairs = ()
     mac: bytes | None = None
     addresses: tuple[bytes, ...] = ()
+    uid: str = ""
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -182,8 +184,10 @@ class Desired:
 
 
 def build(documents: Iterable[Document], previous: Desired | None = None) -> Desired:
-    """What the documents ask for. `previous` is what was wanted until now: hosts keep their
-    addresses and pods their hosts as far as the documents allow.
+    """What the documents ask for by themselves; other objects than pods are passed over.
+
+    `previous` is what was wanted until now: hosts keep their addresses and pods their hosts as far as the
+    documents allow.
 
     Raises BadInput with every fault.
     """
@@ -195,6 +199,8 @@ def build(documents: Iterable[Document], previous: Desired | None = None) -> Des
     for document in (found for outer in documents for found in expand(outer)):
         if isinstance(document, Problem):
             problems.append(document)
+            continue
+        if is_stored(document):
             continue
         value, faults, ignored = read_object(document)
         problems += faults
@@ -337,7 +343,7 @@ def _pod(request: PodRequest, host: str) -> Pod:
         _pairs(metadata.annotations),
         request.mac,
         request.addresses,
-        Origin(request.document.file, place.line, place.column),
+        origin=Origin(request.document.file, place.line, place.column),
     )
 
 

@@ -1,6 +1,6 @@
 """Kubernetes objects, typed: what emunet acts on, what it accepts, what it refuses.
 
-`KINDS` is the list of kinds that this version serves. A field that Kubernetes has and
+`KINDS` are the two that become a network by themselves. A field that Kubernetes has and
 emunet does not act on is `Ignored` (accepted, with a warning); any other name is a
 fault, with the likely spelling. The field names are those of Kubernetes' core/v1
 (api/core/v1, v1.28); making one act means giving it a type here.
@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from emunet.cluster.kinds import Registry
 from emunet.cluster.load import Document, Problem, got
 from emunet.cluster.schema import (
     DnsLabel,
@@ -203,21 +204,19 @@ KINDS: dict[str, tuple[str, type[Model]]] = {
     "Topology": (API_VERSION, Topology),
     "Pod": ("v1", Pod),
 }
-"""The kinds that this version serves: their apiVersion and model."""
+"""The kinds that become a network by themselves: their apiVersion and model. All others are kept in the store
+(`kinds`), where controllers make pods of them.
+"""
 
-NOT_SERVED = {
-    "v1": "ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim"
-    " ReplicationController ResourceQuota Secret Service ServiceAccount",
-    "apps/v1": "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet",
-    "batch/v1": "CronJob Job",
-    "autoscaling/v2": "HorizontalPodAutoscaler",
-    "discovery.k8s.io/v1": "EndpointSlice",
-    "networking.k8s.io/v1": "Ingress IngressClass NetworkPolicy",
-    "policy/v1": "PodDisruptionBudget",
-    "rbac.authorization.k8s.io/v1": "ClusterRole ClusterRoleBinding Role RoleBinding",
-    "apiextensions.k8s.io/v1": "CustomResourceDefinition",
-}
-"""Kinds of Kubernetes that this version knows of and does not serve, by apiVersion."""
+_STORED = Registry()
+
+
+def is_stored(document: Document) -> bool:
+    """True for an object that is the store's business alone: of a served kind that is neither a Topology nor a Pod."""
+    version, kind = document.data.get("apiVersion"), document.data.get("kind")
+    if not isinstance(version, str) or not isinstance(kind, str) or kind in KINDS:
+        return False
+    return any(one.name == kind for one in _STORED.group_versions().get(version, ()))
 
 
 def expand(document: Document) -> list[Document | Problem]:
@@ -256,12 +255,11 @@ def _kind_faults(document: Document) -> list[Problem]:
         if version != expected:
             return [document.problem(("apiVersion",), f"expected {expected!r} for the kind {kind} ({got(version)})")]
         return []
-    elsewhere = [name for names in NOT_SERVED.values() for name in names.split()]
-    if kind in elsewhere:
-        message = f"kind {kind} is not served by this version; it serves {' and '.join(KINDS)}"
-    else:
-        message = f"there is no kind {kind!r}{did_you_mean(kind, [*KINDS, *elsewhere])}"
-    return [document.problem(("kind",), message)]
+    served = {one.name: _STORED.versions(one) for one in _STORED}
+    if kind in served:
+        expected = " or ".join(map(repr, served[kind]))
+        return [document.problem(("apiVersion",), f"expected {expected} for the kind {kind} ({got(version)})")]
+    return [document.problem(("kind",), f"there is no kind {kind!r}{did_you_mean(kind, [*KINDS, *served])}")]
 
 
 def _pod_faults(document: Document, pod: Pod) -> list[Problem]:

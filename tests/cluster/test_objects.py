@@ -6,7 +6,7 @@ import pytest
 
 from emunet.cluster.desired import Desired, build
 from emunet.cluster.load import load_text
-from emunet.cluster.objects import KINDS, NOT_SERVED, PodSpec
+from emunet.cluster.objects import KINDS, PodSpec, is_stored
 from emunet.cluster.schema import NoEffect, did_you_mean
 
 TOPOLOGY = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2]}\n---\n"
@@ -130,10 +130,11 @@ def test_a_list_is_the_objects_in_it() -> None:
     assert str(desired.warnings[1]) == "lab.yaml:15:25: items[1].metadata.uid: accepted, has no effect yet"
 
 
-def test_a_kind_is_served_or_known_or_neither() -> None:
-    known = [name for names in NOT_SERVED.values() for name in names.split()]
-    assert len(set(known)) == len(known)
-    assert not set(known) & set(KINDS)
+def test_objects_that_only_the_store_heeds_are_passed_over() -> None:
+    documents = load_text("apiVersion: v1\nkind: Service\n---\napiVersion: v1\nkind: Pod\n---\nkind: Service\n")
+    assert [is_stored(document) for document in documents] == [True, False, False]
+    assert built("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n").pods == ()
+    assert set(KINDS) == {"Topology", "Pod"}
 
 
 def test_every_field_of_a_pod_either_acts_or_warns() -> None:

@@ -1,0 +1,149 @@
+"""Addresses and ports that Services are given: ClusterIPs and NodePorts.
+
+A dynamic ClusterIP comes from the upper part of the service range, so that the lower band
+stays free for those that people fix (virtual IPs page of Kubernetes: min(max(16, size/16), 256)
+addresses). The first address is that of the Service `kubernetes`.
+
+Rule of this file: what is taken is read from the objects themselves; nothing is remembered
+beside them. Which address is next is a hash of the seed and the Service's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from emunet.cluster import status, validate
+from emunet.cluster.store import Object, View, meta
+from emunet.packet.address import Prefix, format_ip, parse_ip
+
+NODE_PORTS = range(30000, 32768)
+
+
+def reserve(view: View, ranges: Sequence[Prefix], item: Object, old: Object | None = None) -> Object:
+    """The Service with the ClusterIPs and NodePorts that it needs. StatusError where it asks for what is taken."""
+    spec: dict[str, Any] = dict(item["spec"])
+    if spec.get("type") == "ExternalName":
+        return item
+    taken, ports = _taken(view, item)
+    kind = view.kind("services")
+    name = meta(item).get("name", "")
+    if spec.get("clusterIP") == "None":
+        spec["clusterIPs"] = ["None"]
+        spec.setdefault("ipFamilies", [_family(prefix) for prefix in ranges[:1]])
+        spec.setdefault("ipFamilyPolicy", "SingleStack")
+    else:
+        spec |= _addresses(view, ranges, item, spec, taken)
+    if spec.get("type") in ("NodePort", "LoadBalancer"):
+        spec["ports"] = [dict(port) for port in spec.get("ports", ())]
+        for index, port in enumerate(spec["ports"]):
+            wanted, protocol = port.get("nodePort"), port.get("protocol", "TCP")
+            field = f"spec.ports[{index}].nodePort"
+            if wanted:
+                if wanted not in NODE_PORTS:
+                    why = "provided port is not in the valid range. The range of valid ports is 30000-32767"
+                    raise status.invalid(kind, name, [validate.wrong(field, wanted, why)])
+                if (wanted, protocol) in ports:
+                    why = "provided port is already allocated"
+                    raise status.invalid(kind, name, [validate.wrong(field, wanted, why)])
+            else:
+                port["nodePort"] = _free_port(view, item, index, protocol, ports)
+            ports.add((port["nodePort"], protocol))
+    return {**item, "spec": spec}
+
+
+def release_unwanted(item: Object) -> Object:
+    """The Service without NodePorts that its type has no use for (it was of another type before)."""
+    spec = item["spec"]
+    if spec.get("type") in ("NodePort", "LoadBalancer"):
+        return item
+    plain = [{key: value for key, value in port.items() if key != "nodePort"} for port in spec.get("ports", ())]
+    changed = {**spec, "ports": plain} if plain else dict(spec)
+    if spec.get("type") == "ExternalName":
+        for name in ("clusterIP", "clusterIPs"):
+            changed.pop(name, None)
+    return {**item, "spec": changed}
+
+
+def _taken(view: View, item: Object) -> tuple[set[str], set[tuple[int, str]]]:
+    """The addresses and node ports of all other Services."""
+    own = (meta(item).get("namespace"), meta(item).get("name"))
+    addresses: set[str] = set()
+    ports: set[tuple[int, str]] = set()
+    for other in view.items("services"):
+        if (meta(other)["namespace"], meta(other)["name"]) == own:
+            continue
+        addresses.update(other["spec"].get("clusterIPs", ()))
+        for port in other["spec"].get("ports", ()):
+            if port.get("nodePort"):
+                ports.add((port["nodePort"], port.get("protocol", "TCP")))
+    return addresses, ports
+
+
+def _family(prefix: Prefix) -> str:
+    return "IPv4" if len(prefix.address) == 4 else "IPv6"
+
+
+def _addresses(view: View, ranges: Sequence[Prefix], item: Object, spec: Object, taken: set[str]) -> dict[str, Any]:
+    kind, name = view.kind("services"), meta(item).get("name", "")
+    policy = spec.get("ipFamilyPolicy", "SingleStack")
+    prefixes = list(ranges)
+    asked = spec.get("ipFamilies", [])
+    if asked:
+        prefixes.sort(key=lambda prefix: asked.index(_family(prefix)) if _family(prefix) in asked else 9)
+    if policy == "SingleStack":
+        prefixes = prefixes[:1]
+    elif policy == "RequireDualStack" and len(prefixes) < 2:
+        why = "this cluster is not configured for dual-stack services"
+        raise status.invalid(kind, name, [validate.wrong("spec.ipFamilyPolicy", policy, why)])
+    fixed = [text for text in spec.get("clusterIPs") or [spec.get("clusterIP", "")] if text]
+    found = []
+    for prefix in prefixes:
+        wanted = next((text for text in fixed if len(parse_ip(text)) == len(prefix.address)), None)
+        if wanted is None:
+            found.append(_free_address(view, prefix, item, taken))
+            continue
+        if not prefix.contains(parse_ip(wanted)):
+            why = (
+                f"failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. "
+                f"The range of valid IPs is {prefix}"
+            )
+            raise status.invalid(kind, name, [validate.wrong("spec.clusterIPs", [wanted], why)])
+        if wanted in taken:
+            why = f"failed to allocate IP {wanted}: provided IP is already allocated"
+            raise status.invalid(kind, name, [validate.wrong("spec.clusterIPs", [wanted], why)])
+        found.append(wanted)
+    if not found:
+        return {}
+    return {
+        "clusterIP": found[0],
+        "clusterIPs": found,
+        "ipFamilies": [_family(prefix) for prefix in prefixes],
+        "ipFamilyPolicy": policy,
+    }
+
+
+def _spin(view: View, item: Object, what: object, size: int) -> Iterator[int]:
+    """The numbers below `size`, beginning at one that follows from the seed and the Service's name."""
+    text = f"{view.seed}/{meta(item).get('namespace')}/{meta(item).get('name')}/{what}"
+    start = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % size
+    yield from ((start + step) % size for step in range(size))
+
+
+def _free_address(view: View, prefix: Prefix, item: Object, taken: set[str]) -> str:
+    size = min(prefix.size, 1 << 16)
+    band = min(max(16, size // 16), 256) if size > 32 else 0
+    for low, high in ((band, size - 1), (2, band)):
+        for offset in _spin(view, item, prefix, high - low) if high > low else ():
+            text = format_ip(prefix.nth(low + offset))
+            if text not in taken:
+                return text
+    raise status.StatusError(500, "InternalError", f"failed to allocate a serviceIP: range {prefix} is full")
+
+
+def _free_port(view: View, item: Object, index: int, protocol: str, taken: set[tuple[int, str]]) -> int:
+    for offset in _spin(view, item, index, len(NODE_PORTS)):
+        if (NODE_PORTS[offset], protocol) not in taken:
+            return NODE_PORTS[offset]
+    raise status.StatusError(500, "InternalError", "failed to allocate a nodePort: range is full")

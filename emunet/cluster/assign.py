@@ -28,11 +28,15 @@ UPLINK, BRIDGE, TUNNEL = "eth0", "cni0", "flannel.1"
 
 @dataclass(frozen=True, slots=True)
 class PodAddresses:
-    """What one pod has, by its global port name. `addresses` holds one of each family, IPv4 first."""
+    """What one pod has, by its global port name. `addresses` holds one of each family, IPv4 first.
+
+    It is that pod's alone: another one of the same name (`uid`) gets addresses of its own.
+    """
 
     port: str
     mac: bytes
     addresses: tuple[InterfaceAddress, ...]
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def assign(desired: Desired, allocation: Allocation = Allocation(), seed: int = 
     interfaces = [f"{host.name}:{name}" for host in desired.cluster.hosts for name in interface_names(desired.cluster)]
     macs = _macs(pods, interfaces, allocation, seed)
     return Allocation(
-        tuple(PodAddresses(pod.port, macs[pod.port], addresses[pod.port]) for pod in pods),
+        tuple(PodAddresses(pod.port, macs[pod.port], addresses[pod.port], pod.uid) for pod in pods),
         tuple((name, macs[name]) for name in sorted(interfaces, key=natural)),
         tuple(sorted(last.items())),
     )
@@ -97,13 +101,15 @@ def assign(desired: Desired, allocation: Allocation = Allocation(), seed: int = 
 def _pod_addresses(
     pods: Iterable[Pod], hosts: dict[str, Host], allocation: Allocation
 ) -> tuple[dict[str, tuple[InterfaceAddress, ...]], dict[Prefix, bytes]]:
-    before = {entry.port: [a.address for a in entry.addresses] for entry in allocation.pods}
+    before = {(entry.port, entry.uid): [a.address for a in entry.addresses] for entry in allocation.pods}
     slots = [(pod, subnet) for pod in pods for subnet in hosts[pod.host].subnets]
     given: dict[tuple[str, Prefix], bytes] = {}
     owners: dict[bytes, str] = {}
     problems: list[Problem] = []
     for pod, subnet in slots:
-        kept = next((address for address in before.get(pod.port, ()) if is_pod_address(subnet, address)), None)
+        kept = next(
+            (address for address in before.get((pod.port, pod.uid), ()) if is_pod_address(subnet, address)), None
+        )
         if kept is not None and _fixed(pod, subnet) is None:
             given[pod.port, subnet] = kept
             owners[kept] = pod.port

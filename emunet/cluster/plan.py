@@ -220,6 +220,8 @@ def _differ(now: object, then: object, name: str) -> bool:
 def _sandbox_changes(now: PodState, then: PodState) -> list[str]:
     """What changed that a running sandbox cannot follow."""
     changes = []
+    if now.pod.uid != then.pod.uid:
+        changes.append("it is another pod of that name")
     if now.pod.host != then.pod.host:
         changes.append(f"it moves from {now.pod.host} to {then.pod.host}")
     if now.pod.hostname != then.pod.hostname:

@@ -1,0 +1,256 @@
+"""The control plane of a lab: the store, the controllers, and what both want of the network.
+
+    plane = ControlPlane(cluster, seed=0)
+    plane.apply(documents, now)         objects from files
+    plane.request(now).create(...)      objects from clients
+    plane.settle(now)                   let the controllers work; gives the pods that are wanted
+
+Whoever builds the lab tells it what there is: `facts` of pods, hosts that are silent.
+
+Rule of this file: it joins the parts and decides nothing that one of them could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from emunet.cluster.bound import bound_pods
+from emunet.cluster.controllers.actions import Note
+from emunet.cluster.controllers.everything import controllers
+from emunet.cluster.controllers.kubelet import Kubelet, PodFact
+from emunet.cluster.controllers.nodes import Health, node_of
+from emunet.cluster.controllers.pods import is_terminating, pod_key
+from emunet.cluster.controllers.runner import Runner
+from emunet.cluster.desired import Cluster, Pod
+from emunet.cluster.events import record
+from emunet.cluster.kinds import Kind, NoSuchKind
+from emunet.cluster.load import BadInput, Document, Path, Problem
+from emunet.cluster.moments import DEFAULT_EPOCH
+from emunet.cluster.requests import Request, Rules, Validation
+from emunet.cluster.status import StatusError
+from emunet.cluster.store import Key, Object, Store, meta
+from emunet.packet.address import format_ip
+
+FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+class ControlPlane:
+    """The objects of one lab, and who keeps them."""
+
+    def __init__(self, cluster: Cluster, seed: int = 0, epoch: int = DEFAULT_EPOCH, now: int = 0) -> None:
+        self.cluster = cluster
+        self.store = Store(seed, epoch)
+        self.health = Health()
+        self.kubelet = Kubelet(self.health)
+        self.rules = Rules()
+        self.runner = Runner(self.store, controllers(self.health, self.kubelet), self.rules)
+        self._begin(now)
+
+    # What may be asked
+
+    def request(
+        self, now: int, api_version: str = "", validation: Validation = "Warn", *, dry_run: bool = False
+    ) -> Request:
+        """A request of a client."""
+        return Request(self.store, now, self.rules, api_version, validation, dry_run)
+
+    def settle(self, now: int) -> tuple[Pod, ...]:
+        """Let the controllers work until there is nothing left to do; the pods that are to be in the lab."""
+        self.runner.run(now)
+        return self.wanted()
+
+    def wanted(self) -> tuple[Pod, ...]:
+        """The pods that are to be in the lab: those that have stopped are not."""
+        stopped = {uid for uid, fact in self.kubelet.facts.items() if fact.stopped}
+        pods = bound_pods(self.store, self.cluster, self.health.silent)
+        return tuple(pod for pod in pods if pod.uid not in stopped)
+
+    def due(self) -> int | None:
+        """When the controllers have something to do by themselves."""
+        return self.runner.due()
+
+    def ending(self) -> list[Object]:
+        """The pods that were asked to end and are still in the lab."""
+        return [pod for pod in self.store.items("pods") if is_terminating(pod) and pod["spec"].get("nodeName")]
+
+    def find(self, word: str) -> Kind:
+        """The kind that a person calls so: `pods`, `po`, `deploy`, `deployments.apps`. KeyError."""
+        kind = self.store.kinds.find(word)
+        if kind is None:
+            raise KeyError(f"the server doesn't have a resource type {word!r}")
+        return kind
+
+    # What is told
+
+    def tell(self, facts: Mapping[str, PodFact | None]) -> bool:
+        """What there is of pods, by uid; None where there is nothing any more. True where that is news."""
+        changed = []
+        for uid, fact in facts.items():
+            if self.kubelet.facts.get(uid) == fact:
+                continue
+            if fact is None:
+                self.kubelet.facts.pop(uid, None)
+            else:
+                self.kubelet.facts[uid] = fact
+            changed.append(uid)
+        if changed:
+            wanted = set(changed)
+            keys = [pod_key(pod) for pod in self.store.items("pods") if meta(pod)["uid"] in wanted]
+            self.runner.mark(self.kubelet.name, keys)
+        return bool(changed)
+
+    def set_power(self, host: str, *, on: bool, now: int) -> None:
+        """A host is switched on or off. KeyError where there is none of that name."""
+        self.cluster.host(host)
+        if on:
+            self.health.silent.pop(host, None)
+        else:
+            self.health.silent.setdefault(host, now)
+        self.runner.mark("node-controller", [Key("nodes", "", host)])
+        self.runner.mark(self.kubelet.name, [pod_key(pod) for pod in self.store.pods_on(host)])
+
+    def set_cluster(self, cluster: Cluster, now: int) -> None:
+        """The machines have changed: nodes come, go and are relabelled."""
+        self.cluster = cluster
+        self._set_rules()
+        names = {host.name for host in cluster.hosts}
+        for node in list(self.store.items("nodes")):
+            if meta(node)["name"] not in names:
+                self.store.delete(Key("nodes", "", meta(node)["name"]), now)
+        for host in cluster.hosts:
+            wanted = node_of(host)
+            old = self.store.get("nodes", "", host.name)
+            if old is None:
+                self.store.insert(wanted, now)
+            else:
+                labels = {**meta(old).get("labels", {}), **meta(wanted)["labels"]}
+                spec = {**old["spec"], **wanted["spec"]}
+                state = {**old["status"], "addresses": wanted["status"]["addresses"]}
+                changed = {**old, "metadata": {**meta(old), "labels": labels}, "spec": spec, "status": state}
+                self.store.replace(changed, now)
+
+    def note(self, pod: Object, reason: str, message: str, now: int, *, warning: bool = False) -> None:
+        """Tell something of a pod, as the kubelet does."""
+        record(self.store, Note(pod, reason, message, "kubelet", "Warning" if warning else "Normal"), now)
+
+    # Objects from files
+
+    def check(self, documents: Sequence[Document]) -> tuple[list[Problem], list[Problem]]:
+        """(what is wrong with objects of files, what is worth knowing); nothing is stored."""
+        faults: list[Problem] = []
+        warnings: list[Problem] = []
+        for document in documents:
+            try:
+                kind = self.store.kinds.of(str(document.data.get("apiVersion")), str(document.data.get("kind")))
+            except NoSuchKind as error:
+                faults.append(document.problem(("kind",), str(error)))
+                continue
+            if not kind.effect:
+                message = f"kept and listed; a {kind.name} has no effect on the network"
+                warnings.append(document.problem(("kind",), message))
+            request = self.request(0, str(document.data["apiVersion"]), "Strict", dry_run=True)
+            try:
+                request.check_object(kind, document.data)
+            except StatusError as error:
+                faults += _problems(document, error)
+        return faults, warnings
+
+    def apply(
+        self, documents: Sequence[Document], now: int, places: Mapping[tuple[str, str], str] | None = None
+    ) -> list[Object]:
+        """Make objects of files, or change those that are there; BadInput with all that is wrong, and nothing done.
+
+        Namespaces that objects are in and that nobody made are made. `places` binds new pods to hosts. A pod that
+        cannot become what its file says is made anew.
+        """
+        faults, _ = self.check(documents)
+        if faults:
+            raise BadInput(faults)
+        ordered = sorted(documents, key=lambda one: one.data["kind"] not in ("Namespace", "CustomResourceDefinition"))
+        made = []
+        for document in ordered:
+            try:
+                made.append(self._apply(document.data, now, places or {}))
+            except StatusError as error:
+                raise BadInput(_problems(document, error)) from None
+        return made
+
+    def _apply(self, data: Object, now: int, places: Mapping[tuple[str, str], str]) -> Object:
+        kind = self.store.kinds.of(data["apiVersion"], data["kind"])
+        request = self.request(now, data["apiVersion"], "Strict")
+        metadata = data.get("metadata") or {}
+        namespace = (metadata.get("namespace") or "default") if kind.namespaced else ""
+        if namespace and self.store.get("namespaces", "", namespace) is None:
+            request.create(self.store.kind("namespaces"), {"metadata": {"name": namespace}})
+        old = self.store.get(kind.resource, namespace, metadata.get("name") or "")
+        if kind.name == "Pod":
+            node = (data.get("spec") or {}).get("nodeName")
+            host = node or (places.get((namespace, metadata.get("name", ""))) if old is None else None)
+            if old is not None and not host:
+                host = old["spec"].get("nodeName")
+            if host:
+                data = {**data, "spec": {**data["spec"], "nodeName": host}}
+        if old is None:
+            return request.create(kind, data, namespace)
+        try:
+            return request.update(kind, namespace, meta(old)["name"], data)
+        except StatusError:
+            if kind.name != "Pod":
+                raise
+            self.store.delete(self.store.key(kind, old), now, grace=0)
+            return request.create(kind, data, namespace)
+
+    # The beginning
+
+    def _set_rules(self) -> None:
+        links = {link.name: "link" for link in self.cluster.links}
+        switches = {switch.name: "switch" for switch in self.cluster.switches}
+        self.rules.names = links | switches | {host.name: "host" for host in self.cluster.hosts}
+        self.rules.service_ranges = self.cluster.ranges.services
+
+    def _begin(self, now: int) -> None:
+        self._set_rules()
+        request = self.request(now)
+        for name in FIRST_NAMESPACES:
+            request.create(self.store.kind("namespaces"), {"metadata": {"name": name}})
+        self.set_cluster(self.cluster, now)
+        prefix = self.cluster.ranges.services[0]
+        spec = {
+            "clusterIP": format_ip(prefix.nth(1)),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+        }
+        labels = {"component": "apiserver", "provider": "kubernetes"}
+        request.create(
+            self.store.kind("services"), {"metadata": {"name": "kubernetes", "labels": labels}, "spec": spec}
+        )
+        self.runner.run(now)
+
+
+def _problems(document: Document, error: StatusError) -> Iterable[Problem]:
+    """A refusal as problems at the places that it speaks of."""
+    if not error.causes:
+        kind = document.data.get("kind")
+        message = error.message.removeprefix(f"{kind} ")
+        return [document.problem(_place_of(document, error.message), message, key=True)]
+    return [
+        document.problem(_path(cause.field), cause.message) for cause in error.causes
+    ]  # fmt: skip
+
+
+def _path(text: str) -> Path:
+    """`spec.ports[0].port` -> its steps."""
+    path: list[str | int] = []
+    for part in text.replace("]", "").split("."):
+        name, *indices = part.split("[")
+        path.append(name)
+        path += [int(index) if index.isdigit() else index for index in indices]
+    return tuple(path)
+
+
+def _place_of(document: Document, message: str) -> Path:
+    """Where the field is written that a message quotes; the whole object where it quotes none."""
+    for part in message.split('"'):
+        path = _path(part)
+        if path and document.has(path):
+            return path
+    return ("kind",)

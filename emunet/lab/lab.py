@@ -17,13 +17,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emunet.cluster.assign import Allocation, assign
 from emunet.cluster.compile import compile as compile_world
-from emunet.cluster.desired import Desired, Pod, build
-from emunet.cluster.load import Document, load_files, load_text
+from emunet.cluster.control_plane import ControlPlane
+from emunet.cluster.controllers.kubelet import PodFact
+from emunet.cluster.desired import Desired, Pod
+from emunet.cluster.load import BadInput, Document, load_files, load_text
+from emunet.cluster.manifests import read_manifests
+from emunet.cluster.store import Object, Store, meta
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
 from emunet.elements.endpoint.stack import Endpoint
@@ -53,9 +57,13 @@ class LabClock:
         return self._lab.plane.world.now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; everything that is due on the way happens, in order."""
+        """Let time pass; everything that is due on the way happens, in order: frames, timers, controllers."""
         world = self._lab.plane.world
-        world.advance(world.now + int(seconds * SECOND))
+        target = world.now + int(seconds * SECOND)
+        while (due := self._lab.control.due()) is not None and due <= target:
+            world.advance(max(due, world.now))
+            self._lab.settle()
+        world.advance(target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +183,13 @@ class Lab:
         self.offload = offload
         self.clock = LabClock(self)
         self.plane = Plane(seed, MemoryEdges(seed).make, flow_cache=flow_cache)
-        self._documents: tuple[Document, ...] = ()
-        self._desired: Desired | None = None
         self._allocation = Allocation()
-        self._apply(_documents(topology))
+        self._topology, objects, desired = read_manifests(_documents(topology))
+        self._desired = Desired(desired.cluster, (), desired.warnings)
+        self.control = ControlPlane(desired.cluster, seed)
+        self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
+        self._build()
+        self.settle()
 
     def __enter__(self) -> Lab:
         return self
@@ -195,8 +206,12 @@ class Lab:
     @property
     def desired(self) -> Desired:
         """The cluster as wanted."""
-        assert self._desired is not None
         return self._desired
+
+    @property
+    def store(self) -> Store:
+        """The objects: everything that the Kubernetes API would show."""
+        return self.control.store
 
     @property
     def pods(self) -> list[LabPod]:
@@ -287,8 +302,87 @@ class Lab:
     # What can be changed
 
     def apply(self, topology: str | os.PathLike[str]) -> None:
-        """Add or change objects: a path or YAML text. Bad input changes nothing."""
-        self._apply(_merged(self._documents, _documents(topology)))
+        """Add or change objects, or the topology: a path or YAML text. Bad input changes nothing.
+
+        Then the controllers work, so that what follows from it is there when this returns.
+        """
+        topology_document, objects, desired = read_manifests(_documents(topology), self._topology, self._desired)
+        faults, _ = self.control.check(objects)
+        if faults:
+            raise BadInput(faults)
+        if desired.cluster != self._desired.cluster:
+            self._topology = topology_document
+            self._desired = replace(self._desired, cluster=desired.cluster)
+            self.control.set_cluster(desired.cluster, self.clock.now)
+            self._build()
+        self.control.apply(objects, self.clock.now)
+        self.settle()
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> Object:
+        """An object as the API shows it: `lab.get("deploy", "web")`. KeyError where there is none."""
+        found = self.control.find(kind)
+        item = self.store.get(found.resource, namespace if found.namespaced else "", name)
+        if item is None:
+            there = ", ".join(meta(one)["name"] for one in self.store.select(found.resource)) or "none"
+            raise KeyError(f'{found.resource} "{name}" not found; there are: {there}')
+        return item
+
+    def objects(self, kind: str, namespace: str = "") -> list[Object]:
+        """All objects of a kind, of one namespace or of all: `lab.objects("pods")`."""
+        return self.store.select(self.control.find(kind).resource, namespace)
+
+    def delete(self, kind: str, name: str, namespace: str = "default") -> None:
+        """End an object, and what it owns; what was wanted to be there comes back."""
+        self.control.request(self.clock.now).delete(self.control.find(kind), namespace, name)
+        self.settle()
+
+    def scale(self, kind: str, name: str, replicas: int, namespace: str = "default") -> None:
+        """Want another number of pods."""
+        patch = {"spec": {"replicas": replicas}}
+        self.control.request(self.clock.now).patch(self.control.find(kind), namespace, name, patch, "merge")
+        self.settle()
+
+    def power(self, host: str, *, on: bool) -> None:
+        """Switch a host off: its wires go dead and its pods with them. Or on again: it comes back as it was.
+
+        What the cluster makes of it takes time: 40 s until the node is NotReady, five minutes more until its pods
+        are made elsewhere (`lab.clock.advance`).
+        """
+        self.control.set_power(host, on=on, now=self.clock.now)
+        for wire in self.plane.world.config.wires:
+            if host in (wire.a[0], wire.b[0]):
+                self.plane.set_wire(wire.name, up=on)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the controllers work, and build what they want, until nothing is left to do. Takes no time."""
+        while True:
+            pods = self.control.settle(self.clock.now)
+            facts: dict[str, PodFact | None] = {meta(pod)["uid"]: self._ended(pod) for pod in self.control.ending()}
+            if pods != self._desired.pods:
+                facts |= dict.fromkeys({pod.uid for pod in self._desired.pods} - {pod.uid for pod in pods})
+                self._desired = replace(self._desired, pods=pods)
+                self._build()
+            facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
+            if not self.control.tell(facts):
+                return
+
+    def _build(self) -> None:
+        """Become what is wanted."""
+        self._allocation = assign(self._desired, self._allocation, self.seed)
+        self.plane.configure(compile_world(self._desired, self._allocation, self.seed))
+
+    def _fact(self, pod: Pod) -> PodFact:
+        """A pod on memory wires is there, with an address and no programs, as soon as it is built."""
+        before = self.control.kubelet.facts.get(pod.uid)
+        edge = self.plane.world.edges.get(f"{pod.host}:eth0" if pod.host_network else pod.port)
+        addresses = tuple(format_ip(row.address) for row in edge.addresses) if edge is not None else ()
+        return PodFact(addresses, before.since if before is not None else self.clock.now)
+
+    def _ended(self, pod: Object) -> PodFact:
+        """A pod that was told to end has no programs to wait for."""
+        before = self.control.kubelet.facts.get(meta(pod)["uid"])
+        return replace(before or PodFact((), self.clock.now), stopped=True)
 
     def link(self, wire: str, *, up: bool) -> None:
         """Plug a wire in or out."""
@@ -299,19 +393,15 @@ class Lab:
         world = self.plane.world
         limit = world.now + int(timeout * SECOND)
         while not until():
-            due = world.due()
+            controllers = self.control.due()
+            due = world.due() if controllers is None else min(world.due(), controllers)
             if due == NEVER or due > limit:
                 world.advance(limit)
                 return until()
-            world.advance(due)
+            world.advance(max(due, world.now))
+            if controllers is not None and controllers <= world.now:
+                self.settle()
         return True
-
-    def _apply(self, documents: tuple[Document, ...]) -> None:
-        desired = build(documents, self._desired)
-        allocation = assign(desired, self._allocation, self.seed)
-        config = compile_world(desired, allocation, self.seed)
-        self.plane.configure(config)
-        self._documents, self._desired, self._allocation = documents, desired, allocation
 
 
 class _FileSink:
@@ -339,20 +429,6 @@ def _documents(topology: str | os.PathLike[str] | Sequence[str | os.PathLike[str
     if isinstance(topology, (str, os.PathLike)):
         return load_files([topology])
     return load_files(topology)
-
-
-def _merged(old: tuple[Document, ...], new: tuple[Document, ...]) -> tuple[Document, ...]:
-    """Documents of the same kind, namespace and name are replaced, others added."""
-
-    def identity(document: Document) -> tuple[object, ...]:
-        data = document.data
-        metadata = data.get("metadata")
-        if not isinstance(metadata, dict):
-            return data.get("kind"), None, None
-        return data.get("kind"), metadata.get("namespace", "default"), metadata.get("name")
-
-    replaced = {identity(document) for document in new}
-    return (*(document for document in old if identity(document) not in replaced), *new)
 
 
 def _settled(ping: Ping) -> bool:

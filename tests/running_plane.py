@@ -15,7 +15,7 @@ from emunet.cluster.compile import compile
 from emunet.cluster.desired import build
 from emunet.cluster.load import load_files
 from emunet.daemon.frame_format import PortInfo
-from emunet.daemon.frames import FrameServer, listen
+from emunet.daemon.frames import FrameServer
 from emunet.daemon.port_facts import ports_of
 from emunet.fabric.edge import MemoryEdges
 from emunet.lab.plane import Plane
@@ -36,7 +36,10 @@ class RunningPlane:
         self.plane.configure(self.config)
         self.path = folder / "frames.sock"
         self.loop = Loop(self.plane.world)
-        self.server = FrameServer(self.loop, self.plane, listen(self.path), epoch)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(os.fspath(self.path))
+        listener.listen()
+        self.server = FrameServer(self.loop, self.plane, listener, epoch)
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._bell, ear = socket.socketpair()
         self._ear = ear

@@ -69,6 +69,7 @@ class Lines:
         self._second = -1
         self._clock = ""
         self._stopped = False
+        self._closing = False
 
     def fileno(self) -> int:
         """The channel's."""
@@ -80,6 +81,7 @@ class Lines:
 
     def close(self) -> None:
         """Print what passed until now, and end."""
+        self._closing = True
         self._channel.end()
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline and self._read(1):
@@ -97,6 +99,8 @@ class Lines:
             self._out.flush()
         except EOFError:
             more = False
+            if not self._closing:
+                self.notices.append("the lab has ended")
         except OSError as error:
             self._stopped = True
             if not isinstance(error, BrokenPipeError):

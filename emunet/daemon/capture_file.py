@@ -144,6 +144,8 @@ class CaptureFile:
         except EOFError:
             self._flush()
             more = False
+            if not self.closed:
+                self.notices.append("the lab has ended")
         except ValueError as error:
             self.failure = f"{self.name}: {error}"
             more = False

@@ -87,7 +87,7 @@ class FrameChannel:
             while more:
                 message = self._socket.recv(MESSAGE_MAX)
                 if not message:
-                    raise FrameChannelError("the lab ended before it answered")
+                    raise FrameChannelError("the lab did not answer: it is ending, or too many watch it already")
                 answer = Answer.decode(message)
                 if isinstance(answer, str):
                     raise FrameChannelError(answer)

@@ -149,9 +149,7 @@ class FrameRecord(NamedTuple):
     lost: int = 0
 
 
-def pack_head(
-    at: int, port: int, direction: int, length: int, comments: Sequence[str] = (), lost: int = 0
-) -> bytes:
+def pack_head(at: int, port: int, direction: int, length: int, comments: Sequence[str] = (), lost: int = 0) -> bytes:
     """All of a record but its frame, which follows."""
     if not comments:
         return _RECORD.pack(at, lost, length, port, direction, 0)

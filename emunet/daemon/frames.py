@@ -12,7 +12,6 @@ Rule of this file: nothing waits, nothing raises into the loop, and no client ca
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections import deque
@@ -34,7 +33,7 @@ from emunet.daemon.frame_format import (
 )
 from emunet.daemon.port_facts import port_info, ports_of
 from emunet.fabric.capture import Record
-from emunet.fabric.world import UnknownPort
+from emunet.fabric.names import UnknownPort
 from emunet.lab.plane import Plane
 from emunet.linux.loop import Loop
 
@@ -44,7 +43,7 @@ QUEUE_LIMIT = 64 << 20
 _SOCKET_BUFFER = 4 << 20
 _MESSAGES_A_TURN = 16
 _PORTS_A_MESSAGE = 250
-_CLIENTS_MAX = 256
+_CLIENTS_MAX = 1000
 
 
 class FrameServer:
@@ -292,18 +291,3 @@ class _PortSink:
         at = server.epoch + server.loop.now()
         if self._client.add(pack_head(at, self.number, NOTICE, 0, (), self.lost), b""):
             self.lost = 0
-
-
-def listen(path: str | os.PathLike[str]) -> socket.socket:
-    """A listening socket for a FrameServer that only its owner may connect to."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    before = os.umask(0o177)
-    try:
-        listener.bind(os.fspath(path))
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.umask(before)
-    listener.listen(128)
-    return listener

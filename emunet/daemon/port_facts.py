@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from emunet.daemon.frame_format import PortInfo
 from emunet.elements.routes import RouteKind
 from emunet.fabric.config import HostConfig, PodEdge, WorldConfig
-from emunet.fabric.world import World
 from emunet.packet.address import format_ip, format_mac
+
+if TYPE_CHECKING:
+    from emunet.fabric.world import World  # control asks for ports too, and needs no World for it
 
 
 def ports_of(config: WorldConfig) -> list[PortInfo]:

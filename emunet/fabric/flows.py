@@ -9,6 +9,8 @@ What makes it safe:
 - *Validity is pushed.* The run notes every entry and every absence that it leaned on;
   whoever changes one deletes the Replay (`plane.table`).
 - *A deadline.* The earliest time at which anything it leaned on changes by itself.
+- *State.* Of a tracked connection only an established one is fused, and a change of its
+  state is a change of its entry; SYN, FIN and RST are never hits.
 - *Fields.* All that elements read is in the key, or guarded at each hit (lengths,
   checksum, TCP flags, the largest frame), or the packet is marked and never cached.
 - *Effects.* Only runs whose effects are uses (of a station, of an identification
@@ -26,7 +28,7 @@ from typing import Any
 
 from emunet.fabric.capture import Record
 from emunet.fabric.edge import Edge
-from emunet.fabric.flow_key import STEERING_FLAGS, V4, Key
+from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, TCP_LENGTH_V4, TCP_LENGTH_V6, V4, Key
 from emunet.fabric.fuse import Fused, Unfusable
 from emunet.fabric.rewrite import Rewrite, View, unwrapped
 from emunet.fabric.wire import WireExit
@@ -49,6 +51,7 @@ class Replay(Rewrite):
     frames   wire frames hit since the last credit; refused: of them, not taken by the edge
     edge     where it comes out; or else `wire`, which it goes onto after `hops` more devices; or
              neither, for a run that ends in a drop
+    guard_flags  a tracked TCP connection: SYN, FIN and RST go the slow way
     watched  somebody watches a port on its way; views: where, after the entry
     told     whose record is told of a loss on the wire: 0 the entry's, else that of a view; or None
     """
@@ -121,11 +124,11 @@ class Replay(Rewrite):
             _, total, identification, _, checksum, _ = V4.unpack_from(frame, start)
             if total != length - ETHERNET_HEADER or (self.old_sum + total + identification + checksum) % 65535:
                 return False
-            return not self.guard_flags or not frame[start + 47] & STEERING_FLAGS
+            return not self.guard_flags or (length >= TCP_LENGTH_V4 and frame[start + 47] & STEERING_FLAGS == STEADY)
         total = frame[start + 18] << 8 | frame[start + 19]
         if total != length - 54:
             return False
-        return not self.guard_flags or not frame[start + 67] & STEERING_FLAGS
+        return not self.guard_flags or (length >= TCP_LENGTH_V6 and frame[start + 67] & STEERING_FLAGS == STEADY)
 
     def hit(self, frames: int, now: int) -> None:
         """Note a hit of `frames` wire frames.
@@ -287,6 +290,8 @@ class FlowCache:
                 raise Unfusable(packet.unkeyed)
             if not devices or devices[-1] is not device:
                 devices.append(device)
+            if step.reason is Reason.CONNECTION_KNOWN:
+                replay.guard_flags = True
             last = step is steps[-1][1]
             fused.take(step, last)
             for effect in step.effects:
@@ -313,6 +318,8 @@ class FlowCache:
             else:
                 replay.edge = end
             fused.write(replay, packet.frame, replay.advances)
+        # Of a tracked connection only what cannot move its state is repeated.
+        replay.guard_flags = replay.guard_flags and fused.is_tcp
         replay.old_sum = fused.old_sum
         replay.limit = fused.limit
         replay.watched = recording.record is not None or bool(replay.views)

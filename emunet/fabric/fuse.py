@@ -40,9 +40,11 @@ class Fused:
         self.transport: list[AdjustTransport] = []
         protocol = frame[23] if self.is_v4 else frame[20]
         start = 34 if self.is_v4 else 54
-        self.transport_at = start + (16 if protocol == TCP else 6)
         self.is_udp = protocol == UDP
         self.is_tcp = protocol == TCP
+        self.is_echo = not (self.is_udp or self.is_tcp)
+        self.transport_at = start + (16 if self.is_tcp else 6 if self.is_udp else 2)
+        self.identifier_at = start + 4
 
     @property
     def _depth(self) -> int:
@@ -90,12 +92,16 @@ class Fused:
     def _inner(self, edit: Put | Adjust | AdjustTransport, offset: int) -> None:
         if isinstance(edit, Put):
             keyed = KEYED_V4 if self.is_v4 else KEYED_V6
+            if self.is_echo and offset == self.identifier_at and len(edit.data) == 2:
+                return
             if not any(first <= offset and offset + len(edit.data) <= end for first, end in keyed):
                 raise Unfusable("it changes bytes outside the key")
         elif isinstance(edit, AdjustTransport):
-            if offset != self.transport_at or not (self.is_tcp or self.is_udp):
+            if offset != self.transport_at:
                 raise Unfusable("it changes a checksum outside the transport header")
             self.transport.append(edit)
+        elif self.is_echo and offset == self.transport_at:
+            self.transport.append(AdjustTransport(offset, edit.old, edit.new, pseudo=False))
         elif not self.is_v4 or offset != 24:
             raise Unfusable("it changes a checksum outside the IP header")
 
@@ -125,18 +131,29 @@ class Fused:
         rewrite.is_v4 = self.is_v4
         if self.is_v4:
             rewrite.head, rewrite.middle = final[:16], final[20:24]
-            echo = not (self.is_tcp or self.is_udp)
-            rewrite.tail = b"" if echo else final[26:38]
-            if echo and final[26:34] != before[26:34]:
-                raise Unfusable("it translates an echo")
+            rewrite.tail = b"" if self.is_echo else final[26:38]
             rewrite.new_sum = _sum(final[14:16] + final[20:24] + final[26:34])
             rewrite.same = before[:16] == final[:16] and before[20:24] == final[20:24] and before[26:38] == final[26:38]
         else:
-            end = 58 if self.is_tcp or self.is_udp else 54
+            end = 54 if self.is_echo else 58
             rewrite.head, rewrite.tail = final[:18], final[20:end]
             rewrite.same = before[:18] == final[:18] and before[20:end] == final[20:end]
+        if self.is_echo:
+            self._echo(rewrite, final)
         if self.transport:
             rewrite.transport = Transport(self.transport_at, self.is_udp and self.is_v4, tuple(self.transport))
+            rewrite.same = False
+
+    def _echo(self, rewrite: Rewrite, final: bytes) -> None:
+        """An echo has its identifier where others have a port, behind what is not in its key."""
+        at, before = self.identifier_at, self.frame
+        extra: list[tuple[int, bytes]] = []
+        if self.is_v4 and final[26:34] != before[26:34]:
+            extra.append((26, final[26:34]))
+        if final[at : at + 2] != before[at : at + 2]:
+            extra.append((at, final[at : at + 2]))
+        if extra:
+            rewrite.extra = tuple(extra)
             rewrite.same = False
 
     def _wrap(self, final: bytes, counter: Counter) -> Wrap:

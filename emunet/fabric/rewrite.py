@@ -70,9 +70,10 @@ class Rewrite:
     same    the inner headers stay as they are
     unwrap  bytes that are taken off first, 0 for none
     wrap    what is left in front, or None
+    extra   an echo's addresses and identifier, as (offset, bytes), where they are translated
     """
 
-    __slots__ = ("head", "is_v4", "middle", "new_sum", "same", "tail", "transport", "unwrap", "wrap")
+    __slots__ = ("extra", "head", "is_v4", "middle", "new_sum", "same", "tail", "transport", "unwrap", "wrap")
 
     def __init__(self) -> None:
         self.is_v4 = True
@@ -84,6 +85,7 @@ class Rewrite:
         self.transport: Transport | None = None
         self.unwrap = 0
         self.wrap: Wrap | None = None
+        self.extra: tuple[tuple[int, bytes], ...] = ()
 
     def apply(self, buffer: bytearray, start: int, offload: Offload | None) -> None:
         """Rewrite the headers in place. Nothing is wrapped or unwrapped, and the frame was found to fit."""
@@ -106,6 +108,8 @@ class Rewrite:
         else:
             buffer[start : start + 18] = self.head
             buffer[start + 20 : start + 20 + len(self.tail)] = self.tail
+        for offset, data in self.extra:
+            buffer[start + offset : start + offset + len(data)] = data
 
     def rewritten(self, frame: bytes, offload: Offload | None) -> bytes:
         """The frame as it is at this point. It was found to fit, and was hit.
@@ -139,7 +143,7 @@ class Rewrite:
         buffer[at : at + 2] = frame
 
     def _headers(self, frame: bytes, offload: Offload | None) -> bytes:
-        if self.is_v4 and self.transport is None:
+        if self.is_v4 and self.transport is None and not self.extra:
             _, total, identification, _, _, tail = V4.unpack_from(frame)
             checksum = -(self.new_sum + total + identification) % 65535
             return (

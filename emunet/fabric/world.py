@@ -42,6 +42,8 @@ from emunet.plane.timers import Timers
 from emunet.plane.trace import Trace
 
 HOP_LIMIT = 32
+RUN_LIMIT = 10_000
+RUN_PAUSE = 1_000
 EXPLAIN_LIMIT = 10 * 1_000_000_000
 Arrival = tuple[Edge, bytes, Offload | None, Trace | None] | tuple[Device, str, Packet]
 """A frame from an edge's stack, or a packet at a device's entry."""
@@ -73,6 +75,7 @@ class World:
         self._watching = Watching(self.watch)
         self._pods: dict[str, frozenset[str]] = {}
         self._running = False
+        self._resumes = 0
         self._dry = False
 
     @property
@@ -384,17 +387,24 @@ class World:
 
     def _run(self, now: int) -> None:
         """Go on until nothing moves: one frame after the other, each to where its run ends."""
-        if self._running:
+        if self._running or now < self._resumes:
             return
         self._running = True
         try:
             arrivals = self._arrivals
-            while arrivals:
+            for _ in range(RUN_LIMIT):
+                if not arrivals:
+                    break
                 arrival = arrivals.popleft()
                 if len(arrival) == 4:
                     self._from_edge(*arrival, now)
                 else:
                     self._through(*arrival, now)
+            else:
+                # Two stacks may answer each other without an end: time must go on all the same.
+                if arrivals and not self._dry:
+                    self._resumes = now + RUN_PAUSE
+                    self.at(self._resumes, lambda _: None)
         finally:
             self._running = False
             self.watch.leaned = self.watch.steps = self._watching.recording = None

@@ -8,13 +8,12 @@ Rule of this file: an error of the person's code is shown as Python shows it, wi
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 import traceback
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from emunet.daemon.client import LabError, find_lab
 from emunet.daemon.frame_channel import FrameChannelError
@@ -51,12 +50,28 @@ def main() -> int:
     return 0
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="emunet shell", allow_abbrev=False)
-    parser.add_argument("--lab", metavar="NAME")
-    parser.add_argument("-c", dest="code", metavar="CODE")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="[FILE.py] [ARGUMENT...]")
-    return parser.parse_args(arguments)
+class _Wanted(NamedTuple):
+    """What the arguments ask for. `arguments` begin with the file, where there is no code."""
+
+    lab: str | None
+    code: str | None
+    arguments: list[str]
+
+
+def _parse(arguments: list[str]) -> _Wanted:
+    """As Python reads its own: whatever follows CODE or FILE is theirs. SystemExit for bad usage."""
+    rest = list(arguments)
+    lab = code = None
+    while rest and rest[0].startswith("-") and code is None:
+        option = rest.pop(0)
+        if option not in ("--lab", "-c") or not rest:
+            print("usage: emunet shell [--lab NAME] [-c CODE | FILE.py] [ARGUMENT...]", file=sys.stderr)
+            sys.exit(2)
+        if option == "--lab":
+            lab = rest.pop(0)
+        else:
+            code = rest.pop(0)
+    return _Wanted(lab, code, rest)
 
 
 def _run_file(arguments: list[str], names: dict[str, Any]) -> int:

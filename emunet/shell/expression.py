@@ -1,12 +1,13 @@
 """A packet as a person writes it -> its bytes: what `emunet trace POD 'EXPRESSION'` sends.
 
-    python -m emunet.shell.expression [--from POD] [--lab NAME | --names] EXPRESSION
+    python -m emunet.shell.expression [--from POD] [--lab NAME] [--names] EXPRESSION
 
 prints {"hex": ..., "has_ethernet": bool}; what is wrong with an expression is one sentence on
 standard error, and exit code 1. Names of pods and hosts are addresses (`IP(dst="web-3")`): those
-of a running lab, or with --names those of a JSON object on standard input: {name: [address, ...]}
+of the running lab, or with --names those of a JSON object on standard input: {name: [address, ...]}
 or {name: {"mac": ..., "addresses": [...]}}. What the expression leaves open is filled in as the
-pod's own stack would: its address as source, its MAC in a frame.
+pod's own stack would: its address as source, its MAC in a frame (for which the lab is asked where
+the names do not tell it).
 
 Without an Ethernet header (or with an empty one) it is a packet: the pod's stack frames it.
 
@@ -51,10 +52,10 @@ class BadExpression(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sends: its name, its MAC where it is known, and its address of a family (4 or 6)."""
+    """Who sends: its name, and ways to find its MAC and its address of a family (4 or 6)."""
 
     name: str
-    mac: str
+    mac: Callable[[], str]
     address: Callable[[int], str | None]
 
 
@@ -119,10 +120,10 @@ def _fill(packet: Packet, sender: Sender) -> None:
         if isinstance(layer, (IP, IPv6)):
             _set(layer, "src", sender.address(4 if isinstance(layer, IP) else 6), sender)
         elif isinstance(layer, ARP):
-            _set(layer, "hwsrc", sender.mac, sender)
+            _set(layer, "hwsrc", sender.mac(), sender)
             _set(layer, "psrc", sender.address(4), sender)
         elif isinstance(layer, Ether):
-            _set(layer, "src", sender.mac, sender)
+            _set(layer, "src", sender.mac(), sender)
             if layer.fields.get("dst") is None:
                 if not isinstance(layer.payload, ARP):
                     raise BadExpression(
@@ -140,20 +141,34 @@ def _set(layer: Packet, field: str, value: str | None, sender: Sender) -> None:
         setattr(layer, field, value)
 
 
-def _known(wanted: argparse.Namespace) -> tuple[Callable[[str, int], str | None], Callable[[str], str]]:
-    """How names are looked up: (name, family) -> address, and name -> MAC."""
-    if not wanted.names:
-        ports = Ports(find_lab(wanted.lab).folder.frames)
-        return ports.address, lambda name: ports.by_name[name].mac if name in ports.by_name else ""
-    told: dict[str, Any] = json.load(sys.stdin)
-    fields = {name: value if isinstance(value, dict) else {"addresses": value} for name, value in told.items()}
+def _known(wanted: argparse.Namespace) -> tuple[Callable[[str, int], str | None], Sender]:
+    """How names are looked up, (name, family) -> address; and who sends."""
+    name: str = wanted.sender
 
-    def address(name: str, family: int) -> str | None:
-        rows = fields.get(name, {}).get("addresses", [])
+    def ports() -> Ports:
+        return Ports(find_lab(wanted.lab).folder.frames)
+
+    if not wanted.names:
+        known = ports()
+        mac = known.by_name[name].mac if name in known.by_name else ""
+        return known.address, Sender(name, lambda: mac, lambda family: known.address(name, family))
+    told: dict[str, Any] = json.load(sys.stdin)
+    fields = {key: value if isinstance(value, dict) else {"addresses": value} for key, value in told.items()}
+
+    def address(key: str, family: int) -> str | None:
+        rows = fields.get(key.removeprefix("default/"), {}).get("addresses", [])
         rows = [rows] if isinstance(rows, str) else rows
         return next((row for row in rows if (":" in row) == (family == 6)), None)
 
-    return address, lambda name: str(fields.get(name, {}).get("mac") or "")
+    def find_mac() -> str:
+        mac = fields.get(name.removeprefix("default/"), {}).get("mac")
+        if mac or not wanted.lab:
+            return str(mac or "")
+        by_name = ports().by_name
+        port = by_name.get(name.removeprefix("default/")) or by_name.get(f"{name}:eth0")
+        return port.mac if port is not None else ""
+
+    return address, Sender(name, find_mac, lambda family: address(name, family))
 
 
 def main() -> int:
@@ -166,10 +181,9 @@ def main() -> int:
     wanted = parser.parse_args()
     logging.getLogger("scapy").setLevel(logging.ERROR)
     try:
-        address, mac = _known(wanted)
+        address, sender = _known(wanted)
         understand_names(address)
         refuse_other_names()
-        sender = Sender(wanted.sender, mac(wanted.sender), lambda family: address(wanted.sender, family))
         data, has_ethernet = evaluate(wanted.expression, sender)
     except (BadExpression, LabError, FrameChannelError) as error:
         print(error, file=sys.stderr)

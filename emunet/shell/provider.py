@@ -4,8 +4,11 @@ What Scapy sends on a pod's port enters the network as the pod's own frame. What
 is what passes the pod's eth0, in both directions. A socket that also sends (`srp1`, `sr1`) is
 told of what arrives only, as Scapy's own raw sockets are.
 
+On a host's port, what Scapy sends is sent as by the host's own sockets: an IP packet that the
+host routes. On a switch's port it comes in as if the cable had brought it.
+
 On TAPs the pod's kernel is there too: it sees the answers to what Scapy sent for it, and
-resets TCP connections that it does not know of (in a real machine it is the same).
+resets TCP connections that it does not know of (on a real machine it is the same).
 
 Rule of this file: a socket owns one connection to the plane, and closes it.
 """

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
-import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for what several folders of tests share
-
-from running_plane import RunningPlane
 
 from emunet.daemon import frames
 from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
@@ -31,6 +26,8 @@ from emunet.daemon.frame_format import (
     unpack_injections,
     unpack_records,
 )
+from emunet.fabric.config import WorldConfig
+from tests.running_plane import RunningPlane
 
 
 @pytest.fixture
@@ -66,7 +63,7 @@ def test_a_port_that_is_not_there_is_refused_with_those_that_are(plane: RunningP
 
 
 def test_no_lab_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FrameChannelError, match="the lab .* is not running: `emunet labs`"):
+    with pytest.raises(FrameChannelError, match=r"the lab .* is not running: `emunet labs`"):
         FrameChannel.connect(tmp_path / "frames.sock", ["web-1"])
 
 
@@ -77,10 +74,6 @@ def test_what_is_no_request_is_refused(plane: RunningPlane, message: bytes) -> N
         asker.send(message)
         assert b'"error"' in asker.recv(4096)
         assert asker.recv(4096) == b""
-
-
-def test_the_socket_is_its_owners_alone(plane: RunningPlane) -> None:
-    assert stat.S_IMODE(plane.path.stat().st_mode) == 0o600
 
 
 def test_both_directions_with_their_times(plane: RunningPlane) -> None:
@@ -132,7 +125,7 @@ def test_who_sends_may_leave_out_what_goes_its_own_way(plane: RunningPlane) -> N
 
 
 def test_everybody_who_watches_gets_everything(plane: RunningPlane) -> None:
-    count = 20_000
+    count = 5_000
     batch = [plane.echo("web-1", "web-2", n & 0xFFFF) for n in range(count)]
     with (
         FrameChannel.connect(plane.path, ["web-1"], inject=True, watch=False) as sender,
@@ -159,14 +152,9 @@ def test_a_slow_reader_loses_its_own_and_is_told_how_many(plane: RunningPlane, m
     with (
         FrameChannel.connect(plane.path, ["web-1"], inject=True, watch=False) as sender,
         FrameChannel.connect(plane.path, ["web-1"]) as slow,
-        FrameChannel.connect(plane.path, ["web-2"]) as other,
     ):
         sender.send_many(plane.echo("web-1", "web-2", n, size=400) for n in range(count))
-        others: list[FrameRecord] = []
-        while len(others) < 2 * count:
-            others += [record for record in other.receive(5) if record.frame[12:14] == b"\x08\x00"]
-        sender.settle()
-        assert sum(record.lost for record in others) == 0
+        assert sender.settle() == []  # although nobody reads what was watched, everything was let in
         slow.end()
         records = list(slow)
         got = [record for record in records if record.direction != NOTICE and record.frame[12:14] == b"\x08\x00"]
@@ -217,6 +205,45 @@ def test_frames_enter_by_hosts_and_switches_too(plane: RunningPlane) -> None:
         records = frames_of(channel)
         assert [(r.port, r.direction) for r in records] == [(0, INBOUND), (1, INBOUND)]
         assert all(record.frame == frame for record in records)
+
+
+def without(plane: RunningPlane, pod: str) -> WorldConfig:
+    """The World's configuration with one pod less."""
+    config = plane.config
+    hosts = tuple(
+        replace(
+            host,
+            ports=tuple(port for port in host.ports if port.name != pod),
+            bridges=tuple(
+                replace(bridge, ports=tuple(port for port in bridge.ports if port != pod)) for bridge in host.bridges
+            ),
+        )
+        for host in config.hosts
+    )
+    return replace(config, hosts=hosts, pods=tuple(row for row in config.pods if row.name != pod))
+
+
+def test_a_pod_that_goes_and_comes_back(plane: RunningPlane) -> None:
+    """Its port is said to be gone when a frame is let in there; back, it is watched as before."""
+    with FrameChannel.connect(plane.path, ["web-2"], inject=True) as channel:
+        plane.call(lambda: plane.plane.configure(without(plane, "web-2")))
+        channel.send(plane.echo("web-2", "web-1"))
+        (notice,) = channel.receive(5)
+        assert (notice.direction, notice.frame) == (NOTICE, b"")
+        assert notice.comments[0].startswith("there is no port web-2; there are: ")
+        plane.call(lambda: plane.plane.configure(plane.config))
+        channel.send(plane.echo("web-2", "web-1"))
+        assert [record.frame[34] for record in frames_of(channel) if record.frame[12:14] == b"\x08\x00"] == [8, 0]
+    with FrameChannel.connect(plane.path, ["web-2"]):
+        plane.call(lambda: plane.plane.configure(without(plane, "web-2")))
+    deadline = time.monotonic() + 5
+    while plane.call(lambda: plane.server.clients):  # it went while its port was away
+        assert time.monotonic() < deadline
+    plane.call(lambda: plane.plane.configure(plane.config))
+    with FrameChannel.connect(plane.path, ["web-1"], inject=True) as channel:
+        channel.send(plane.echo("web-1", "web-2"))
+        frames_of(channel)
+    assert plane.call(lambda: plane.plane.world.devices["host1"].watched) <= {"web-1"}
 
 
 # The format itself

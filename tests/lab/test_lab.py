@@ -157,3 +157,14 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
             lab.pod("web-8").get("http://web-1/")
         files.append(path.read_bytes())
     assert files[0] == files[1]
+
+
+def test_two_stacks_that_never_stop_answering(lab: Lab) -> None:
+    """Each answers the other for ever, in no time: the World lets time go on, and every frame is accounted for."""
+    web1, web3 = lab.pod("web-1").endpoint, lab.pod("web-3").endpoint
+    for endpoint, peer in ((web1, web3), (web3, web1)):
+        target = peer.addresses[0].address
+        endpoint.udp_bind(7, handler=lambda socket, datagram, to=target: socket.send(b"again", to, 7, lab.clock.now))
+    lab.pod("web-1").send_ip(bytes(IP(src=lab.pod("web-1").ip, dst=lab.pod("web-3").ip) / UDP(sport=7, dport=7)))
+    lab.clock.advance(0.000002)
+    assert 10_000 <= lab.counters()["received"] <= 40_000

@@ -14,8 +14,9 @@ from dataclasses import replace
 import pytest
 
 from emunet.fabric.capture import Record
-from emunet.fabric.config import Route, RouteKind
+from emunet.fabric.config import ConnectionsConfig, Masquerade, Publish, Route, RouteKind
 from emunet.fabric.impaired import Impairment
+from emunet.packet import icmp, ipv4
 from emunet.packet.address import Prefix
 from emunet.packet.offload import GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, Offload
 from emunet.plane.table import Counter, Table
@@ -42,10 +43,13 @@ class Watcher:
 class Twins:
     """Two worlds that differ only in the cache."""
 
-    def __init__(self, topology: str, seed: int) -> None:
+    def __init__(self, topology: str, seed: int, *, translating: bool = False) -> None:
         self.random = random.Random(seed)
         self.cached = Net(topology, flow_cache=True, seed=seed)
         self.plain = Net(topology, flow_cache=False, seed=seed)
+        self.published: list[tuple[bytes, int]] = []
+        if translating:
+            self.translate()
         self.now = 0
         self.seen: tuple[dict[str, list[Seen]], dict[str, list[Seen]]] = ({}, {})
         self.watched: dict[str, tuple[Watcher, Watcher]] = {}
@@ -57,6 +61,63 @@ class Twins:
     def both(self) -> tuple[Net, Net]:
         """Cached, plain."""
         return self.cached, self.plain
+
+    def translate(self) -> None:
+        """Every host tracks connections, masquerades what leaves by its uplink, and publishes two pods' ports."""
+        for net in self.both:
+            hosts = []
+            for number, host in enumerate(net.config.hosts):
+                pods = [pod for pod in net.config.pods if len(pod.addresses[0].address) == 4]
+                rows = []
+                for port, protocol in ((8080, 6), (8081, 17)):
+                    pod = pods[(number + port) % len(pods)]
+                    rows.append(Publish(protocol, port, pod.addresses[0].address, 80, local=(pod.addresses[0].prefix,)))
+                rules = ConnectionsConfig(
+                    masquerade=(Masquerade(interfaces=("eth0", "flannel.1")),), publish=tuple(rows)
+                )
+                hosts.append(replace(host, connections=rules))
+                if net is self.cached:
+                    uplink = next(row for row in host.interfaces if row.name == "eth0")
+                    self.published += [(uplink.addresses[0].address, row.port) for row in rows]
+            net.config = replace(net.config, hosts=tuple(hosts))
+            net.world.configure(net.config)
+
+    def to_published(self) -> None:
+        """A pod calls a published port of some host, perhaps its own."""
+        a = self.random.choice(self.pods)
+        address, port = self.random.choice(self.published)
+        source, sport = self.cached[a].address(), 2000 + self.random.randrange(3)
+        if port == 8080:
+            packet = segment(source, address, sport, port, self.random.choice([0x02, 0x10, 0x18]), b"call")
+        else:
+            packet = datagram(source, address, sport, port, b"call")
+        self.send(a, self.cached.frame(a, packet))
+
+    def reply(self) -> None:
+        """A pod answers something that it got: to whoever it seems to come from."""
+        name = self.random.choice(self.pods)
+        station = self.cached[name]
+        if not station.got:
+            return
+        _, frame = self.random.choice(station.got[-8:])
+        if frame[12:15] != b"\x08\x00\x45" or frame[6:12] == station.mac:
+            return
+        source, destination, protocol = frame[26:30], frame[30:34], frame[23]
+        if destination != station.address() or frame[20] & 0x3F or frame[21]:
+            return
+        sport, dport = int.from_bytes(frame[34:36], "big"), int.from_bytes(frame[36:38], "big")
+        fields = {"identification": self.random.randrange(65536)}
+        if protocol == 17:
+            packet = datagram(destination, source, dport, sport, b"answer", **fields)
+        elif protocol == 6:
+            flags = 0x12 if frame[47] & 2 else self.random.choice([0x10, 0x18, 0x18, 0x11, 0x14])
+            packet = segment(destination, source, dport, sport, flags, b"answer" if flags & 8 else b"", **fields)
+        elif frame[34] == 8:
+            message = icmp.Icmp(0, 0, frame[38:42], b"answer").pack()
+            packet = ipv4.IPv4(destination, source, 1, **fields).pack(message)
+        else:
+            return
+        self.send(name, frame[6:12] + station.mac + b"\x08\x00" + packet)
 
     def flow(self) -> tuple[str, str, int, int, int, str, int]:
         """Two pods, ports, family, kind and TTL."""
@@ -160,7 +221,7 @@ class Twins:
     def wire(self) -> None:
         """A wire goes down or up."""
         name = self.random.choice(list(self.cached.world.wires))
-        up = self.random.random() < 0.6
+        up = self.random.random() < 0.8
         for net in self.both:
             net.world.set_wire(name, up=up)
 
@@ -174,9 +235,10 @@ class Twins:
             net.world.impair(name, impairment)
 
     def route(self) -> None:
-        """A blackhole for one pod's address comes or goes on the first host."""
+        """A blackhole for one pod's address comes on the first host, or the one that is there goes."""
+        old = [row for row in self.cached.config.hosts[0].routes if row.kind is RouteKind.BLACKHOLE]
         address = self.cached[self.random.choice(self.pods)].address()
-        extra = Route(Prefix(address, 32), kind=RouteKind.BLACKHOLE)
+        extra = old[0] if old else Route(Prefix(address, 32), kind=RouteKind.BLACKHOLE)
         for net in self.both:
             host = net.config.hosts[0]
             routes = (
@@ -239,15 +301,19 @@ def rows(table: Table, now: int) -> dict[object, object]:
     return found
 
 
-def play(topology: str, seed: int) -> Twins:
+def play(topology: str, seed: int, *, translating: bool = False) -> Twins:
     """Random traffic and trouble, compared now and then and at the end."""
-    twins = Twins(topology, seed)
+    twins = Twins(topology, seed, translating=translating)
     trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route, twins.watch]
     if twins.cached.world.wires:
         trouble += [twins.wire, twins.impair]
     for _ in range(60):
         for _ in range(twins.random.randrange(1, 25)):
             twins.traffic()
+            if twins.random.random() < 0.4:
+                twins.reply()
+            if twins.published and twins.random.random() < 0.2:
+                twins.to_published()
         twins.random.choice(trouble)()
         if twins.random.random() < 0.2:
             twins.compare()
@@ -262,6 +328,14 @@ def test_same_with_and_without(topology: str, seed: int) -> None:
     twins = play(topology, seed)
     assert twins.cached.world.flows.hits > 0
     assert twins.plain.world.flows.hits == 0
+
+
+@pytest.mark.parametrize("topology", ["two-hosts", "three-hosts-routed", "leaf-spine", "dual-stack"])
+@pytest.mark.parametrize("seed", range(5))
+def test_same_with_translation(topology: str, seed: int) -> None:
+    """The same with connection tracking, masquerade and published ports on every host."""
+    twins = play(topology, seed, translating=True)
+    assert twins.cached.world.flows.hits > 0
 
 
 @pytest.mark.parametrize("kind", ["udp", "tcp", "echo"])

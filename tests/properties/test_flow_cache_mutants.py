@@ -13,6 +13,7 @@ import pytest
 from emunet.elements.routes import RouteTable
 from emunet.fabric.flows import FlowCache, Replay
 from emunet.fabric.fuse import Fused
+from emunet.fabric.rewrite import Rewrite
 from emunet.plane.table import NEVER, Counter, Table
 from tests.properties.test_flow_cache import play
 
@@ -44,11 +45,9 @@ def forget_routes(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_wires(patch: pytest.MonkeyPatch) -> None:
-    """A wire goes down and the cache is not told."""
+    """A wire begins to lose, and the cache is not told. (Down, its ports' stations are forgotten as well.)"""
     original = FlowCache.clear
-    patch.setattr(
-        FlowCache, "clear", lambda self, why: None if why == "a wire went up or down" else original(self, why)
-    )
+    patch.setattr(FlowCache, "clear", lambda self, why: None if why.startswith("a wire") else original(self, why))
 
 
 def no_deadline(patch: pytest.MonkeyPatch) -> None:
@@ -131,11 +130,33 @@ def counter_overlay_leaks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Counter, "end_overlay", end)
 
 
+def one_checksum_form(patch: pytest.MonkeyPatch) -> None:
+    """A checksum that was left open is corrected as if it were complete."""
+    original = Rewrite.correct_transport
+    patch.setattr(
+        Rewrite,
+        "correct_transport",
+        lambda self, buffer, start, *, partial: original(self, buffer, start, partial=False),
+    )
+
+
+def unguarded_state(patch: pytest.MonkeyPatch) -> None:
+    """A FIN, a RST or a SYN of a known connection is answered from the cache."""
+    original = FlowCache._compile
+
+    def compile_(self: FlowCache, *arguments: Any) -> Replay:
+        replay = original(self, *arguments)
+        replay.guard_flags = False
+        return replay
+
+    patch.setattr(FlowCache, "_compile", compile_)
+
+
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a station moves unnoticed": forget(" stations"),
     "a neighbour changes unnoticed": forget("neighbours"),
     "a route changes unnoticed": forget_routes,
-    "a wire goes down unnoticed": forget_wires,
+    "a wire begins to lose unnoticed": forget_wires,
     "no deadline": no_deadline,
     "a hit is no use": no_refresh,
     "no limit": no_limit,
@@ -145,6 +166,9 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a hit takes no identification": counter_stands,
     "a superframe counts once": superframes_count_once,
     "a dry run leaks": counter_overlay_leaks,
+    "a connection's state changes unnoticed": forget("connections"),
+    "one checksum form": one_checksum_form,
+    "a FIN is a hit": unguarded_state,
 }
 
 
@@ -154,8 +178,9 @@ def test_killed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name](monkeypatch)
     for seed in range(8):
         for topology in TOPOLOGIES:
-            try:
-                play(topology, seed)
-            except AssertionError:
-                return
+            for translating in (False, True) if topology != "one-host" else (False,):
+                try:
+                    play(topology, seed, translating=translating)
+                except AssertionError:
+                    return
     pytest.fail(f"mutant lives: {name}")

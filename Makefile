@@ -17,7 +17,7 @@ OF_LAB := $(if $(LAB),--lab $(LAB))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help topology shell capture down test check fmt deps clean
+.PHONY: help topology shell capture down test rules check fmt deps clean
 
 help: ## say what there is
 	@echo 'make TARGET, where TARGET is one of'
@@ -42,6 +42,10 @@ down: $(READY) ## stop every lab and remove all it made
 test: $(READY) ## run the tests   [ARGS="-k vxlan"]
 	@# Two workers; loadgroup keeps the kernel tests, which measure time, one after the other on one of them.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+rules: $(READY) ## each rule of how frames behave, its tests, its verdict; rules.json   [ALL=1] [ARGS="-k arp"]
+	@# A tenth of the rules, another each day, is put to the test: without its element its tests must fail. ALL=1: all.
+	@$(BIN)/python -m tests.rules $(if $(ALL),--all) $(ARGS)
 
 check: $(READY) ## look for faults: lint, format, types; changes nothing
 	@status=0; \

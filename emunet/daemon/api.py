@@ -17,7 +17,7 @@
     POST /down                      ends the lab; answered when all of it but this server is gone
 
 An error is {"error": sentence}: 400 for a question that makes no sense, 404 for a name that
-there is not, 409 for what this lab cannot do.
+there is not, 409 for what this lab cannot do, 500 for a fault of ours.
 
 Rule of this file: it translates, and decides nothing. Only the owner of the socket gets here.
 """
@@ -39,6 +39,7 @@ from emunet.daemon.running import NotOnTheseWires, RunningLab
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 
 _CLOSING_SECONDS = 1.0
+_STATUS_OF_KIND = {"unknown": 404, "invalid": 400, "refused": 409, "fault": 500}
 
 
 class Ending(Protocol):
@@ -171,7 +172,7 @@ async def _answer_errors(
     except UnknownName as error:
         return _error(404, str(error))
     except PlaneRefused as error:
-        return _error(404 if "there is no" in str(error) else 409, str(error))
+        return _error(_STATUS_OF_KIND[error.kind], str(error))
     except (NotOnTheseWires, KeeperRefused) as error:
         return _error(409, str(error))
     except (PlaneGone, KeeperGone) as error:

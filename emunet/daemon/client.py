@@ -7,37 +7,21 @@ that says what to do.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import time
-from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import quote
 
 from emunet.daemon.folder import FolderError, RunFolder, folder_of, running_labs, try_hold
 
-DOWN_SECONDS = 20.0
+DOWN_SECONDS = 10.0
 _ENDING_SECONDS = 10.0
 _BEGINNING_SECONDS = 5.0
 
 
 class LabError(Exception):
     """The lab is not there, or cannot do what was asked: a sentence."""
-
-
-class _UnixConnection(HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout: float | None) -> None:
-        super().__init__("lab", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class LabClient:
@@ -65,21 +49,18 @@ class LabClient:
 
     def ask(self, method: str, path: tuple[str, ...], body: Any = None, timeout: float | None = None) -> Any:
         """The answer to a question. LabError with the lab's own sentence where it refuses."""
-        connection = _UnixConnection(os.fspath(self.folder.api), timeout)
+        from emunet.daemon import unix_http
+
+        target = "/" + "/".join(quote(part, safe="/") for part in path)
         try:
-            data = None if body is None else json.dumps(body).encode()
-            connection.request(method, "/" + "/".join(quote(part, safe="/") for part in path), data)
-            response = connection.getresponse()
-            answer = json.loads(response.read())
+            status, answer = unix_http.ask(self.folder.api, method, target, body, timeout)
         except (FileNotFoundError, ConnectionRefusedError):
             raise LabError(self._why_no_answer()) from None
         except TimeoutError:
             raise LabError(f"the lab {self.name} has not answered within {timeout:.0f} s") from None
-        except (OSError, HTTPException, ValueError) as error:
+        except OSError as error:
             raise LabError(f"the lab {self.name} ended before it answered ({error})") from None
-        finally:
-            connection.close()
-        if response.status >= 400:
+        if status >= 400:
             raise LabError(answer["error"])
         return answer
 

@@ -133,7 +133,7 @@ def _stamp(
 
 @dataclass(frozen=True, slots=True)
 class HopByHopFault:
-    """An IPv6 packet that its hop-by-hop options forbid to go on. `pointer`: tell the sender of this byte; 0: silence."""
+    """An IPv6 packet that its hop-by-hop options stop. `pointer`: tell the sender of this byte; 0: silence."""
 
     pointer: int
     to_group: bool = False

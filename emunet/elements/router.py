@@ -250,9 +250,9 @@ class Router(Element):
         return found[self._spread(packet) % len(found)]
 
     def _spread(self, packet: Packet) -> int:
-        """The same for all packets between two addresses (Linux: fib_multipath_hash_policy 0).
+        """The same for all packets between two addresses, both ways (Linux: fib_multipath_hash_policy 0).
 
-        An ICMP error goes the way of the packets that it is about; IPv6 counts its flow label in.
+        So an ICMP error goes the way of the packets that it is about; IPv6 counts its flow label in.
         """
         source, destination, label = packet.ip_source, packet.ip_destination, 0
         if packet.is_ipv6:
@@ -261,7 +261,8 @@ class Router(Element):
             message = packet.payload("an ICMP error goes the way of what it quotes")
             if len(message) >= 28 and message[0] in icmp.ERRORS:
                 source, destination = message[20:24], message[24:28]
-        return flow_hash(self.seed, self.device, source, destination, 0, (label, 0))
+        first, second = sorted((source, destination))
+        return flow_hash(self.seed, self.device, first, second, 0, (label, 0))
 
     def _chosen(self, reason: Reason, route: Route, destination: bytes, output: str, ttl: str = "") -> Step:
         via = f"via {format_ip(route.via)} " if route.via else ""
@@ -274,9 +275,7 @@ class Router(Element):
         )
 
     def _local(self, reason: Reason, address: bytes) -> Step:
-        return Step(
-            self.name, Verdict.FORWARD, reason, {"address": address, "device": self.device}, (Output("local"),)
-        )
+        return Step(self.name, Verdict.FORWARD, reason, {"address": address, "device": self.device}, (Output("local"),))
 
     # Options
 
@@ -293,7 +292,9 @@ class Router(Element):
 
     def _for_us_with_options(self, packet: Packet, reason: Reason, now: int) -> Step:
         destination = packet.ip_destination
-        own = destination if self.own.owner(destination) else self.own.source(packet.interface, destination, destination)
+        own = (
+            destination if self.own.owner(destination) else self.own.source(packet.interface, destination, destination)
+        )
         header = self._options(packet, own, now)
         if isinstance(header, Step):
             return header

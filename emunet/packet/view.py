@@ -48,7 +48,7 @@ class Fragments:
     """How a datagram was cut that was put together: it leaves this device cut again.
 
     pieces          the length of each piece of its payload, in order
-    largest         bytes of the largest fragment, IP header included
+    largest         bytes of the largest fragment, IP header included; 0 once that was forgotten (`bridge`)
     head            bytes in front of the payload: the IP header; for IPv6 with what is not cut behind it
     pointer         for IPv6 the offset of the byte in `head` that names what the payload begins with
     identification  of the fragments

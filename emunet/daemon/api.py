@@ -38,7 +38,9 @@ from emunet.daemon.plane_client import PlaneGone, PlaneRefused
 from emunet.daemon.running import NotOnTheseWires, RunningLab
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 
-_CLOSING_SECONDS = 1.0
+_CLOSING_SECONDS = 0.1
+"""What `close` gives an answer that is on its way."""
+
 _STATUS_OF_KIND = {"unknown": 404, "invalid": 400, "refused": 409, "fault": 500}
 
 
@@ -138,7 +140,9 @@ class Server:
     async def _down(self, request: web.Request) -> web.Response:
         self._ending.stop.set()
         await self._ending.gone.wait()
-        return web.json_response(None)
+        response = web.json_response(None)
+        response.force_close()  # there is nothing more to ask
+        return response
 
 
 async def _body(

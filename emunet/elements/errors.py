@@ -111,7 +111,7 @@ class Errors:
         packet.unkeyed = "an ICMP error is a decision of its own each time"
         if not self._allowed(packet, kind):
             return SILENCE
-        back = self._way_back(packet)
+        back = self.facing(packet)
         if back is None:
             return SILENCE
         effects: tuple[Effect, ...] = ()
@@ -159,9 +159,12 @@ class Errors:
             return bool(message) and message[0] >= 128 and message[0] != 137
         return True
 
-    def _way_back(self, packet: Packet) -> bytes | None:
-        """The address to speak from: that by which the way back to the sender begins; None: there is no way back."""
-        source = packet.ip_source
+    def facing(self, packet: Packet) -> bytes | None:
+        """The address to speak from: the one called, or that by which the way back to the sender begins.
+
+        None: there is no way back.
+        """
+        source, called = packet.ip_source, packet.ip_destination
         if self.own.owner(source) is not None:
             # Sent by this host, or given its address on the way out: then `connections` sends the error on to
             # who sent the packet.
@@ -171,6 +174,8 @@ class Errors:
         route = self.routes.lookup(source)
         if route is None or route.kind is not RouteKind.UNICAST:
             return None
+        if self.own.owner(called) is not None:
+            return called
         return self.own.source(route.interface, source, route.via or source) or (
             DUMMY_ADDRESS if len(source) == 4 else None
         )

@@ -22,7 +22,7 @@ import os
 from collections.abc import Callable
 from io import FileIO
 
-from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, TCP_LENGTH_V4, V4, V4_LENGTH
+from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, V4_LENGTH
 from emunet.fabric.world import World
 from emunet.linux.tap_edge import READ_SIZE, TapEdge
 from emunet.packet.offload import HEADER_LENGTH, Offload
@@ -92,7 +92,8 @@ def make_drain(world: World) -> Drain:
                 or (replay.old_sum + total + identification + checksum) % 65535
                 or largest > replay.limit
                 or now >= replay.deadline
-                or (replay.guard_flags and (size < TCP_LENGTH_V4 or buffer[_TCP_FLAGS] & STEERING_FLAGS != STEADY))
+                or size < replay.least
+                or (replay.guard_flags and buffer[_TCP_FLAGS] & STEERING_FLAGS != STEADY)
                 or type(out) is not TapEdge
                 or replay.wrap is not None
             ):

@@ -194,7 +194,7 @@ def test_a_tap_that_has_not_come_is_named() -> None:
 
 
 def test_control_that_reads_no_answers_holds_up_nothing(control: Control) -> None:
-    """More answers than the socket holds are waiting; what is asked is still done, and all come in the end, in order."""
+    """More answers wait than the socket holds: what is asked is still done, and all come in the end, in order."""
     numbers = [control.send("counters") for _ in range(40)]
     sent = threading.Event()
 

@@ -69,17 +69,27 @@ class Labs:
 
     def processes(self) -> dict[int, str]:
         """Every process of every lab of this run folder, with its name; zombies and this test itself left out."""
-        found = {}
         marker = f"EMUNET_RUNTIME_DIR={self.folder}".encode()
+        ours: set[int] = set()
+        names: dict[int, str] = {}
+        parents: dict[int, int] = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             try:
+                name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+                if rest.split()[0] in "ZX":
+                    continue
+                pid = int(entry.name)
+                names[pid], parents[pid] = name, int(rest.split()[1])
                 if marker in (entry / "environ").read_bytes().split(b"\0"):
-                    found[int(entry.name)] = (entry / "comm").read_text().strip()
+                    ours.add(pid)
             except OSError:  # it has ended
                 continue
-        return found
+        # A pause has no environment, and is the child of one that has.
+        while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+            ours |= more
+        return {pid: names[pid] for pid in ours}
 
     def pid_of(self, name: str) -> int | None:
         """The process with that name (`emunet-plane`), if there is one."""

@@ -128,7 +128,7 @@ PASS_THROUGHS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
         (NeighborElement, "wake", lambda self, now: ()),
     ],
     "options": [
-        (options, "read", lambda header, address, is_own, now: options.Read(header)),
+        (options, "read", lambda header, *_: options.Read(header)),
         (options, "read_hop_by_hop", lambda packet: None),
     ],
     "policy": [(Policy, "handle", _same_way)],

@@ -310,7 +310,7 @@ def test_timestamps_are_written_in_lab_time() -> None:
     net = router()
     net.world.advance(5 * SECOND)
     crosses(net, with_options("440c0501" + "00" * 8))
-    assert one(net["h2"]).v4.options.hex() == "440c0d010a000201" + (5000).to_bytes(4, "big").hex()
+    assert one(net["h2"]).v4.options.hex() == "440c0d010a000101" + (5000).to_bytes(4, "big").hex()
     crosses(net, with_options("44080500" + "00" * 4))
     assert one(net["h2"]).v4.options.hex() == "44080900" + (5000).to_bytes(4, "big").hex()
     crosses(net, with_options("44080920" + "00" * 4))

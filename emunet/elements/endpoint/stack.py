@@ -41,7 +41,7 @@ from emunet.packet.address import (
 )
 from emunet.packet.arp import request as arp_request
 from emunet.packet.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, build
-from emunet.packet.ipv4 import ICMP, ICMPV6, TCP, UDP, IPv4
+from emunet.packet.ipv4 import ICMP, ICMPV6, IGMP, TCP, UDP, IPv4
 from emunet.packet.ipv6 import FRAGMENT, NO_NEXT_HEADER, ROUTING, IPv6
 from emunet.packet.malformed import Malformed
 
@@ -487,6 +487,8 @@ class Endpoint:
             return self._receive_icmp(arrived, payload, now)
         if ip.protocol in (TCP, UDP):
             return self._receive_transport(arrived, ip.protocol, payload, now)
+        if ip.protocol == IGMP:
+            return self._ignore("igmp")  # spoken by every Linux, and nothing is to be said
         return self._error(arrived, icmp.UNREACHABLE, icmp.PROTOCOL_UNREACHABLE, now)
 
     def _receive_v6(self, packet: bytes, group: bool, now: int) -> list[bytes]:
@@ -613,7 +615,8 @@ class Endpoint:
         reset = reset_for(header, len(data))
         if reset is None:
             return []
-        return self.transmit(arrived.dst, arrived.src, TCP, reset.pack(arrived.dst, arrived.src), now)
+        answer = reset.pack(arrived.dst, arrived.src)
+        return self.transmit(arrived.dst, arrived.src, TCP, answer, now, tos=arrived.tos & 0xFC)
 
     def _listener(self, port: int, address: bytes) -> Listener | None:
         for key in ((port, address), (port, None)):

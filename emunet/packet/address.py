@@ -109,7 +109,8 @@ class Prefix:
             raise ValueError(f"{format_ip(self.address)}/{self.length}: the prefix length must be 0 to {bits}")
         if int.from_bytes(self.address, "big") & ((1 << (bits - self.length)) - 1):
             raise ValueError(
-                f"{format_ip(self.address)}/{self.length} has host bits set; the network is {Prefix.of(self.address, self.length)}"
+                f"{format_ip(self.address)}/{self.length} has host bits set; "
+                f"the network is {Prefix.of(self.address, self.length)}"
             )
 
     @classmethod

@@ -133,7 +133,8 @@ class Packet:
         return len(self.frame)
 
     def __repr__(self) -> str:
-        return f"Packet({len(self.frame)} bytes, {self.destination.hex(':')} <- {self.source.hex(':')}, {self.ethertype.hex()})"
+        ends = f"{self.destination.hex(':')} <- {self.source.hex(':')}"
+        return f"Packet({len(self.frame)} bytes, {ends}, {self.ethertype.hex()})"
 
     @property
     def segments(self) -> int:

@@ -100,7 +100,7 @@ class Twins:
         if not station.got:
             return
         _, frame = self.random.choice(station.got[-8:])
-        if len(frame) < 42 + 12 * (frame[23:24] == b"\x06") or frame[12:15] != b"\x08\x00\x45" or frame[6:12] == station.mac:
+        if frame[12:15] != b"\x08\x00\x45" or frame[6:12] == station.mac or len(frame) < (54 if frame[23] == 6 else 42):
             return
         source, destination, protocol = frame[26:30], frame[30:34], frame[23]
         if destination != station.address() or frame[20] & 0x3F or frame[21]:

@@ -523,11 +523,11 @@ class Endpoint:
     def _receive_icmp(self, arrived: _Arrived, message: bytes, now: int) -> list[bytes]:
         news = icmp.Icmp.parse(message)
         if news.type == icmp.ECHO_REQUEST:
-            if arrived.group or is_unspecified(arrived.src):
+            if arrived.dst not in self._addresses.own or is_unspecified(arrived.src):
                 return self._ignore("echo-to-group")
             reply = icmp.echo_reply(news).pack()
             return self.transmit(arrived.dst, arrived.src, ICMP, reply, now, tos=arrived.tos, dont_fragment=False)
-        if news.type == icmp.TIMESTAMP_REQUEST and not arrived.group:
+        if news.type == icmp.TIMESTAMP_REQUEST and arrived.dst in self._addresses.own:
             answer = echo.timestamp_reply(news, now).pack()
             return self.transmit(arrived.dst, arrived.src, ICMP, answer, now, tos=arrived.tos, dont_fragment=False)
         if news.type == icmp.ECHO_REPLY:

@@ -17,11 +17,11 @@ OF_LAB := $(if $(LAB),--lab $(LAB))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help topology shell capture down test check fmt deps clean
+.PHONY: help topology shell capture down test rules check fmt bench bench-quick bench-deps deps clean
 
 help: ## say what there is
 	@echo 'make TARGET, where TARGET is one of'
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 topology: $(READY) ## start a lab, ping all pairs, explain one ping   [T=FILE] [LAB=NAME]
 	@# Run again, it starts afresh. There may be no such lab: then `down` has nothing to do, and `up` has the last word.
@@ -43,6 +43,10 @@ test: $(READY) ## run the tests   [ARGS="-k vxlan"]
 	@# Two workers; loadgroup keeps the kernel tests, which measure time, one after the other on one of them.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
+rules: $(READY) ## each rule of how frames behave, its tests, its verdict; rules.json   [ALL=1] [ARGS="-k arp"]
+	@# A tenth of the rules, another each day, is put to the test: without its element its tests must fail. ALL=1: all.
+	@$(BIN)/python -m tests.rules $(if $(ALL),--all) $(ARGS)
+
 check: $(READY) ## look for faults: lint, format, types; changes nothing
 	@status=0; \
 	$(BIN)/ruff check . || status=1; \
@@ -53,6 +57,15 @@ check: $(READY) ## look for faults: lint, format, types; changes nothing
 fmt: $(READY) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
+
+bench: $(READY) ## how fast it is, beside others, in a quarter of an hour: tables and bench.json   [ARGS="--only VXLAN"]
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(READY) ## the figures with a target only, three short rounds
+	@$(BIN)/python -m benchmarks --quick $(ARGS)
+
+bench-deps: ## install the Debian packages that `make bench` compares with
+	@bash .ci/install-packages bench-packages.txt
 
 deps: ## install the Debian packages that pods and tests use
 	@bash .ci/install-packages

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from emunet.cluster.desired import PodLinks
 from emunet.lab.lab import Lab
 
 FILES = sorted((Path(__file__).parent.parent / "topologies").rglob("*.yaml"))
@@ -28,13 +29,14 @@ def test_opens_with_what_it_shows(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_all_pairs_answer(path: Path) -> None:
-    """Echo between all pods, in each family they have: TTL 64 on one bridge, 62 across hosts; the law holds."""
+    """Echo between all pods, in each family they have: the TTL tells the routers on the way; the law holds."""
     with Lab(path) as lab:
+        on_one_host = 64 if lab.desired.cluster.pod_links is PodLinks.BRIDGE else 63
         hosts = {pod.port: pod.host for pod in lab.pods}
         families = {16 if ":" in address else 4 for pod in lab.pods for address in pod.ips}
         for family in sorted(families):
             for pong in lab.ping_all(family):
                 assert pong, pong
-                assert pong.ttl == (64 if hosts[pong.source] == hosts[pong.destination] else 62), pong
+                assert pong.ttl == (on_one_host if hosts[pong.source] == hosts[pong.destination] else 62), pong
         assert lab.counters()["dropped"] == 0
         assert set(lab.plane.balance().values()) == {0}

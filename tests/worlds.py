@@ -7,7 +7,7 @@ frames exist, and whatever appears was made by the device under test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from emunet.cluster.assign import assign
@@ -20,6 +20,7 @@ from emunet.fabric.world import World
 from emunet.packet import icmp, icmpv6, ipv4, ipv6, tcp, udp
 from emunet.packet.address import InterfaceAddress, parse_ip
 from emunet.packet.offload import Offload, split
+from emunet.packet.view import Packet
 from emunet.plane.table import NEVER
 from emunet.plane.trace import Trace
 
@@ -28,16 +29,20 @@ SECOND = 1_000_000_000
 
 
 class Station:
-    """An edge that answers for its MAC and remembers everything else."""
+    """An edge that answers for its MAC and remembers everything else.
+
+    `quiet`: it answers nothing and remembers the questions too.
+    """
 
     keeps_time = False
 
-    def __init__(self, edge: PodEdge | HostEdge, config: WorldConfig) -> None:
+    def __init__(self, edge: PodEdge | HostEdge, config: WorldConfig, entry: str | None = None) -> None:
         self.name = edge.name
         self.device = edge.device
         self.gateways: tuple[bytes, ...] = ()
+        self.quiet = False
         if isinstance(edge, PodEdge):
-            self.entry, self.mac, self.addresses, self.mtu = edge.name, edge.mac, edge.addresses, edge.mtu
+            self.entry, self.mac, self.addresses, self.mtu = entry or edge.name, edge.mac, edge.addresses, edge.mtu
             self.gateways = edge.gateways
         else:
             host = next(host for host in config.hosts if host.name == edge.device)
@@ -51,7 +56,7 @@ class Station:
         answers = []
         for piece in split(frame, offload):
             answer = None
-            if not self.entry.startswith("local:"):
+            if not self.entry.startswith("local:") and not self.quiet:
                 answer = answer_neighbor_request(piece, [row.address for row in self.addresses], self.mac)
             if answer is not None:
                 answers.append(answer)
@@ -73,19 +78,31 @@ class Station:
 
 
 class Net:
-    """A World of a shipped topology with a Station at every edge."""
+    """A World of a shipped topology (or of a configuration made by hand) with a Station at every edge.
+
+    `entries`: at which port of its device an edge is, where that has not the edge's name.
+    """
 
     def __init__(
-        self, topology: str = "two-hosts", *, text: str | None = None, flow_cache: bool = True, seed: int = 0
+        self,
+        topology: str = "two-hosts",
+        *,
+        text: str | None = None,
+        config: WorldConfig | None = None,
+        entries: Mapping[str, str] | None = None,
+        flow_cache: bool = True,
+        seed: int = 0,
     ) -> None:
-        documents = load_text(text) if text else load_files([TOPOLOGIES / f"{topology}.yaml"])
-        self.desired = build(documents)
-        self.config = compile(self.desired, assign(self.desired, seed=seed), seed)
+        self.entries = entries or {}
+        if config is None:
+            self.desired = build(load_text(text) if text else load_files([TOPOLOGIES / f"{topology}.yaml"]))
+            config = compile(self.desired, assign(self.desired, seed=seed), seed)
+        self.config = config
         self.world = World(seed, flow_cache)
         self.world.configure(self.config)
         self.stations: dict[str, Station] = {}
         for edge in (*self.config.pods, *self.config.host_edges):
-            station = Station(edge, self.config)
+            station = Station(edge, self.config, self.entries.get(edge.name))
             self.stations[edge.name] = station
             self.world.attach(station)
 
@@ -97,10 +114,17 @@ class Net:
         host = next(host for host in self.config.hosts if host.name == device)
         return next(row.mac for row in host.interfaces if row.name == interface)
 
+    def gateway(self, station: Station) -> bytes:
+        """The MAC of the interface that a station's wire leads to, or to which its bridge belongs."""
+        host = next(host for host in self.config.hosts if host.name == station.device)
+        own = station.entry.removeprefix("local:")
+        bridge = next((bridge.interface for bridge in host.bridges if station.entry in bridge.ports), own)
+        return self.mac(station.device, bridge)
+
     def frame(self, source: str, packet: bytes, to: bytes | None = None) -> bytes:
         """An IP packet in the frame that `source` sends to its gateway, or to the MAC `to`."""
         station = self[source]
-        destination = to or self.mac(station.device, "cni0")
+        destination = to or self.gateway(station)
         ethertype = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
         return destination + station.mac + ethertype + packet
 
@@ -109,6 +133,15 @@ class Net:
         trace = Trace()
         self.world.receive(self[source], frame, self.world.now if now is None else now, trace=trace)
         return trace
+
+    def from_wire(self, device: str, port: str, frame: bytes) -> Trace:
+        """A frame comes in by a device's port as if a wire had brought it."""
+        packet = Packet(frame)
+        packet.trace = Trace()
+        self.world._arrivals.append((self.world.devices[device], port, packet))
+        self.world._run(self.world.now)
+        assert isinstance(packet.trace, Trace)
+        return packet.trace
 
     def balanced(self) -> None:
         """The law holds, for the World and for each device."""

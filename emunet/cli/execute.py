@@ -24,10 +24,11 @@ class Exec(click.Command):
 @click.command("exec", cls=Exec)
 @click.argument("name", metavar="POD")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
-@click.option("-c", "container", metavar="CONTAINER", help="See the processes of this container instead of the pod's.")
+@click.option("-c", "container", metavar="CONTAINER", help="See this container's processes and files.")
+@click.option("--isolated", is_flag=True, help="See the pod's own files instead of this machine's.")
 @lab_option
-def execute(name: str, command: tuple[str, ...], container: str | None, lab: str | None) -> None:
-    """Join a pod and run a program there; `host1` is the host itself.
+def execute(name: str, command: tuple[str, ...], container: str | None, isolated: bool, lab: str | None) -> None:
+    """Join a pod and run a program of this machine there; `host1` is the host itself.
 
     \b
     emunet exec web-1 -- ping -c 3 web-3
@@ -37,13 +38,15 @@ def execute(name: str, command: tuple[str, ...], container: str | None, lab: str
     from emunet.linux.join import CannotJoin, run_in_sandbox
 
     where = the_lab(lab).get("sandboxes", name)
+    view: str | None = "isolated" if isolated else "shared"
     if container is not None:
         known = {one["name"]: one for one in where["containers"]}
         if container not in known:
             raise LabError(f"{name} has no container {container}; it has: {', '.join(known) or 'none'}")
         where = where | known[container]  # one that runs no program of its own is the pod itself
+        view = None if "pid" in known[container] else "isolated"
     try:
-        code = run_in_sandbox(where["pid"], command, start_time=where["start_time"])
+        code = run_in_sandbox(where["pid"], command, start_time=where["start_time"], view=view)
     except CannotJoin as error:
         raise LabError(str(error)) from None
     click.get_current_context().exit(code)

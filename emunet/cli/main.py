@@ -38,11 +38,13 @@ COMMANDS = {
     "Look into it": {
         "trace": ("emunet.cli.trace:trace", "Follow one frame hop by hop, and say why."),
         "capture": ("emunet.cli.capture:capture", "Write what ports carry to a pcapng file."),
+        "conntrack": ("emunet.cli.conntrack:conntrack", "Connections that hosts remember and translate."),
         "top": ("emunet.cli.top:top", "Counters, live."),
         "doctor": ("emunet.cli.doctor:doctor", "What this machine allows, and how to allow the rest."),
     },
 }
 
+rich_click.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
 rich_click.COMMAND_GROUPS = {"emunet": [{"name": panel, "commands": list(row)} for panel, row in COMMANDS.items()]}
 
 _INTERRUPTED = 130

@@ -118,27 +118,36 @@ def ping_summary(out: Console, answer: dict[str, Any]) -> None:
         out.print(Text.assemble((f"{', '.join(which[:3])}{more}: ", "bold"), why))
 
 
-def trace(out: Console, answer: dict[str, Any]) -> None:
-    """A trace: a heading for each hop, a line for each step, and the verdict."""
+def trace(out: Console, answer: dict[str, Any], *, idle: bool = True) -> None:
+    """A trace: a heading for each hop, a line for each step (`idle`: those with nothing to do too), and the verdict."""
+    from rich.table import Table
     from rich.text import Text
 
     start = answer["hops"][0]["at_ns"] if answer["hops"] else 0
-    names = [step["element"] for hop in answer["hops"] for step in hop["steps"]]
-    width = max(map(len, names), default=0)
+    width = max((len(step["element"]) for hop in answer["hops"] for step in hop["steps"]), default=0)
+    left_out = 0
     for hop in answer["hops"]:
         after = f"  {(hop['at_ns'] - start) / 1e6:+.3f} ms" if hop["at_ns"] != start else ""
         out.print(Text.assemble((hop["device"], "bold cyan"), (after, "dim")))
+        steps = Table.grid(padding=(0, 2, 0, 0))
+        steps.add_column(width=width + 2, no_wrap=True)
+        steps.add_column()
         for step in hop["steps"]:
-            idle = step["reason"].startswith(_IDLE) and not step["edits"]
-            style = "red" if step["verdict"] == "drop" else "dim" if idle else ""
-            line = Text.assemble("  ", (f"{step['element']:<{width}}", "dim" if idle else "cyan"), "  ")
-            line.append(step["why"], style)
+            is_idle = step["reason"].startswith(_IDLE) and not step["edits"]
+            left_out += is_idle and not idle
+            if is_idle and not idle:
+                continue
+            style = "red" if step["verdict"] == "drop" else "dim" if is_idle else ""
+            said = Text(step["why"], style)
             if step["edits"]:
-                line.append(f"  [{'; '.join(step['edits'])}]", "dim")
-            out.print(line, soft_wrap=True)
+                said.append(f"  [{'; '.join(step['edits'])}]", "dim")
+            steps.add_row(Text(f"  {step['element']}", "dim" if is_idle else "cyan"), said)
+        out.print(steps)
     verdict = answer["verdict"]
     style = f"bold {_VERDICT_STYLES.get(verdict, 'yellow')}"
-    out.print(Text.assemble((verdict, style), ": ", answer["sentence"]), soft_wrap=True)
+    out.print(Text.assemble((verdict, style), ": ", answer["sentence"]))
+    if left_out:
+        out.print(Text(f"{count(left_out, 'step')} with nothing to do left out: `emunet trace` shows all", "dim"))
 
 
 def count(number: int, what: str) -> str:

@@ -27,6 +27,9 @@ def status(lab: str | None, output: str) -> None:
     show_lab(out, answer)
     out.print()
     show_frames(out, answer["frames"])
+    if answer["captures"]:
+        out.print()
+        show_captures(out, answer["captures"])
 
 
 def show_lab(out: Any, answer: dict[str, Any]) -> None:
@@ -90,3 +93,16 @@ def show_frames(out: Any, frames: dict[str, Any]) -> None:
     if frames["wire_overruns"]:
         lost = f"{frames['wire_overruns']:,} frames were lost in full TAP queues"
         out.print(Text(f"{lost}: pods sent faster than the lab forwards", "yellow"))
+
+
+def show_captures(out: Any, captures: list[dict[str, Any]]) -> None:
+    """The files that `emunet up --capture` asked for."""
+    from rich.text import Text
+
+    for capture in captures:
+        line = Text.assemble("capture ", (capture["file"], "bold"), f": {capture['written']:,} frames")
+        if capture["lost"]:
+            line.append(f", {capture['lost']:,} lost", "yellow")
+        if capture["failure"]:
+            line.append(f", {capture['failure']}", "red")
+        out.print(line)

@@ -29,10 +29,10 @@ def tour(lab: str | None) -> None:
     answer = client.post("ping")
     out.print(Text("All pairs, round trip in ms (rows send, columns answer)", "bold underline"))
     ping_matrix(out, answer)
-    source, target = _farthest_pair(status["pods"])
+    source, target = farthest_pair(status["pods"])
     out.print()
     out.print(Text(f"What becomes of one ping from {source} to {target}, step by step", "bold underline"))
-    trace(out, client.post("trace", port=source, to=target))
+    trace(out, client.post("trace", port=source, to=target), idle=False)
     out.print()
     out.print(Text("Try next", "bold underline"))
     _show_next(out, client, status, source, target)
@@ -40,7 +40,7 @@ def tour(lab: str | None) -> None:
         click.get_current_context().exit(1)
 
 
-def _farthest_pair(pods: list[dict[str, Any]]) -> tuple[str, str]:
+def farthest_pair(pods: list[dict[str, Any]]) -> tuple[str, str]:
     """Two pods on different hosts where there are such, else any two."""
     first = pods[0]
     other = next((pod for pod in pods if pod["host"] != first["host"]), pods[1])

@@ -54,7 +54,9 @@ def evaluate(client: LabClient, pod: str, expression: str) -> tuple[str, bool]:
     names: dict[str, Any] = client.get("names")
     if pod.removeprefix("default/") not in names:
         raise LabError(f"there is no pod or host {pod}; there are: {', '.join(names)}")
-    command = python_program("emunet.shell.expression", "--from", pod, "--names", "--", expression)
+    command = python_program(
+        "emunet.shell.expression", "--lab", client.name, "--from", pod, "--names", "--", expression
+    )
     done = subprocess.run(
         command, input=json.dumps(names), capture_output=True, text=True, env=python_environment(), check=False
     )

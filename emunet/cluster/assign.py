@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from emunet.cluster.check import is_pod_address
-from emunet.cluster.desired import Cluster, Desired, Host, OverlayKind, Pod
+from emunet.cluster.desired import Cluster, Desired, Host, OverlayKind, Pod, PodLinks
 from emunet.cluster.load import BadInput, Problem
 from emunet.cluster.ranges import natural, pod_offsets
 from emunet.packet.address import InterfaceAddress, Prefix, format_ip, format_mac
@@ -60,8 +60,10 @@ class Allocation:
 
 
 def interface_names(cluster: Cluster) -> tuple[str, ...]:
-    """The interfaces that every host of the cluster has."""
-    return (UPLINK, BRIDGE, TUNNEL) if cluster.overlay.kind is OverlayKind.VXLAN else (UPLINK, BRIDGE)
+    """The interfaces with addresses that every host of the cluster has."""
+    bridge = (BRIDGE,) if cluster.pod_links is PodLinks.BRIDGE else ()
+    tunnel = (TUNNEL,) if cluster.overlay.kind is OverlayKind.VXLAN else ()
+    return (UPLINK, *bridge, *tunnel)
 
 
 def gateway(subnet: Prefix) -> bytes:

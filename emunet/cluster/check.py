@@ -12,13 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from emunet.cluster.load import Document, Path, Problem
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION, Pod
-from emunet.cluster.ranges import FAMILY, last_usable, special_use
+from emunet.cluster.ranges import FAMILY, last_usable, list_of, special_use
 from emunet.cluster.schema import did_you_mean, unicast_mac
 from emunet.cluster.topology import Link, Spec, Topology
 from emunet.packet.address import Prefix, format_ip, format_mac, parse_ip
+
+if TYPE_CHECKING:
+    from emunet.cluster.desired import Host
 
 VXLAN_OVERHEAD = {4: 50, 16: 70}
 """Bytes that VXLAN adds inside the MTU, by the outer address's length: Ethernet 14, VXLAN 8, UDP 8, IP 20 or 40."""
@@ -233,8 +237,8 @@ def _check_host_ranges(document: Document, spec: Spec) -> Iterator[Problem]:
 def _check_overlay(document: Document, spec: Spec) -> Iterator[Problem]:
     if spec.overlay.kind != "host-gw":
         return
-    for name in ("port", "vni"):
-        if name in spec.overlay.model_fields_set:
+    for name, field in (("port", "port"), ("vni", "vni"), ("directRouting", "direct_routing")):
+        if field in spec.overlay.model_fields_set:
             message = f"{name} belongs to the overlay vxlan, not to host-gw"
             yield document.problem(("spec", "overlay", name), message, key=True)
     families = {len(prefix.address) for prefix in spec.underlays}
@@ -413,6 +417,40 @@ def check_pods(requests: Sequence[PodRequest], spec: Spec | None) -> Iterator[Pr
                 yield document.problem(path, f"{message} (at {_location(rival, path)})")
         if spec is not None:
             yield from _check_pod_in(spec, hosts, taken, request)
+
+
+def check_publish(
+    document: Document, hosts: Sequence[Host], requests: Sequence[PodRequest], places: Mapping[str, str]
+) -> Iterator[Problem]:
+    """Published ports, once every pod has its host: each leads to a pod there, and no two are one."""
+    by_port = {request.port: request for request in requests}
+    for number, host in enumerate(hosts):
+        own = [entry.address for entry in host.addresses]
+        own += [subnet.nth(1) for subnet in host.subnets]
+        seen: dict[tuple[int, str], list[tuple[bytes | None, int]]] = {}
+        for index, row in enumerate(host.publish):
+            base: Path = ("spec", "hosts", number, "publish", index)
+            request = by_port.get(row.pod)
+            where = places.get(row.pod)
+            if request is None:
+                yield document.problem((*base, "pod"), f"there is no pod {row.pod!r}{did_you_mean(row.pod, by_port)}")
+            elif request.pod.spec.host_network:
+                message = f"{row.pod} has hostNetwork: its ports are {host.name}'s already, and need not be published"
+                yield document.problem((*base, "pod"), message)
+            elif where is not None and where != host.name:
+                message = f"{row.pod} runs on {where}: publish it there, or fix it here with nodeName: {host.name}"
+                yield document.problem((*base, "pod"), message)
+            if row.host_address is not None and row.host_address not in own:
+                message = f"{host.name} has no address {format_ip(row.host_address)}; it has {list_of(own)}"
+                yield document.problem((*base, "hostIP"), message)
+            rivals = seen.setdefault((row.port, row.protocol), [])
+            for address, rival in rivals:
+                if None in (address, row.host_address) or address == row.host_address:
+                    line = document.place((*base[:-1], rival, "port")).line
+                    message = f"port {row.port} ({row.protocol}) of {host.name} is published already (on line {line})"
+                    yield document.problem((*base, "port"), message)
+                    break
+            rivals.append((row.host_address, index))
 
 
 def _location(request: PodRequest, path: Path) -> str:

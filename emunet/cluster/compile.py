@@ -9,6 +9,14 @@ is flannel's (backends host-gw and vxlan):
                `via SUBNET.0 dev flannel.1`, with a permanent neighbour entry for SUBNET.0
                and a static way from that MAC to the remote host's eth0: no flooding, no ARP
 
+With `podLinks: routed` pods are joined as Calico joins them (fidelity CAL-01 to CAL-05): no
+cni0; each pod's port is an interface of its own without an IPv4 address, whose MAC is
+ee:ee:ee:ee:ee:ee; the pod has a /32 and 169.254.1.1 for a next hop, for which that interface
+answers by proxy ARP; the host routes the /32 there, and the rest of its range nowhere.
+
+Where the topology asks for it, hosts masquerade by flannel's rules and publish ports by
+those of CNI's portmap; both make a host track connections.
+
 Rule of this file: values in, values out; no address is chosen here and no default lives
 here. A host's local and broadcast addresses are not routes: the router derives them from
 the interfaces.
@@ -16,7 +24,7 @@ the interfaces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from emunet.cluster.assign import (
     BRIDGE,
@@ -29,22 +37,36 @@ from emunet.cluster.assign import (
     tunnel_address,
 )
 from emunet.cluster.check import VXLAN_OVERHEAD
-from emunet.cluster.desired import Cluster, Desired, Host, Link, OverlayKind, Pod
+from emunet.cluster.desired import Cluster, Desired, Host, Link, Masquerade, OverlayKind, Pod, PodLinks
 from emunet.fabric.config import (
     Bridge,
+    ConnectionsConfig,
     HostConfig,
     HostEdge,
     Interface,
     PodEdge,
     Port,
     Route,
+    RouteKind,
+    Settings,
     StaticNeighbor,
     SwitchConfig,
     Vxlan,
     WireConfig,
     WorldConfig,
 )
-from emunet.packet.address import InterfaceAddress
+from emunet.fabric.config import Masquerade as Masquerading
+from emunet.fabric.config import Publish as Publishing
+from emunet.packet.address import InterfaceAddress, Prefix, link_local, parse_ip
+
+MULTICAST = {4: Prefix.parse("224.0.0.0/4"), 16: Prefix.parse("ff00::/8")}
+POD_LINK_MAC = b"\xee" * 6
+"""The MAC of every routed pod's host end: nobody else sees it, so one serves for all (CAL-02)."""
+
+ROUTED_GATEWAYS = {4: parse_ip("169.254.1.1"), 16: link_local(POD_LINK_MAC)}
+LINK_LOCAL_NETWORK = Prefix.parse("169.254.0.0/16")
+PROTOCOLS = {"TCP": 6, "UDP": 17}
+"""Protocol numbers by the names that Kubernetes gives them."""
 
 
 def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldConfig:
@@ -59,7 +81,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
     pods = [pod for pod in desired.pods if not pod.host_network]
     return WorldConfig(
         hosts=tuple(
-            compile_host(cluster, host, [pod.port for pod in pods if pod.host == host.name], macs)
+            compile_host(cluster, host, [given[pod.port] for pod in pods if pod.host == host.name], macs)
             for host in cluster.hosts
         ),
         switches=tuple(SwitchConfig(switch.name, ports.get(switch.name, ())) for switch in cluster.switches),
@@ -74,22 +96,20 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
     )
 
 
-def compile_host(cluster: Cluster, host: Host, pods: Sequence[str], macs: Mapping[str, bytes]) -> HostConfig:
+def compile_host(cluster: Cluster, host: Host, pods: Sequence[PodAddresses], macs: Mapping[str, bytes]) -> HostConfig:
     """One host with the ports of its pods. `macs` has every host's interfaces by name (`host1:eth0`)."""
     vxlan = cluster.overlay.kind is OverlayKind.VXLAN
+    routed = cluster.pod_links is PodLinks.ROUTED
     mtu = pod_mtu(cluster, host)
-    interfaces = [
-        Interface(UPLINK, macs[f"{host.name}:{UPLINK}"], host.addresses, uplink_mtu(cluster, host)),
-        Interface(
-            BRIDGE,
-            macs[f"{host.name}:{BRIDGE}"],
-            tuple(InterfaceAddress(gateway(subnet), subnet.length) for subnet in host.subnets),
-            mtu,
-        ),
-    ]
+    interfaces = [Interface(UPLINK, macs[f"{host.name}:{UPLINK}"], host.addresses, uplink_mtu(cluster, host))]
+    if not routed:
+        addresses = tuple(InterfaceAddress(gateway(subnet), subnet.length) for subnet in host.subnets)
+        interfaces.append(Interface(BRIDGE, macs[f"{host.name}:{BRIDGE}"], addresses, mtu))
     if vxlan:
         addresses = tuple(tunnel_address(subnet) for subnet in host.subnets)
         interfaces.append(Interface(TUNNEL, macs[f"{host.name}:{TUNNEL}"], addresses, mtu))
+    if routed:
+        interfaces += [pod_link(pod, mtu) for pod in pods]
     remotes = [remote for remote in cluster.hosts if remote.name != host.name]
     tunnel = Vxlan(
         TUNNEL,
@@ -100,12 +120,12 @@ def compile_host(cluster: Cluster, host: Host, pods: Sequence[str], macs: Mappin
     )
     return HostConfig(
         name=host.name,
-        ports=(Port(UPLINK, uplink_mtu(cluster, host)), *(Port(name, mtu) for name in pods)),
+        ports=(Port(UPLINK, uplink_mtu(cluster, host)), *(Port(pod.port, mtu) for pod in pods)),
         interfaces=tuple(interfaces),
         routes=(
             *(Route(address.prefix, UPLINK) for address in host.addresses),
-            *(Route(subnet, BRIDGE) for subnet in host.subnets),
-            *(route for remote in remotes for route in remote_routes(cluster, remote)),
+            *(pod_routes(host, pods) if routed else (Route(subnet, BRIDGE) for subnet in host.subnets)),
+            *(route for remote in remotes for route in remote_routes(cluster, host, remote)),
         ),
         neighbors=tuple(
             StaticNeighbor(TUNNEL, subnet.address, macs[f"{remote.name}:{TUNNEL}"])
@@ -114,30 +134,107 @@ def compile_host(cluster: Cluster, host: Host, pods: Sequence[str], macs: Mappin
         )
         if vxlan
         else (),
-        bridges=(Bridge(tuple(pods), BRIDGE),),
+        bridges=() if routed else (Bridge(tuple(pod.port for pod in pods), BRIDGE, hairpin=bool(host.publish)),),
         vxlans=(tunnel,) if vxlan else (),
+        connections=compile_connections(cluster, host, pods),
     )
+
+
+def pod_link(pod: PodAddresses, mtu: int) -> Interface:
+    """The host's end of a routed pod's link (Calico's caliXXXX): no address of its own but the link-local one."""
+    speaks_ipv6 = any(len(entry.address) == 16 for entry in pod.addresses)
+    addresses = (InterfaceAddress(link_local(POD_LINK_MAC), 64),) if speaks_ipv6 else ()
+    return Interface(pod.port, POD_LINK_MAC, addresses, mtu, Settings(proxy_arp=True, proxy_delay=0))
+
+
+def pod_routes(host: Host, pods: Sequence[PodAddresses]) -> Iterator[Route]:
+    """The way to each routed pod, and silence for the rest of the host's range (CAL-05).
+
+    Proxy ARP answers only for what is routed elsewhere (CAL-03). A node has its default route for that; ours has
+    the route for link-local addresses that many systems have.
+    """
+    for pod in pods:
+        for entry in pod.addresses:
+            yield Route(Prefix.of(entry.address, len(entry.address) * 8), pod.port)
+    for subnet in host.subnets:
+        yield Route(subnet, kind=RouteKind.BLACKHOLE)
+    yield Route(LINK_LOCAL_NETWORK, UPLINK, metric=1000)
+
+
+def compile_connections(cluster: Cluster, host: Host, pods: Sequence[PodAddresses]) -> ConnectionsConfig | None:
+    """What a host translates, or None: it tracks nothing."""
+    if cluster.masquerade is None and not host.publish:
+        return None
+    return ConnectionsConfig(
+        () if cluster.masquerade is None else tuple(masquerade_rows(cluster, host, cluster.masquerade)),
+        tuple(publish_rows(host, pods)),
+    )
+
+
+def masquerade_rows(cluster: Cluster, host: Host, wish: Masquerade) -> Iterator[Masquerading]:
+    """Flanneld's rules in its order (fidelity 1.9), with the service range and the exceptions left alone too."""
+    for pods in cluster.ranges.pods:
+        own = tuple(subnet for subnet in host.subnets if pods.contains(subnet.address))
+        spared = (MULTICAST[len(pods.address)], *cluster.ranges.services, *wish.exceptions)
+        yield Masquerading(own, destinations=(pods,), keep=True)
+        yield Masquerading((pods,), destinations=own, keep=True)
+        yield Masquerading(not_sources=(pods,), destinations=own, keep=True)
+        yield Masquerading((pods,), destinations=spared, keep=True)
+        yield Masquerading((pods,), random_fully=True)
+        yield Masquerading(not_sources=(pods,), destinations=(pods,), random_fully=True)
+
+
+def publish_rows(host: Host, pods: Sequence[PodAddresses]) -> Iterator[Publishing]:
+    """A row for each family that the pod has, and the host's address, where one is given, is of."""
+    given = {pod.port: pod for pod in pods}
+    for row in host.publish:
+        for entry in given[row.pod].addresses:
+            if row.host_address is not None and len(row.host_address) != len(entry.address):
+                continue
+            yield Publishing(
+                PROTOCOLS[row.protocol],
+                row.port,
+                entry.address,
+                row.target_port,
+                row.host_address or b"",
+                tuple(subnet for subnet in host.subnets if subnet.contains(entry.address)),
+            )
 
 
 def compile_pod(cluster: Cluster, pod: Pod, given: PodAddresses) -> PodEdge:
     """Where a pod's own stack meets its host."""
     host = cluster.host(pod.host)
+    addresses, gateways = given.addresses, tuple(gateway(subnet) for subnet in host.subnets)
+    if cluster.pod_links is PodLinks.ROUTED:
+        addresses = tuple(InterfaceAddress(entry.address, len(entry.address) * 8) for entry in addresses)
+        gateways = tuple(ROUTED_GATEWAYS[len(entry.address)] for entry in addresses)
     return PodEdge(
         name=pod.port,
         device=pod.host,
         mac=given.mac,
-        addresses=given.addresses,
-        gateways=tuple(gateway(subnet) for subnet in host.subnets),
+        addresses=addresses,
+        gateways=gateways,
         mtu=pod_mtu(cluster, host),
     )
 
 
-def remote_routes(cluster: Cluster, remote: Host) -> tuple[Route, ...]:
-    """The routes by which another host reaches the pods of `remote`."""
-    if cluster.overlay.kind is OverlayKind.VXLAN:
-        return tuple(Route(subnet, TUNNEL, subnet.address) for subnet in remote.subnets)
+def remote_routes(cluster: Cluster, host: Host, remote: Host) -> tuple[Route, ...]:
+    """The routes by which `host` reaches the pods of `remote`."""
     next_hops = {len(address.address): address.address for address in remote.addresses}
-    return tuple(Route(subnet, UPLINK, next_hops[len(subnet.address)]) for subnet in remote.subnets)
+    networks = {len(address.address): address.prefix for address in host.addresses}
+
+    def to(subnet: Prefix) -> Route:
+        family = len(subnet.address)
+        if cluster.overlay.kind is OverlayKind.VXLAN and not (
+            cluster.overlay.direct_routing
+            and family in next_hops
+            and family in networks
+            and networks[family].contains(next_hops[family])
+        ):
+            return Route(subnet, TUNNEL, subnet.address)
+        return Route(subnet, UPLINK, next_hops[family])
+
+    return tuple(to(subnet) for subnet in remote.subnets)
 
 
 def wire_up(cluster: Cluster) -> tuple[tuple[WireConfig, ...], dict[str, tuple[Port, ...]]]:

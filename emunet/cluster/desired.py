@@ -19,6 +19,7 @@ from emunet.cluster import ranges, topology
 from emunet.cluster.check import (
     PodRequest,
     check_pods,
+    check_publish,
     check_topology,
     is_pod_address,
     pods_path,
@@ -44,13 +45,21 @@ class OverlayKind(Enum):
     VXLAN = "vxlan"
 
 
+class PodLinks(Enum):
+    """How pods are joined to their host: on a bridge of their own (flannel), or each by a routed link (Calico)."""
+
+    BRIDGE = "bridge"
+    ROUTED = "routed"
+
+
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """`port` (UDP) and `vni` count for VXLAN only."""
+    """`port` (UDP), `vni` and `direct_routing` (host-gw between hosts on one network) count for VXLAN only."""
 
     kind: OverlayKind
     port: int
     vni: int
+    direct_routing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,27 @@ class Ranges:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """A port of a host that leads to a pod's, by its port name. `protocol` is TCP or UDP.
+
+    `host_address` is the one address of the host where it is open, or None: all that it has.
+    """
+
+    port: int
+    protocol: str
+    pod: str
+    target_port: int
+    host_address: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Masquerade:
+    """What pods send to outside the cluster comes from their host, but for what goes to `exceptions`."""
+
+    exceptions: tuple[Prefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A machine that runs pods: eth0's addresses in the underlay, and its part of each pod range (IPv4 first)."""
 
@@ -70,6 +100,7 @@ class Host:
     addresses: tuple[InterfaceAddress, ...]
     subnets: tuple[Prefix, ...]
     labels: Pairs = ()
+    publish: tuple[Publish, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +130,8 @@ class Cluster:
     hosts: tuple[Host, ...]
     switches: tuple[Switch, ...]
     links: tuple[Link, ...]
+    masquerade: Masquerade | None = None
+    pod_links: PodLinks = PodLinks.BRIDGE
 
     def host(self, name: str) -> Host:
         """The host of that name; KeyError if there is none."""
@@ -225,6 +258,7 @@ def build(documents: Iterable[Document], previous: Desired | None = None) -> Des
     if problems:
         raise BadInput(problems)
     places, problems = _Placement(cluster, requests, previous).decide()
+    problems += check_publish(topologies[0][0], cluster.hosts, requests, places)
     if problems:
         raise BadInput(problems)
     pods = tuple(_pod(request, places[request.port]) for request in requests)
@@ -283,13 +317,18 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
         for name, subnet in parts.items():
             subnets[name].append(subnet)
     labels = {host.name: _pairs(host.labels) for host in spec.hosts}
+    published = {host.name: tuple(_publish(row) for row in host.publish) for host in spec.hosts}
     cluster = Cluster(
         wish.metadata.name,
-        Overlay(OverlayKind(spec.overlay.kind), spec.overlay.port, spec.overlay.vni),
+        Overlay(OverlayKind(spec.overlay.kind), spec.overlay.port, spec.overlay.vni, spec.overlay.direct_routing),
         Ranges(_ordered(spec.pod_cidrs), _ordered(spec.services), _ordered(spec.underlays)),
-        tuple(Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name]) for name in names),
+        tuple(
+            Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name]) for name in names
+        ),
         tuple(Switch(switch.name) for switch in spec.all_switches),
         tuple(_link(link, spec.underlay.mtu) for link in spec.all_links),
+        Masquerade(tuple(spec.masquerade.exceptions)) if spec.masquerade.enabled else None,
+        PodLinks(spec.pod_links),
     )
     return cluster, problems
 
@@ -308,6 +347,11 @@ def _usable(prefix: Prefix) -> Callable[[bytes], bool]:
 
 def _pairs(mapping: Mapping[str, str]) -> Pairs:
     return tuple(sorted(mapping.items()))
+
+
+def _publish(row: topology.Publish) -> Publish:
+    pod = row.pod.removeprefix("default/")
+    return Publish(row.port, row.protocol, pod, row.target_port or row.port, row.host_ip)
 
 
 def _link(link: topology.Link, mtu: int) -> Link:

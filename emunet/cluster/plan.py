@@ -137,7 +137,8 @@ def target(desired: Desired, allocation: Allocation, seed: int = 0) -> State:
     edges = {edge.name: edge for edge in world.pods}
     return State(
         world,
-        tuple(HostState(host.name, host.interfaces) for host in world.hosts),
+        # Pods' own links have no socket of the host's: they come and go without a new sandbox.
+        tuple(HostState(host.name, tuple(one for one in host.interfaces if one.has_sockets)) for host in world.hosts),
         tuple(PodState(pod, edges.get(pod.port)) for pod in desired.pods),
     )
 

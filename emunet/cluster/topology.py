@@ -1,7 +1,7 @@
 """`kind: Topology`: the machines, cables and address ranges of a lab, as a file states them.
 
 The short forms (a host as its bare name, a link as `host1 -- switch1`, an overlay as
-`vxlan`, one range instead of a list) are the same models as the long ones. Defaults
+`vxlan`, masquerade as `true`, one range instead of a list) are the same models as the long ones. Defaults
 that depend on other fields are computed here, so that every reader sees the same.
 
 Rule of this file: it says what one field may hold. Whether fields fit together is
@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasChoices, Field, model_validator
 
 from emunet.cluster.schema import (
+    Address,
     Addresses,
     DnsLabel,
     LabelKey,
@@ -89,10 +90,14 @@ class Underlay(Model):
 
 
 class Overlay(Model):
-    """How pod packets cross the underlay. `overlay: vxlan` is the short form."""
+    """How pod packets cross the underlay. `overlay: vxlan` is the short form.
+
+    `directRouting`: between hosts on one network the pods' packets go as they are, as with host-gw.
+    """
 
     called: ClassVar[str] = "an overlay"
     kind: Literal["host-gw", "vxlan"] = "vxlan"
+    direct_routing: bool = False
     port: PortNumber = VXLAN_PORT
     vni: Annotated[int, whole(1, 16777215)] = 1
 
@@ -102,6 +107,35 @@ class Overlay(Model):
         return {"kind": data} if isinstance(data, str) else data
 
 
+class Masquerade(Model):
+    """Whether what pods send to outside the cluster comes from their host. `masquerade: true` is the short form.
+
+    `except` are destinations beside the cluster's own ranges that see the pods' addresses.
+    """
+
+    called: ClassVar[str] = "masquerade"
+    enabled: bool = True
+    exceptions: Networks = Field([], validation_alias=AliasChoices("except"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        if not isinstance(data, bool | dict):
+            raise ValueError("expected true, false, or a mapping with except")
+        return {"enabled": data} if isinstance(data, bool) else data
+
+
+class Publish(Model):
+    """A port of a host that leads to one of its pods. `pod` is a name, or namespace/name."""
+
+    called: ClassVar[str] = "a published port"
+    port: PortNumber
+    pod: str
+    protocol: Literal["TCP", "UDP"] = "TCP"
+    target_port: PortNumber | None = None
+    host_ip: Address | None = Field(None, validation_alias=AliasChoices("hostIP"))
+
+
 class Host(Named):
     """A machine that runs pods."""
 
@@ -109,6 +143,7 @@ class Host(Named):
     addresses: Addresses = Field([], validation_alias=AliasChoices("address", "addresses"))
     pod_cidrs: Networks = Field([], validation_alias=AliasChoices("podCIDR", "podCIDRs"))
     labels: dict[LabelKey, LabelValue] = {}
+    publish: list[Publish] = []
 
 
 class Switch(Named):
@@ -155,6 +190,9 @@ class Spec(Model):
     )
     underlay: Underlay = Underlay()
     overlay: Overlay = Overlay()
+    pod_links: Literal["bridge", "routed"] = "bridge"
+    """How pods are joined to their host: on a bridge of their own (flannel), or each by a routed link (Calico)."""
+    masquerade: Masquerade = Masquerade(enabled=False)
     hosts: Annotated[list[Host], Field(min_length=1)]
     switches: list[Switch] | None = None
     links: list[Link] | None = None

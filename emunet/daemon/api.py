@@ -17,7 +17,7 @@
     POST /down                      ends the lab; answered when all of it but this server is gone
 
 An error is {"error": sentence}: 400 for a question that makes no sense, 404 for a name that
-there is not, 409 for what this lab cannot do.
+there is not, 409 for what this lab cannot do, 500 for a fault of ours.
 
 Rule of this file: it translates, and decides nothing. Only the owner of the socket gets here.
 """
@@ -38,7 +38,10 @@ from emunet.daemon.plane_client import PlaneGone, PlaneRefused
 from emunet.daemon.running import NotOnTheseWires, RunningLab
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 
-_CLOSING_SECONDS = 1.0
+_CLOSING_SECONDS = 0.1
+"""What `close` gives an answer that is on its way."""
+
+_STATUS_OF_KIND = {"unknown": 404, "invalid": 400, "refused": 409, "fault": 500}
 
 
 class Ending(Protocol):
@@ -137,7 +140,9 @@ class Server:
     async def _down(self, request: web.Request) -> web.Response:
         self._ending.stop.set()
         await self._ending.gone.wait()
-        return web.json_response(None)
+        response = web.json_response(None)
+        response.force_close()  # there is nothing more to ask
+        return response
 
 
 async def _body(
@@ -171,7 +176,7 @@ async def _answer_errors(
     except UnknownName as error:
         return _error(404, str(error))
     except PlaneRefused as error:
-        return _error(404 if "there is no" in str(error) else 409, str(error))
+        return _error(_STATUS_OF_KIND[error.kind], str(error))
     except (NotOnTheseWires, KeeperRefused) as error:
         return _error(409, str(error))
     except (PlaneGone, KeeperGone) as error:

@@ -15,10 +15,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
+from typing import Literal, TypeVar
 
 from emunet.cluster.assign import assign
 from emunet.cluster.desired import Desired, build
@@ -30,9 +32,10 @@ from emunet.daemon.frame_channel import FrameChannelError
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.names import Names
 from emunet.daemon.plane_client import PlaneClient
+from emunet.daemon.port_facts import ports_of
 from emunet.daemon.running import ContainerState, RunningLab
-from emunet.daemon.sandboxes import container_spec, host_spec, hosts_file, pod_spec
-from emunet.daemon.settings import Settings
+from emunet.daemon.sandboxes import container_spec, host_interfaces, host_spec, hosts_file, pod_spec
+from emunet.daemon.settings import CaptureWish, Settings
 from emunet.linux.keeper_client import (
     CreateSandbox,
     Keeper,
@@ -49,7 +52,13 @@ from emunet.linux.specification import SandboxSpec
 HOLD_SECONDS = 30.0
 """How long an `up` waits for another lab of that name to end, or to have begun."""
 
+BEGIN_SECONDS = 2.0
+"""How long to wait until containers are executed, or are found not to be there."""
+
 Tell = Callable[[str, str], None]
+
+
+Loaded = TypeVar("Loaded")
 
 
 class CannotBuild(Exception):
@@ -112,16 +121,23 @@ async def hold(name: str, tell: Tell) -> HeldFolder:
         waited += 0.02
 
 
-async def make(site: Site, settings: Settings, name: str, state: State, log: int, tell: Tell) -> RunningLab:
-    """The running lab. `site.folder` is held already, and `site` has at any moment all that was made."""
+async def make(
+    site: Site, settings: Settings, name: str, state: State, log: int, tell: Tell, load: Callable[[], Loaded]
+) -> tuple[RunningLab, Loaded]:
+    """The running lab, and what `load` gives, which runs beside, while others work for us.
+
+    `site.folder` is held already, and `site` has at any moment all that was made.
+    """
     assert site.folder is not None
     sandboxes: dict[str, Sandbox] = {}
     wires: Literal["tap", "memory"] = "memory"
     reason = ""
+    loading: asyncio.Task[Loaded] | None = None
     if settings.wires != "memory":
         try:
             keeper = await asyncio.to_thread(Keeper.start)
             site.keeper = KeeperLink(keeper, site.notice)
+            loading = asyncio.create_task(asyncio.to_thread(load))
             sandboxes = await _make_sandboxes(site.keeper, state, settings, tell)
             wires = "tap"
         except (LinuxRefused, KeeperRefused, KeeperGone) as error:
@@ -131,14 +147,18 @@ async def make(site: Site, settings: Settings, name: str, state: State, log: int
             if site.keeper is not None:
                 keeper_link, site.keeper = site.keeper, None
                 await keeper_link.stop()
+    loading = loading or asyncio.create_task(asyncio.to_thread(load))
     await site.plane.ask(
         "begin", [log], wires=wires, seed=settings.seed, speed=settings.speed, flow_cache=settings.flow_cache
     )
     lab = RunningLab(
         name, settings, wires, reason, site.folder, site.plane, site.keeper, state, Names(state), sandboxes
     )
+    lab.captures = site.captures
     site.lab = lab
     for notice in site.notices:
+        if isinstance(notice, SandboxEnded):
+            raise CannotBuild(f"the first process of {notice.sandbox} was killed before the lab was ready")
         lab.notice(notice)
     listener = site.folder.bind(site.folder.folder.frames, socket.SOCK_SEQPACKET)
     await site.plane.ask("frames", [listener.fileno()])
@@ -147,33 +167,32 @@ async def make(site: Site, settings: Settings, name: str, state: State, log: int
         # Ports exist once the devices do; nothing passes them before the edges are joined.
         await site.plane.configure(replace(state.world, pods=(), host_edges=()))
         for wish in settings.captures:
-            await _begin_capture(site, name, wish.ports, wish.file)
+            await _begin_capture(site, state, name, wish)
     await _join(lab, state)
     await _start_containers(lab, tell)
-    return lab
+    return lab, await loading
 
 
 async def _make_sandboxes(keeper: KeeperLink, state: State, settings: Settings, tell: Tell) -> dict[str, Sandbox]:
     names = hosts_file(state)
-    configs = {config.name: config for config in state.world.hosts}
-    specs: list[SandboxSpec] = [
-        host_spec(host, configs[host.name], names, settings.offload) for host in state.hosts
-    ]
+    specs: list[SandboxSpec] = [host_spec(state.world, host, names, settings.offload) for host in state.world.hosts]
     specs += [pod_spec(pod, names, settings.offload) for pod in state.pods if pod.edge is not None]
     tell("progress", f"making {len(specs)} sandboxes")
     made = await keeper.ask_all([CreateSandbox(spec) for spec in specs])
     return {sandbox.id: sandbox for sandbox in made}
 
 
-async def _begin_capture(site: Site, name: str, ports: tuple[str, ...], file: str) -> None:
+async def _begin_capture(site: Site, state: State, name: str, wish: CaptureWish) -> None:
     assert site.folder is not None
     frames = site.folder.folder.frames
     try:
-        capture = await asyncio.to_thread(CaptureFile.open, frames, ports, file, lab=name)
+        # The plane does not know yet what will be behind its ports.
+        facts = ports_of(state.world)
+        capture = await asyncio.to_thread(CaptureFile.open, frames, wish.ports, wish.file, lab=name, facts=facts)
     except FrameChannelError as error:
         raise CannotBuild(f"--capture: {error}") from None
     except OSError as error:
-        raise CannotBuild(f"--capture: cannot write {file}: {error.strerror or error}") from None
+        raise CannotBuild(f"--capture: cannot write {wish.file}: {error.strerror or error}") from None
     site.captures.append(capture)
     loop = asyncio.get_running_loop()
     descriptor = capture.fileno()
@@ -189,9 +208,10 @@ async def _join(lab: RunningLab, state: State) -> None:
     """Hand the TAPs to the plane and let it have its World: from here on frames move."""
     taps: list[tuple[str, int]] = []
     if lab.wires == "tap":
-        for host in state.hosts:
+        for host in state.world.hosts:
             made = lab.sandboxes[host.name].taps
-            taps += [(f"{host.name}:{one.name}", tap) for one, tap in zip(host.interfaces, made, strict=True)]
+            interfaces = host_interfaces(state.world, host)
+            taps += [(f"{host.name}:{one.name}", tap) for one, tap in zip(interfaces, made, strict=True)]
         for place in lab.names.pods:
             taps.append((place.name, lab.sandboxes[place.sandbox].taps[0]))
     await lab.plane.give_taps(taps)
@@ -202,25 +222,35 @@ async def _start_containers(lab: RunningLab, tell: Tell) -> None:
     """Start the programs of all pods that name one. What cannot be started is a warning, and the pod is not ready."""
     if lab.keeper is None:
         return
-    started = []
+    started: list[tuple[ContainerState, asyncio.Future[int]]] = []
     for pod in lab.state.pods:
-        place = lab.names.pod(pod.name)
+        place = lab.names.places[pod.name]
         for container in pod.pod.containers:
             spec = container_spec(pod.pod, container)
             if spec is not None:
                 number, answer = lab.keeper.send(Spawn(place.sandbox, spec))
-                state = lab.containers[number] = ContainerState(pod.name, container.name)
+                state = lab.containers[number] = ContainerState(pod.name, container.name, spec.argv[0])
                 started.append((state, answer))
     for state, answer in started:
         try:
             state.pid = await answer
         except KeeperRefused as error:
             state.failure = str(error)
-    if started:
-        await asyncio.sleep(0.02)  # a program that is not there says so at once
+    deadline = time.monotonic() + BEGIN_SECONDS
     for state, _ in started:
+        while state.is_running and not _has_begun(state.pid) and time.monotonic() < deadline:
+            await asyncio.sleep(0.002)
         if state.failure is not None:
             tell("warning", f"{state.pod}: the container {state.name} could not be started: {state.failure}")
+
+
+def _has_begun(pid: int | None) -> bool:
+    """Whether a process that the keeper has forked is the program by now; of one that has ended the keeper tells."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return bool(command) and b"emunet.linux.keeper" not in command
 
 
 def take_log(folder: HeldFolder) -> int:

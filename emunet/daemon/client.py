@@ -7,37 +7,23 @@ that says what to do.
 
 from __future__ import annotations
 
-import json
 import os
+import select
 import signal
-import socket
 import time
-from http.client import HTTPConnection, HTTPException
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from emunet.daemon.folder import FolderError, RunFolder, folder_of, running_labs, try_hold
+from emunet.daemon.folder import FolderError, HeldFolder, RunFolder, folder_of, running_labs, try_hold
 
-DOWN_SECONDS = 20.0
+DOWN_SECONDS = 10.0
 _ENDING_SECONDS = 10.0
 _BEGINNING_SECONDS = 5.0
 
 
 class LabError(Exception):
     """The lab is not there, or cannot do what was asked: a sentence."""
-
-
-class _UnixConnection(HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout: float | None) -> None:
-        super().__init__("lab", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class LabClient:
@@ -65,21 +51,18 @@ class LabClient:
 
     def ask(self, method: str, path: tuple[str, ...], body: Any = None, timeout: float | None = None) -> Any:
         """The answer to a question. LabError with the lab's own sentence where it refuses."""
-        connection = _UnixConnection(os.fspath(self.folder.api), timeout)
+        from emunet.daemon import unix_http
+
+        target = "/" + "/".join(quote(part, safe="/") for part in path)
         try:
-            data = None if body is None else json.dumps(body).encode()
-            connection.request(method, "/" + "/".join(quote(part, safe="/") for part in path), data)
-            response = connection.getresponse()
-            answer = json.loads(response.read())
+            status, answer = unix_http.ask(self.folder.api, method, target, body, timeout)
         except (FileNotFoundError, ConnectionRefusedError):
             raise LabError(self._why_no_answer()) from None
         except TimeoutError:
             raise LabError(f"the lab {self.name} has not answered within {timeout:.0f} s") from None
-        except (OSError, HTTPException, ValueError) as error:
+        except OSError as error:
             raise LabError(f"the lab {self.name} ended before it answered ({error})") from None
-        finally:
-            connection.close()
-        if response.status >= 400:
+        if status >= 400:
             raise LabError(answer["error"])
         return answer
 
@@ -116,41 +99,66 @@ def end_lab(folder: RunFolder) -> bool:
     deadline = time.monotonic() + _BEGINNING_SECONDS
     while folder.is_held() and not folder.answers() and time.monotonic() < deadline:
         time.sleep(0.02)  # it has begun or is ending
-    if folder.is_held():
-        try:
-            LabClient(folder).ask("POST", ("down",), {}, timeout=DOWN_SECONDS)
-        except LabError:
-            _kill_holder(folder)
-    deadline = time.monotonic() + _ENDING_SECONDS
-    while (held := try_hold(folder)) is None:
-        if time.monotonic() > deadline:
-            holder = folder.holder()
-            who = f"process {holder[0]}" if holder is not None else "a process"
-            raise LabError(f"the lab {folder.name} does not end: {who} still holds {folder.path}")
-        time.sleep(0.005)
+    holder = _Holder(folder)
+    try:
+        if folder.is_held():
+            try:
+                LabClient(folder).ask("POST", ("down",), {}, timeout=DOWN_SECONDS)
+            except LabError:
+                if folder.is_held():
+                    holder.kill()  # the kernel ends all the rest
+        held = holder.wait(_ENDING_SECONDS)
+    finally:
+        holder.close()
+    if held is None:
+        raise LabError(f"the lab {folder.name} does not end: process {holder.pid} still holds {folder.path}")
     held.remove()
     return True
 
 
-def _kill_holder(folder: RunFolder) -> None:
-    """Kill the control process of a lab that does not end when asked; the kernel ends all the rest."""
-    holder = folder.holder()
-    if holder is None:
-        return
-    pid, start_time = holder
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            born = int(file.read().rpartition(b")")[2].split()[19])
-        if born == start_time and folder.is_held():
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except OSError:  # it has ended meanwhile
-        pass
-    finally:
-        os.close(pidfd)
+class _Holder:
+    """The process that holds a run folder, known so that it is no other that got its number later."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.pid = 0
+        self._pidfd: int | None = None
+        known = folder.holder()
+        if known is None:
+            return
+        self.pid, start_time = known
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                born = int(file.read().rpartition(b")")[2].split()[19])
+        except OSError:
+            born = -1
+        if born != start_time:
+            self.close()
+
+    def kill(self) -> None:
+        """Kill it, if it is still there."""
+        if self._pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> HeldFolder | None:
+        """Wait until it has ended; the folder, which is ours then, or None where that takes too long."""
+        deadline = time.monotonic() + seconds
+        if self._pidfd is not None:
+            poller = select.poll()
+            poller.register(self._pidfd, select.POLLIN)
+            if not poller.poll(seconds * 1000):
+                return None
+        while (held := try_hold(self.folder)) is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return held
+
+    def close(self) -> None:
+        """Forget it."""
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
 
 
 __all__ = ["LabClient", "LabError", "end_lab", "find_lab"]

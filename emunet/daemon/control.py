@@ -30,7 +30,7 @@ from typing import Any
 from emunet.cluster.load import BadInput
 from emunet.daemon import building
 from emunet.daemon.folder import FolderError, HeldFolder
-from emunet.daemon.plane_client import PlaneClient, PlaneGone, PlaneRefused, launch
+from emunet.daemon.plane_client import PlaneClient, PlaneGone, PlaneRefused
 from emunet.daemon.settings import Settings
 from emunet.linux import syscalls
 from emunet.linux.keeper_client import KeeperGone
@@ -82,16 +82,14 @@ class Control:
             building.write_holder(site.folder, syscalls.start_time(os.getpid()))
             log = building.take_log(site.folder)
             os.chdir("/")
-            # The server takes longer to load than a small lab to make: so that goes on meanwhile.
-            loading = asyncio.create_task(asyncio.to_thread(importlib.import_module, "emunet.daemon.api"))
             try:
-                lab = await building.make(site, self.settings, name, state, log, self._tell)
+                lab, api = await building.make(site, self.settings, name, state, log, self._tell, _load_api)
             finally:
                 os.close(log)
-            server = (await loading).Server(lab, self)
+            server = api.Server(lab, self)
             await server.open(site.folder.bind(site.folder.folder.api, socket.SOCK_STREAM))
-            gc.collect()
             gc.freeze()
+            gc.enable()
             self._tell("ready", await lab.status())
             return server
         except BadInput as error:
@@ -185,20 +183,24 @@ class Control:
             path.unlink(missing_ok=True)
 
 
-def main() -> None:
-    """Become the control process of a lab."""
+def main(plane: subprocess.Popen[bytes], channel: socket.socket) -> None:
+    """Become the control process of a lab, with the plane process that `start.launch_plane` has started."""
     lifeline = socket.socket(fileno=int(sys.argv[1]))
     lifeline.set_inheritable(False)
     settings = Settings.decode(_first_line(lifeline))
     syscalls.set_process_name("emunet-control")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    process, channel = launch()
 
     async def run() -> int:
-        return await Control(lifeline, settings).run(process, channel)
+        return await Control(lifeline, settings).run(plane, channel)
 
     sys.exit(asyncio.run(run()))
+
+
+def _load_api() -> Any:
+    """The server takes longer to load than a small lab to make."""
+    return importlib.import_module("emunet.daemon.api")
 
 
 def _first_line(lifeline: socket.socket) -> str:

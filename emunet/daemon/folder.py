@@ -142,7 +142,7 @@ def runtime_root() -> Path:
     user = os.geteuid()
     session = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}"
     if wanted:
-        root = Path(wanted)
+        root = Path(wanted).absolute()
     elif user == 0:
         root = Path("/run/emunet")
     elif os.path.isdir(session) and os.stat(session).st_uid == user:

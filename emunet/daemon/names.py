@@ -58,17 +58,12 @@ class Names:
                 self.pods.append(Place("pod", pod.name, sandbox, edge.addresses, pod.pod.host, edge.mac))
             else:
                 guests.append(replace(hosts[pod.pod.host], kind="pod", name=pod.name))
-        # Where a pod has the name of a host, the plain name means the host, and `default/NAME` the pod.
-        self.places = {place.name: place for place in (*self.pods, *guests)} | hosts
-        self._pods = {place.name: place for place in (*self.pods, *guests)}
-
-    def pod(self, port: str) -> Place:
-        """The pod with that global port name; KeyError where there is none."""
-        return self._pods[port]
+        # No pod of the default namespace has the name of a host: `cluster.check` sees to that.
+        self.places = {place.name: place for place in (*self.pods, *guests, *hosts.values())}
 
     def find(self, name: str) -> Place:
         """The pod or host of that name. UnknownName where there is none."""
-        found = self.places.get(name) or self._pods.get(name.removeprefix("default/"))
+        found = self.places.get(name.removeprefix("default/"))
         if found is None:
             known = sorted(self.places, key=lambda one: (self.places[one].kind, len(one), one))
             more = f" and {len(known) - _NAMES_TOLD} more" if len(known) > _NAMES_TOLD else ""

@@ -81,6 +81,8 @@ async def ping(lab: RunningLab, wish: Wish) -> dict[str, Any]:
 
 async def _probe(lab: RunningLab, source: Place, targets: list[bytes], wish: Wish) -> list[list[int | None]]:
     texts = tuple(map(format_ip, targets))
+    if lab.has_ended(source):
+        return [[None] * wish.count for _ in targets]
     if lab.keeper is not None:
         spec = ProbeSpec(texts, wish.count, wish.timeout, wish.interval, wish.size)
         return await lab.keeper.ask(Probe(source.sandbox, spec))
@@ -107,15 +109,18 @@ async def _why(lab: RunningLab, source: Place, address: str, names: Names) -> st
     """One sentence: what a dry run says of the request, else of the reply."""
     try:
         target = names.target(address, source)
+        there = next((p for p in names.places.values() if target in {one.address for one in p.addresses}), None)
+        for place in (source, there):
+            if place is not None and lab.has_ended(place):
+                return f"{place.name} has ended, since its first process was killed"
         own = names.source(source, target)
         if own is None:
             return f"{source.name} has no address of the family of {address}"
-        there = await _follow(lab, source.name, own, target, reply=False)
-        if there["verdict"] != "delivered":
-            return f"{there['verdict']}: {there['sentence']}"
-        back = next((p for p in names.places.values() if target in {one.address for one in p.addresses}), None)
-        if back is not None:
-            reply = await _follow(lab, back.name, target, own, reply=True)
+        request = await _follow(lab, source.name, own, target, reply=False)
+        if request["verdict"] != "delivered":
+            return f"{request['verdict']}: {request['sentence']}"
+        if there is not None:
+            reply = await _follow(lab, there.name, target, own, reply=True)
             if reply["verdict"] != "delivered":
                 return f"the reply is {reply['verdict']}: {reply['sentence']}"
     except PlaneRefused as error:

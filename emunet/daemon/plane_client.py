@@ -15,16 +15,25 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from emunet.daemon.start import python_environment, python_program
 from emunet.fabric.config import WorldConfig
 from emunet.linux import messages
+
+ENDING_SECONDS = 5.0
 
 TAPS_A_MESSAGE = 200
 """Descriptors that one message carries, of the 250 that it may."""
 
 
 class PlaneRefused(Exception):
-    """The plane could not do what was asked: its sentence."""
+    """The plane could not do what was asked: its sentence.
+
+    `kind` is `unknown` (there is nothing of that name), `invalid` (the question makes no sense),
+    `refused` (this lab cannot do that) or `fault` (of ours).
+    """
+
+    def __init__(self, sentence: str, kind: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
 
 
 class PlaneGone(Exception):
@@ -79,13 +88,20 @@ class PlaneClient:
             os.close(tap)
 
     async def stop(self) -> None:
-        """End the plane: returns when its process is gone."""
+        """End the plane, by force if it is stuck: returns when its process is gone."""
         self._loop.remove_reader(self._channel)
         self._channel.close()
         self._end()
-        await asyncio.to_thread(self.process.wait)
+        await asyncio.to_thread(self._wait)
 
     # Within
+
+    def _wait(self) -> None:
+        try:
+            self.process.wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def _read(self) -> None:
         try:
@@ -100,7 +116,7 @@ class PlaneClient:
         if answer.done():  # who asked has gone away
             return
         if "error" in message.body:
-            answer.set_exception(PlaneRefused(message.body["error"]))
+            answer.set_exception(PlaneRefused(message.body["error"], message.body["kind"]))
         else:
             answer.set_result(message.body["result"])
 
@@ -129,14 +145,3 @@ class PlaneClient:
             if not answer.done():
                 answer.set_exception(PlaneGone("the plane process has ended"))
         self._waiting.clear()
-
-
-def launch() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a plane process; it, and our end of its socket. `begin` must be the first thing said to it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        program = python_program("emunet.daemon.plane_process", str(theirs.fileno()))
-        process = subprocess.Popen(
-            program, stdin=subprocess.DEVNULL, env=python_environment(), pass_fds=[theirs.fileno()]
-        )
-    return process, ours

@@ -17,8 +17,10 @@ import gc
 import os
 import pickle
 import resource
+import signal
 import socket
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -28,8 +30,8 @@ from emunet.daemon.frames import FrameServer
 from emunet.elements.endpoint.echo import Ping
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge, MemoryEdge, MemoryEdges
+from emunet.fabric.names import UnknownPort
 from emunet.fabric.sources import host_source
-from emunet.fabric.world import UnknownPort
 from emunet.lab.plane import Plane
 from emunet.linux import messages, syscalls
 from emunet.linux.loop import Loop
@@ -41,6 +43,7 @@ from emunet.plane.trace import Trace
 TRACE_LIMIT = 4 * 1_000_000_000
 TRACE_PAUSE = 20 * 1_000_000
 ECHO_PAUSE = 5 * 1_000_000
+ENDING_SECONDS = 5
 
 Answer = Callable[[Any], None]
 
@@ -103,11 +106,16 @@ class PlaneProcess:
 
         try:
             self._calls[body["call"]](body, message.descriptors, answer)
-        except (Refused, UnknownPort, ValueError) as error:
-            self._send({"request": number, "error": str(error)})
+        except UnknownPort as error:
+            self._send({"request": number, "kind": "unknown", "error": str(error)})
+        except ValueError as error:
+            self._send({"request": number, "kind": "invalid", "error": str(error)})
+        except Refused as error:
+            self._send({"request": number, "kind": "refused", "error": str(error)})
         except Exception as error:  # a fault of ours in one answer must not end the frames of everybody
             traceback.print_exc()
-            self._send({"request": number, "error": f"emunet has a fault ({error!r}); the lab's log has the place"})
+            sentence = f"emunet has a fault ({error!r}); the lab's log has the place"
+            self._send({"request": number, "kind": "fault", "error": sentence})
 
     def _send(self, body: dict[str, Any]) -> None:
         self._unsent.append(body)
@@ -176,8 +184,9 @@ class PlaneProcess:
             if missing:
                 raise Refused(f"no TAP has come for {', '.join(missing)}")
         self.plane.configure(config)
-        close_many(self._gone)
-        self._gone.clear()
+        if self._gone:  # closing a TAP takes the kernel 30 ms: frames do not wait for that
+            threading.Thread(target=close_many, args=(self._gone,), daemon=True).start()
+            self._gone = []
         # All that is there now stays for long: the collector need not walk it again and again while frames wait.
         gc.collect()
         gc.freeze()
@@ -281,6 +290,9 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     syscalls.set_process_name("emunet-plane")
+    # When control dies this process finds its socket closed and ends in order; and were it stuck, by force.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(ENDING_SECONDS))
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM, "asking to be told of the end of control")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     first = messages.receive(control)

@@ -6,17 +6,20 @@ builds nothing (`building`) and knows no HTTP (`api`).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from emunet.cluster.plan import PodState, State
+from emunet.daemon.capture_file import CaptureFile
 from emunet.daemon.folder import HeldFolder
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.names import Names, Place
-from emunet.daemon.plane_client import PlaneClient
+from emunet.daemon.plane_client import PlaneClient, PlaneGone
 from emunet.daemon.settings import Settings
 from emunet.linux import syscalls
 from emunet.linux.keeper_client import ProcessExited, Sandbox, SandboxEnded
@@ -40,6 +43,7 @@ class ContainerState:
 
     pod: str
     name: str
+    program: str
     pid: int | None = None
     code: int | None = None
     failure: str | None = None
@@ -69,7 +73,10 @@ class RunningLab:
     names: Names
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     containers: dict[int, ContainerState] = field(default_factory=dict)
+    captures: list[CaptureFile] = field(default_factory=list)
     _overruns: tuple[float, int] = (0.0, 0)
+    _overruns_before: int = 0
+    _detaching: asyncio.Task[None] | None = None
 
     def notice(self, what: ProcessExited | SandboxEnded) -> None:
         """Remember that a program or a sandbox has ended."""
@@ -77,11 +84,24 @@ class RunningLab:
             case ProcessExited():
                 container = self.containers.get(what.request)
                 if container is not None:
-                    container.code, container.failure = what.code, what.failure
+                    container.code = what.code
+                    container.failure = f"{container.program}: {what.failure}" if what.failure is not None else None
             case SandboxEnded(sandbox):
                 ended = self.sandboxes.pop(sandbox, None)
-                for descriptor in ended.drop_counters if ended is not None else ():
-                    os.close(descriptor)
+                if ended is not None:
+                    self._overruns_before += _lost_in([ended])
+                    for descriptor in ended.drop_counters:
+                        os.close(descriptor)
+                    self._detaching = asyncio.create_task(self._detach())
+
+    async def _detach(self) -> None:
+        """Take what has ended off its ports: else its kernel, which the TAP keeps alive, would go on answering."""
+        world = self.state.world
+        alive = {place.name for place in self.names.places.values() if not self.has_ended(place)}
+        pods = tuple(pod for pod in world.pods if pod.name in alive)
+        edges = tuple(edge for edge in world.host_edges if edge.device in alive)
+        with suppress(PlaneGone):
+            await self.plane.configure(replace(world, pods=pods, host_edges=edges))
 
     async def status(self) -> dict[str, Any]:
         """What `emunet status -o json` prints."""
@@ -99,6 +119,10 @@ class RunningLab:
             "hosts": [self._host(name) for name in (host.name for host in self.state.hosts)],
             "pods": [self._pod(pod) for pod in self.state.pods],
             "frames": {**figures, "wire_overruns": self.wire_overruns(), "reasons": reasons},
+            "captures": [
+                {"file": one.name, "written": one.written, "lost": one.lost, "failure": one.failure}
+                for one in self.captures
+            ],
         }
 
     async def counters(self) -> dict[str, Any]:
@@ -107,16 +131,15 @@ class RunningLab:
         return counters | {"wire_overruns": self.wire_overruns()}
 
     def wire_overruns(self) -> int:
-        """Frames that a full TAP lost before anybody could see them, over all TAPs there are."""
+        """Frames that a full TAP lost before anybody could see them, over all TAPs."""
         now = time.monotonic()
         if now >= self._overruns[0] + OVERRUNS_SECONDS:
-            lost = 0
-            for sandbox in self.sandboxes.values():
-                for descriptor in sandbox.drop_counters:
-                    with suppress(OSError):  # the interface is gone
-                        lost += read_tx_dropped(descriptor)
-            self._overruns = (now, lost)
+            self._overruns = (now, self._overruns_before + _lost_in(self.sandboxes.values()))
         return self._overruns[1]
+
+    def has_ended(self, place: Place) -> bool:
+        """Whether the programs of a pod or host are gone for good, since its pause was killed."""
+        return self.keeper is not None and place.sandbox not in self.sandboxes
 
     def sandbox_of(self, name: str) -> dict[str, Any]:
         """What `linux.join` needs to enter the sandbox of a pod or host."""
@@ -161,7 +184,7 @@ class RunningLab:
         }
 
     def _pod(self, pod: PodState) -> dict[str, Any]:
-        place = self.names.pod(pod.name)
+        place = self.names.places[pod.name]
         containers = [one for one in self.containers.values() if one.pod == pod.name]
         described: dict[str, Any] = {
             "namespace": pod.pod.namespace,
@@ -178,6 +201,15 @@ class RunningLab:
                 for one in containers
             ]
         return described
+
+
+def _lost_in(sandboxes: Iterable[Sandbox]) -> int:
+    lost = 0
+    for sandbox in sandboxes:
+        for descriptor in sandbox.drop_counters:
+            with suppress(OSError):  # the interface is gone
+                lost += read_tx_dropped(descriptor)
+    return lost
 
 
 def timing(late: int) -> str:

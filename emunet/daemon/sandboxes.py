@@ -5,6 +5,8 @@ without ARP and without forwarding: what its kernel writes there enters the data
 by the host, and every other decision about frames is the data plane's. Its routes are the
 host's, so that its programs send from the address that a real host would send from.
 
+Each has a root of its own: what its containers do to files, the machine does not notice.
+
 Rule of this file: values in, values out; nothing is started here.
 """
 
@@ -13,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from emunet.cluster.desired import Container, Pod
-from emunet.cluster.plan import HostState, PodState, State
+from emunet.cluster.plan import PodState, State
 from emunet.elements.routes import Route, RouteKind
-from emunet.fabric.config import HostConfig
+from emunet.fabric.config import HostConfig, Interface, PodEdge, WorldConfig
 from emunet.linux.specification import InterfaceSpec, ProgramSpec, RouteSpec, SandboxSpec
 from emunet.linux.tap import OFFLOAD_ALL_TCP
-from emunet.packet.address import format_ip, format_mac
+from emunet.packet.address import format_ip, format_mac, is_link_local
 
 GSO_MAX_SIZE = 65_536 - 256
 """Bytes of the largest uncut TCP frame: with all headers around it, its length still fits 16 bits."""
@@ -38,11 +40,17 @@ def pod_sandbox(port: str) -> str:
     return port if "/" in port else f"default/{port}"
 
 
-def host_spec(host: HostState, config: HostConfig, names: str, offload: bool) -> SandboxSpec:
+def host_interfaces(world: WorldConfig, host: HostConfig) -> tuple[Interface, ...]:
+    """The interfaces of a host where its own sockets are, in order: those that an edge is for."""
+    joined = {edge.interface for edge in world.host_edges if edge.device == host.name}
+    return tuple(interface for interface in host.interfaces if interface.name in joined)
+
+
+def host_spec(world: WorldConfig, config: HostConfig, names: str, offload: bool) -> SandboxSpec:
     """A host's own sandbox. `names` is the text of its /etc/hosts."""
     return SandboxSpec(
-        id=host.name,
-        hostname=host.name,
+        id=config.name,
+        hostname=config.name,
         interfaces=tuple(
             InterfaceSpec(
                 interface.name,
@@ -54,10 +62,11 @@ def host_spec(host: HostState, config: HostConfig, names: str, offload: bool) ->
                 offload=OFFLOAD_ALL_TCP if offload else 0,
                 gso_max_size=GSO_MAX_SIZE,
             )
-            for interface in host.interfaces
+            for interface in host_interfaces(world, config)
         ),
         routes=tuple(_host_routes(config)),
-        files=_files(host.name, names),
+        files=_files(config.name, names),
+        root="isolated",
     )
 
 
@@ -80,12 +89,20 @@ def pod_spec(pod: PodState, names: str, offload: bool) -> SandboxSpec:
                 gso_max_size=GSO_MAX_SIZE,
             ),
         ),
-        routes=tuple(
-            RouteSpec("0.0.0.0/0" if len(gateway) == 4 else "::/0", format_ip(gateway), "eth0")
-            for gateway in edge.gateways
-        ),
+        routes=tuple(_pod_routes(edge)),
         files=_files(pod.pod.hostname, names),
+        root="isolated",
     )
+
+
+def _pod_routes(edge: PodEdge) -> Iterable[RouteSpec]:
+    """A pod's default routes. A next hop that is on no network of the pod's gets a route of its own (CAL-01)."""
+    for gateway in edge.gateways:
+        family = len(gateway)
+        near = any(one.prefix.contains(gateway) for one in edge.addresses) or (family == 16 and is_link_local(gateway))
+        if not near:
+            yield RouteSpec(f"{format_ip(gateway)}/{family * 8}", None, "eth0")
+        yield RouteSpec("0.0.0.0/0" if family == 4 else "::/0", format_ip(gateway), "eth0")
 
 
 def container_spec(pod: Pod, container: Container) -> ProgramSpec | None:
@@ -135,13 +152,16 @@ def _host_routes(config: HostConfig) -> Iterable[RouteSpec]:
         for address in interface.addresses
         if address.length < len(address.address) * 8
     }
+    # A pod's own link is no interface of the host's kernel: what goes there leaves by the first that is, and the
+    # device routes it on.
+    sockets = [interface.name for interface in config.interfaces if interface.has_sockets]
     for route in config.routes:
         if route.kind is not RouteKind.UNICAST or (route.via is None and (route.interface, route.prefix) in own):
             continue
         yield RouteSpec(
             str(route.prefix),
             None if route.via is None else format_ip(route.via),
-            route.interface,
+            route.interface if route.interface in sockets else sockets[0],
             onlink=route.via is not None and not _is_on_link(config, route),
             metric=route.metric,
         )

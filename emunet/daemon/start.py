@@ -4,7 +4,7 @@ The lifeline is a socket pair. Down it goes one line, the `Settings`; back come 
 is done and what went wrong. Until control has said `ready` it ends, with all it has made,
 as soon as the lifeline closes: so Ctrl-C or kill -9 of `emunet up` leaves no half-built lab.
 
-Rule of this file: it is loaded by `emunet up`, so it loads little.
+Rule of this file: it is loaded by `emunet up`, and first of all by control, so it loads little.
 """
 
 from __future__ import annotations
@@ -67,6 +67,17 @@ def start(settings: Settings, tell: Callable[[str, str], None]) -> dict[str, Any
     code = process.wait()
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     raise StartFailed(f"the control process {how} before the lab was ready; what it said, if anything, is above")
+
+
+def launch_plane() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a plane process; it, and our end of its socket. `begin` must be the first thing said to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        program = python_program("emunet.daemon.plane_process", str(theirs.fileno()))
+        process = subprocess.Popen(
+            program, stdin=subprocess.DEVNULL, env=python_environment(), pass_fds=[theirs.fileno()]
+        )
+    return process, ours
 
 
 def python_program(module: str, *arguments: str) -> list[str]:

@@ -20,6 +20,7 @@ RSTP, VLAN filtering and multicast snooping go in files beside this one.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from emunet.packet.view import ETHERNET_HEADER, Packet
@@ -101,7 +102,8 @@ class Bridge(Element):
         destination = packet.destination
         local = port == LOCAL
         came_from = LOCAL if local else packet.entered
-        effects: tuple[Effect, ...] = () if local or destination == PAUSE else self._learn(packet.source, came_from, now)
+        taught = not local and destination != PAUSE
+        effects: tuple[Effect, ...] = self._learn(packet.source, came_from, now) if taught else ()
         if destination[:5] == RESERVED and 0 < destination[5] < 0x10 and not self._let_pass(destination[5]):
             return drop(self.name, Reason.BRIDGE_RESERVED, effects, mac=destination)
         if destination[0] & 1:
@@ -112,7 +114,7 @@ class Bridge(Element):
                 Verdict.FORWARD,
                 Reason.BRIDGE_UP,
                 {"mac": destination, "interface": self.name},
-                (Output(UP, {"interface": self.name}),),
+                (self._up(packet),),
                 effects=effects,
             )
         known = self.stations.get(destination, now)
@@ -165,14 +167,12 @@ class Bridge(Element):
         self.stations.lean(b"ports", 1 << 62)
         destination = packet.destination
         others = [
-            port
-            for port in self.ports
-            if (port != came_from or self.hairpin) and not self._kept_apart(came_from, port)
+            port for port in self.ports if (port != came_from or self.hairpin) and not self._kept_apart(came_from, port)
         ]
         fitting = [port for port in others if not self._oversized(packet, port)]
         outputs = [self._out(port, came_from == LOCAL) for port in fitting]
         if to_self:
-            outputs.append(Output(UP, {"interface": self.name}))
+            outputs.append(self._up(packet))
         if outputs:
             return Step(
                 self.name,
@@ -197,6 +197,13 @@ class Bridge(Element):
     def _oversized(self, packet: Packet, port: str) -> bool:
         tag = 4 if packet.ethertype in (b"\x81\x00", b"\x88\xa8") else 0
         return packet.wire_length - ETHERNET_HEADER - tag > self.ports[port]
+
+    def _up(self, packet: Packet) -> Output:
+        """To its own interface. What layer 3 gets there is new to it: how it was cut before is forgotten."""
+        marks: dict[str, Any] = {"interface": self.name}
+        if packet.fragments is not None:
+            marks["fragments"] = replace(packet.fragments, largest=0)
+        return Output(UP, marks)
 
     @staticmethod
     def _out(port: str, local: bool) -> Output:

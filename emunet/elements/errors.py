@@ -59,6 +59,7 @@ class ErrorKind:
 TIME_EXCEEDED = ErrorKind("time exceeded", (11, 0), (3, 0))
 NET_UNREACHABLE = ErrorKind("network unreachable", (3, 0), (1, 0))
 HOST_UNREACHABLE = ErrorKind("host unreachable", (3, 1), (1, 3))
+PORT_UNREACHABLE = ErrorKind("port unreachable", (3, 3), (1, 4))
 PROHIBITED = ErrorKind("administratively prohibited", (3, 13), (1, 1))
 TOO_BIG = ErrorKind("fragmentation needed", (3, 4), (2, 0), unlimited=True)
 PARAMETER_PROBLEM = ErrorKind("parameter problem", (12, 0), (4, 0))
@@ -105,19 +106,19 @@ class Errors:
         return (self.buckets,)
 
     def about(self, packet: Packet, kind: ErrorKind, now: int, value: int = 0, *, no_route: bool = False) -> Answer:
-        """The error to send about `packet`, or silence. `value`: the MTU or the pointer; `no_route`: a route says so."""
+        """The error to send about `packet`, or silence. `value`: MTU or pointer; `no_route`: a route says so."""
         source = packet.ip_source
         packet.unkeyed = "an ICMP error is a decision of its own each time"
         if not self._allowed(packet, kind):
             return SILENCE
-        back = self._way_back(packet)
+        back = self.facing(packet)
         if back is None:
             return SILENCE
         effects: tuple[Effect, ...] = ()
         if self.limited and self.own.owner(source) is None:
             effects, allowed = self._charge(source, kind, now, no_route=no_route)
             if not allowed:
-                return Answer(effects, (), f"; the {kind.words} message about it exceeds the rate limit and is not sent")
+                return Answer(effects, (), f"; the {kind.words} message about it exceeds the rate and is not sent")
         if packet.is_ipv4:
             frame = self._v4(packet, kind, back, source, value)
             effects = (*effects, Advance(self.identification))
@@ -158,16 +159,23 @@ class Errors:
             return bool(message) and message[0] >= 128 and message[0] != 137
         return True
 
-    def _way_back(self, packet: Packet) -> bytes | None:
-        """The address to speak from: that by which the way back to the sender begins; None: there is no way back."""
-        source = packet.ip_source
+    def facing(self, packet: Packet) -> bytes | None:
+        """The address to speak from: the one called, or that by which the way back to the sender begins.
+
+        None: there is no way back.
+        """
+        source, called = packet.ip_source, packet.ip_destination
         if self.own.owner(source) is not None:
-            return source if packet.local else None
+            # Sent by this host, or given its address on the way out: then `connections` sends the error on to
+            # who sent the packet.
+            return source if packet.local or packet.connection is not None else None
         if len(source) == 16 and is_link_local(source):
             return self.own.source(packet.interface, source, source)
         route = self.routes.lookup(source)
         if route is None or route.kind is not RouteKind.UNICAST:
             return None
+        if self.own.owner(called) is not None:
+            return called
         return self.own.source(route.interface, source, route.via or source) or (
             DUMMY_ADDRESS if len(source) == 4 else None
         )

@@ -142,7 +142,7 @@ class OwnAddresses:
         return self._owner.get(address)
 
     def has(self, address: bytes, interface: str) -> bool:
-        """Whether what comes in by `interface` for this address is for the host: its own, or one shared with routers."""
+        """Whether what comes in by `interface` for this address is for the host: its own, or one of all routers."""
         if address in self._owner or address in self._anycast:
             return True
         return len(address) == 16 and (interface, address) in self._link_locals
@@ -170,7 +170,7 @@ class OwnAddresses:
         return group in self._groups or (group[1] == 2 and group[2:] in (bytes(13) + b"\x01", bytes(13) + b"\x02"))
 
     def source(self, interface: str, destination: bytes, next_hop: bytes) -> bytes | None:
-        """The address that this host sends from by an interface: the interface's own, else the first it has elsewhere."""
+        """The address that this host sends from by an interface: the interface's own, else the first elsewhere."""
         leaving = self.interfaces.get(interface)
         address = leaving.source(destination, next_hop) if leaving is not None else None
         if address is not None:

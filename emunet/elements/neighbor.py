@@ -193,7 +193,8 @@ class NeighborElement(Element):
             else:
                 state = State.STALE
         if state is State.STALE:
-            effects = (Put(self.table, key, replace(entry, state=State.DELAY, tries=0)), self._ring(key, DELAY_FIRST_PROBE))
+            delayed = replace(entry, state=State.DELAY, tries=0)
+            effects = (Put(self.table, key, delayed), self._ring(key, DELAY_FIRST_PROBE))
         return self._known(packet, interface, address, entry.mac, state, effects)
 
     def _group(self, packet: Packet, interface: Interface, address: bytes, mac: bytes) -> Step:
@@ -243,9 +244,7 @@ class NeighborElement(Element):
         while cost > QUEUE_BYTES and len(packets) > 1:
             oldest = packets.pop(0)
             cost -= buffer_cost(len(oldest.frame))
-            settled.append(
-                (oldest, drop(self.name, Reason.NEIGHBOR_QUEUE_FULL, address=key[1], interface=key[0]))
-            )
+            settled.append((oldest, drop(self.name, Reason.NEIGHBOR_QUEUE_FULL, address=key[1], interface=key[0])))
         return Step(
             self.name,
             Verdict.HOLD,

@@ -44,8 +44,14 @@ class Read:
     source_routed: bool = False
 
 
-def read(header: bytes, address: bytes, is_own: Callable[[bytes], bool], now: int) -> Read | Fault:
-    """What a host makes of an IPv4 header with options. `address` is what it writes into those that ask for one."""
+def read(
+    header: bytes, leaving: bytes, facing: bytes, is_own: Callable[[bytes], bool], now: int
+) -> Read | Fault:
+    """What a host makes of an IPv4 header with options.
+
+    It writes an address into those that ask for one: into Record Route that by which the packet is `leaving`,
+    into Timestamp the one that is `facing` its sender (ip_options.c).
+    """
     out = bytearray(header)
     seen: set[int] = set()
     source_routed = False
@@ -76,9 +82,9 @@ def read(header: bytes, address: bytes, is_own: Callable[[bytes], bool], now: in
         if kind in (LOOSE_SOURCE_ROUTE, STRICT_SOURCE_ROUTE):
             source_routed = True
         elif kind == RECORD_ROUTE:
-            fault = _record(out, position, length, address)
+            fault = _record(out, position, length, leaving)
         elif kind == TIMESTAMP:
-            fault = _stamp(out, position, length, address, is_own, now)
+            fault = _stamp(out, position, length, facing, is_own, now)
         elif kind == ROUTER_ALERT and length < 4:
             fault = Fault(position + 1)
         if fault is not None:
@@ -133,7 +139,7 @@ def _stamp(
 
 @dataclass(frozen=True, slots=True)
 class HopByHopFault:
-    """An IPv6 packet that its hop-by-hop options forbid to go on. `pointer`: tell the sender of this byte; 0: silence."""
+    """An IPv6 packet that its hop-by-hop options stop. `pointer`: tell the sender of this byte; 0: silence."""
 
     pointer: int
     to_group: bool = False

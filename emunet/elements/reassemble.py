@@ -10,7 +10,8 @@ destination, identification and, for IPv4, protocol; any order is accepted; what
 before is dropped alone, any other overlap ends the datagram; 30 s, for IPv6 60 s, after
 the first fragment what there is ends, and its sender is told only where the datagram was
 for this host and its first fragment is there; an IPv4 fragment that is no multiple of 8
-long loses what is over, an IPv6 one ends its datagram; congestion marks join (RFC 3168
+long loses what is over, an IPv6 one ends its datagram and goes on for its receiver to
+complain about; congestion marks join (RFC 3168
 5.3), and a contradiction ends the datagram; DF counts if the largest fragment had it.
 Memory is bounded by what it would cost the kernel; the datagram that waits longest
 without a fragment makes room. (The kernel refuses new ones instead; and it gives up a
@@ -129,12 +130,15 @@ class Reassemble(Element):
             found = _fragment_v4(packet, way) if packet.is_ipv4 else _fragment_v6(packet, way)
             if found is None:
                 return forward(self.name, Reason.NOT_REASSEMBLED, port, {"fragments": None})
-            key, piece, more = found
-            if more and (piece.end - piece.start) % 8 and packet.is_ipv6:
-                raise Malformed("a fragment other than the last is no multiple of 8 bytes long")
         except Malformed as problem:
             return drop(self.name, Reason.FRAGMENT_MALFORMED, problem=str(problem))
+        key, piece, more = found
         datagram = self.table.get(key, now)
+        if more and piece.end % 8:
+            odd = {"problem": "a fragment is no multiple of 8 long"}
+            step = self._end(key, datagram, Reason.REASSEMBLY_CONTRADICTION, odd)
+            step.verdict, step.reason, step.outputs = Verdict.FORWARD, Reason.NOT_REASSEMBLED, (Output(port),)
+            return step
         after = _with(datagram or Datagram(), piece, more)
         if after is None:
             return drop(self.name, Reason.FRAGMENT_DUPLICATE, identification=key[4])

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from emunet.elements.errors import ICMP_QUERY_TYPES
 from emunet.elements.interface import Interface, OwnAddresses
 from emunet.packet import icmp, icmpv6, ipv4, ipv6
 from emunet.packet.address import is_link_local, is_multicast, is_unspecified
@@ -92,7 +93,7 @@ class Redirects:
         if packet.protocol != ipv4.ICMP:
             return True
         message = packet.payload("the ICMP type decides whether a redirect may be sent")
-        return bool(message) and message[0] not in icmp.ERRORS
+        return bool(message) and message[0] in ICMP_QUERY_TYPES
 
     # IPv6
 

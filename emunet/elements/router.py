@@ -162,22 +162,18 @@ class Router(Element):
             reason = Reason.NOT_FORWARDING
             return drop(self.name, reason, destination=destination, device=self.device, interface=came_by.name)
         route = self._lookup(packet)
+        header: bytes | None = None
+        if packet.is_ipv4:
+            # Linux's order: a source is judged where there is a way, options before it is said that there is none.
+            found = self._check_v4(packet, route, now)
+            if isinstance(found, Step):
+                return found
+            header = found
         if route is None:
             return self._refuse(packet, Reason.NO_ROUTE, NET_UNREACHABLE, now, no_route=True, destination=destination)
         if route.kind is not RouteKind.UNICAST:
             reason, error = ROUTE_ERRORS[route.kind]
             return self._refuse(packet, reason, error, now, no_route=True, prefix=route.prefix)
-        header = None
-        if packet.is_ipv4:
-            problem = self.sources.problem(source, packet.interface)
-            if problem is not None:
-                return self._bad_source(source, packet.interface, problem)
-            if packet.header_length > ipv4.HEADER_LENGTH:
-                next_hop = route.via or destination
-                found = self._options(packet, self.own.source(route.interface, destination, next_hop), now)
-                if isinstance(found, Step):
-                    return found
-                header = found
         if packet.destination[0] & 1:
             return drop(self.name, Reason.LINK_GROUP_NOT_ROUTED)
         ttl = packet.ttl
@@ -189,6 +185,21 @@ class Router(Element):
             if is_link_local(source):
                 return self._refuse(packet, Reason.LINK_LOCAL_NOT_ROUTED, BEYOND_SCOPE, now, address=source)
         return self._send_on(packet, route, header, now)
+
+    def _check_v4(self, packet: Packet, route: Route | None, now: int) -> bytes | Step | None:
+        """The end of a packet whose source or options are wrong, or its header with the options as they go on."""
+        source, destination = packet.ip_source, packet.ip_destination
+        routed = route is not None and route.kind is RouteKind.UNICAST
+        if routed:
+            problem = self.sources.problem(source, packet.interface)
+            if problem is not None:
+                return self._bad_source(source, packet.interface, problem)
+        if packet.header_length == ipv4.HEADER_LENGTH:
+            return None
+        own = None
+        if route is not None and routed:
+            own = self.own.source(route.interface, destination, route.via or destination)
+        return self._options(packet, own, now)
 
     def _send_on(self, packet: Packet, route: Route, header: bytes | None, now: int) -> Step:
         interface = self.own.interfaces[route.interface]
@@ -250,9 +261,9 @@ class Router(Element):
         return found[self._spread(packet) % len(found)]
 
     def _spread(self, packet: Packet) -> int:
-        """The same for all packets between two addresses (Linux: fib_multipath_hash_policy 0).
+        """The same for all packets between two addresses, both ways (Linux: fib_multipath_hash_policy 0).
 
-        An ICMP error goes the way of the packets that it is about; IPv6 counts its flow label in.
+        So an ICMP error goes the way of the packets that it is about; IPv6 counts its flow label in.
         """
         source, destination, label = packet.ip_source, packet.ip_destination, 0
         if packet.is_ipv6:
@@ -261,7 +272,8 @@ class Router(Element):
             message = packet.payload("an ICMP error goes the way of what it quotes")
             if len(message) >= 28 and message[0] in icmp.ERRORS:
                 source, destination = message[20:24], message[24:28]
-        return flow_hash(self.seed, self.device, source, destination, 0, (label, 0))
+        first, second = sorted((source, destination))
+        return flow_hash(self.seed, self.device, first, second, 0, (label, 0))
 
     def _chosen(self, reason: Reason, route: Route, destination: bytes, output: str, ttl: str = "") -> Step:
         via = f"via {format_ip(route.via)} " if route.via else ""
@@ -274,16 +286,15 @@ class Router(Element):
         )
 
     def _local(self, reason: Reason, address: bytes) -> Step:
-        return Step(
-            self.name, Verdict.FORWARD, reason, {"address": address, "device": self.device}, (Output("local"),)
-        )
+        return Step(self.name, Verdict.FORWARD, reason, {"address": address, "device": self.device}, (Output("local"),))
 
     # Options
 
     def _options(self, packet: Packet, address: bytes | None, now: int) -> bytes | Step:
         """The IPv4 header as it goes on, its checksum not yet right; or the end of the packet."""
         header = packet.ip_packet("IP options are read at each hop")[: packet.header_length]
-        found = options.read(header, address or ANY_V4, lambda own: self.own.owner(own) is not None, now)
+        facing = self.errors.facing(packet) or ANY_V4
+        found = options.read(header, address or ANY_V4, facing, lambda own: self.own.owner(own) is not None, now)
         if isinstance(found, options.Fault):
             pointer = found.pointer
             return self._refuse(packet, Reason.IP_OPTION_MALFORMED, PARAMETER_PROBLEM, now, pointer, pointer=pointer)
@@ -293,7 +304,9 @@ class Router(Element):
 
     def _for_us_with_options(self, packet: Packet, reason: Reason, now: int) -> Step:
         destination = packet.ip_destination
-        own = destination if self.own.owner(destination) else self.own.source(packet.interface, destination, destination)
+        own = (
+            destination if self.own.owner(destination) else self.own.source(packet.interface, destination, destination)
+        )
         header = self._options(packet, own, now)
         if isinstance(header, Step):
             return header

@@ -87,9 +87,7 @@ class RouteTable:
             key = (route.prefix, route.metric)
             if route not in wanted.get(key, ()):
                 wanted[key] = (*wanted.get(key, ()), route)
-        touched = {
-            key[0] for key in wanted.keys() | self._routes.keys() if wanted.get(key) != self._routes.get(key)
-        }
+        touched = {key[0] for key in wanted.keys() | self._routes.keys() if wanted.get(key) != self._routes.get(key)}
         self._routes = wanted
         self._rebuild()
         for prefix in touched:

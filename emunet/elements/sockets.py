@@ -38,9 +38,7 @@ class Sockets(Element):
         way, _, interface = port.partition(":")
         if way == "sent":
             if not packet.is_ipv4 and not packet.is_ipv6:
-                return drop(
-                    self.name, Reason.UNKNOWN_ETHERTYPE, interface=interface, ethertype=packet.ethertype.hex()
-                )
+                return drop(self.name, Reason.UNKNOWN_ETHERTYPE, interface=interface, ethertype=packet.ethertype.hex())
             marks = {"local": True, "interface": "", "entered": "", "egress": interface}
             return Step(
                 self.name,

@@ -191,6 +191,4 @@ class Translate(Element):
 
     def _pass(self, port: str, edits: tuple[Edit, ...], arguments: dict[str, Any], marks: dict[str, Any]) -> Step:
         reason = Reason.SOURCE_TRANSLATED if edits else Reason.NOT_TRANSLATED
-        return Step(
-            self.name, Verdict.FORWARD, reason, arguments if edits else {}, (Output(port, marks),), edits=edits
-        )
+        return Step(self.name, Verdict.FORWARD, reason, arguments if edits else {}, (Output(port, marks),), edits=edits)

@@ -22,7 +22,7 @@ from struct import Struct
 from typing import Any
 from zlib import crc32
 
-from emunet.packet import ipv4, ipv6, udp, vxlan
+from emunet.packet import udp, vxlan
 from emunet.packet.address import ZERO_MAC, format_ip
 from emunet.packet.edit import Adjust, Complete, Edit, Pop, Push, Trim
 from emunet.packet.edit import Put as PutBytes

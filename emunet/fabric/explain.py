@@ -45,7 +45,7 @@ def frame_from(world: World, edge: Edge, packet: bytes) -> bytes | Trace:
             edge, Verdict.DROP, Reason.NO_ROUTE, {"device": edge.name, "destination": destination, "sent": ""}
         )
     next_hop = destination if on_link else gateways[0]
-    mac = owner(world, next_hop)
+    mac = owner(world, next_hop) or proxy(world, edge)
     if mac is None:
         arguments = {"interface": "eth0", "device": edge.name, "address": next_hop, "tries": 3, "sent": ""}
         return _ended(edge, Verdict.DROP, Reason.NEIGHBOR_UNREACHABLE, arguments)
@@ -61,6 +61,15 @@ def owner(world: World, address: bytes) -> bytes | None:
         mac = interface_mac(config, address)
         if mac is not None:
             return mac
+    return None
+
+
+def proxy(world: World, edge: Edge) -> bytes | None:
+    """The MAC of the host's end of a pod's own link, where that answers for every address; else None (CAL-02)."""
+    for config in world.config.hosts:
+        for interface in config.interfaces:
+            if config.name == edge.device and interface.name == edge.entry and interface.settings.proxy_arp:
+                return interface.mac
     return None
 
 

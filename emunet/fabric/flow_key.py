@@ -27,8 +27,6 @@ UDP = 17
 STEERING_FLAGS = 0x17
 STEADY = 0x10
 """SYN, FIN, RST and ACK; a TCP segment that moves no connection's state has ACK alone of them."""
-TCP_LENGTH_V4 = 54
-TCP_LENGTH_V6 = 74
 WRAPPED_V4 = ETHERNET_HEADER + 20 + 8 + 8
 WRAPPED_V6 = ETHERNET_HEADER + 40 + 8 + 8
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from emunet.fabric.capture import Record
 from emunet.fabric.edge import Edge
-from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, TCP_LENGTH_V4, TCP_LENGTH_V6, V4, Key
+from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, Key
 from emunet.fabric.fuse import Fused, Unfusable
 from emunet.fabric.rewrite import Rewrite, View, unwrapped
 from emunet.fabric.wire import WireExit
@@ -51,6 +51,7 @@ class Replay(Rewrite):
     frames   wire frames hit since the last credit; refused: of them, not taken by the edge
     edge     where it comes out; or else `wire`, which it goes onto after `hops` more devices; or
              neither, for a run that ends in a drop
+    least    bytes that the frame must have for its transport header to be whole, where it is looked at
     guard_flags  a tracked TCP connection: SYN, FIN and RST go the slow way
     watched  somebody watches a port on its way; views: where, after the entry
     told     whose record is told of a loss on the wire: 0 the entry's, else that of a view; or None
@@ -70,6 +71,7 @@ class Replay(Rewrite):
         "guard_flags",
         "hops",
         "key",
+        "least",
         "limit",
         "old_sum",
         "refused",
@@ -93,6 +95,7 @@ class Replay(Rewrite):
         self.refused = 0
         self.deadline = NEVER
         self.limit = 1 << 20
+        self.least = 0
         self.guard_flags = False
         self.old_sum = 0
         self.edge: Edge | None = None
@@ -120,15 +123,17 @@ class Replay(Rewrite):
             if inner is None:
                 return False
             frame, start, length = inner, 0, length - self.unwrap
+        if length < self.least:
+            return False
         if self.is_v4:
             _, total, identification, _, checksum, _ = V4.unpack_from(frame, start)
             if total != length - ETHERNET_HEADER or (self.old_sum + total + identification + checksum) % 65535:
                 return False
-            return not self.guard_flags or (length >= TCP_LENGTH_V4 and frame[start + 47] & STEERING_FLAGS == STEADY)
+            return not self.guard_flags or frame[start + 47] & STEERING_FLAGS == STEADY
         total = frame[start + 18] << 8 | frame[start + 19]
         if total != length - 54:
             return False
-        return not self.guard_flags or (length >= TCP_LENGTH_V6 and frame[start + 67] & STEERING_FLAGS == STEADY)
+        return not self.guard_flags or frame[start + 67] & STEERING_FLAGS == STEADY
 
     def hit(self, frames: int, now: int) -> None:
         """Note a hit of `frames` wire frames.
@@ -322,6 +327,8 @@ class FlowCache:
         replay.guard_flags = replay.guard_flags and fused.is_tcp
         replay.old_sum = fused.old_sum
         replay.limit = fused.limit
+        if replay.guard_flags or replay.transport is not None:
+            replay.least = fused.least
         replay.watched = recording.record is not None or bool(replay.views)
         if not replay.fits(recording.frame, 0, len(recording.frame), recording.offload, now):
             # What it was decided by lies outside the key: a bad checksum, a wrong length.

@@ -47,6 +47,11 @@ class Fused:
         self.identifier_at = start + 4
 
     @property
+    def least(self) -> int:
+        """Length in bytes of a frame whose transport header is whole."""
+        return (34 if self.is_v4 else 54) + (20 if self.is_tcp else 8)
+
+    @property
     def _depth(self) -> int:
         """Bytes in front of the frame that it is about, now."""
         return sum(len(push.data) for push in self.pushed)
@@ -141,7 +146,7 @@ class Fused:
         if self.is_echo:
             self._echo(rewrite, final)
         if self.transport:
-            rewrite.transport = Transport(self.transport_at, self.is_udp and self.is_v4, tuple(self.transport))
+            rewrite.transport = Transport(self.transport_at, self.is_udp, tuple(self.transport))
             rewrite.same = False
 
     def _echo(self, rewrite: Rewrite, final: bytes) -> None:

@@ -3,14 +3,15 @@
 The chain follows netfilter with br_netfilter, because kube-proxy's results depend
 on its order:
 
-    pod port --> ingress -> header -> reassemble -> connections -> bridge --+--> policy -> translate -> pod port
-                                                                            |
-                                                                            up
-                                                                            v
-    eth0 ----> ingress -> link eth0 -> header -> reassemble -> connections -> router -> policy -> translate
-                                                     ^                          |          -> fragment -> neighbor -> interface
-    own sockets -> sockets -> header -> connections ----------- (output) -------+
-                                                                            local -> policy -> sockets -> own sockets / VXLAN
+    pod port -> ingress -> header -> reassemble -> connections -> bridge -> policy -> translate -> pod port
+                                                                    |
+                                                                    up: link, header, router (below)
+
+    eth0 -> ingress -> link -> header -> reassemble -> connections -> router
+    own sockets -> sockets -> header -> connections --- (output) ---> router
+
+    router -> (forward, output) policy -> translate -> fragment -> neighbor -> interface
+           -> (local) policy -> sockets -> own sockets, or a VXLAN endpoint
 
 An interface is where `neighbor` sends: a port (`eth0`), a bridge's own side (`cni0`)
 or a VXLAN endpoint (`flannel.1`), whose outer packet is routed as the host's own.

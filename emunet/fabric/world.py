@@ -143,6 +143,15 @@ class World:
         self._admit(edge, frame, offload, trace)
         self._run(now)
 
+    def show(self, edge: Edge, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
+        """Show watchers a frame from an edge that was a hit, and was repeated elsewhere (`linux.executor`)."""
+        point = (edge.device, edge.entry)
+        if self._watching.entry(point, edge.entry in self._pods[edge.device], frame, offload, now) is not None:
+            self._watching.hand_over()
+        for view in replay.views:
+            pieces = view.rewrite.wire_frames(frame, offload)
+            Record(view.port, view.inbound, pieces, now, view.sinks).hand_over()
+
     def advance(self, now: int) -> None:
         """Move time to `now`, waking what is due on the way, in order."""
         while True:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from emunet.elements.connections import ConnectionTable
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge
@@ -103,10 +104,16 @@ class Plane:
         if found is None:
             raise UnknownPort(f"there is no device {device}; there are: {', '.join(self.world.devices)}")
         return {
-            table.name: [[_text(key), _text(value)] for key, value in table.items(self.world.now)]
+            table.name: [[_text(key), self._row(table, key, value)] for key, value in table.items(self.world.now)]
             for table in found.state()
             if isinstance(table, Table)
         }
+
+    def _row(self, table: Table[Any, Any], key: Any, value: Any) -> str:
+        if isinstance(table, ConnectionTable):
+            line: str = value.as_line(table.remaining(key, self.world.now))
+            return line
+        return _text(value)
 
     def tap(self, ports: Iterable[str], sink: Sink) -> None:
         """Watch ports; all of them, or none where one is unknown."""

@@ -14,12 +14,15 @@ import sys
 from dataclasses import dataclass
 
 from emunet.linux.keeper_client import Keeper, KeeperGone, KeeperRefused
-from emunet.linux.refusals import LinuxRefused, tun_cure
+from emunet.linux.refusals import LinuxRefused, read_setting, tun_cure
 from emunet.linux.specification import InterfaceSpec, SandboxSpec
 from emunet.linux.tap import TUN_DEVICE, close_many
 
-_KERNEL_NEEDED = (5, 8)
-"""The first in which a process enters several namespaces by a pidfd (setns(2))."""
+_KERNEL_NEEDED = (5, 12)
+"""The first that makes a tree of mounts read-only (mount_setattr(2)); entering namespaces by a pidfd came in 5.8."""
+
+_NEIGHBORS_WANTED = 65_536
+"""Two entries for each pair of pods of a host that have talked: 200 pods of one host make 39,800."""
 
 _TOOLS = {
     "ping": ("iputils-ping", "to ping by hand inside a pod"),
@@ -50,7 +53,7 @@ def examine() -> list[Finding]:
     if sys.platform != "linux":
         cure = "Use --wires memory: it needs nothing of Linux."
         return [Finding("Linux", False, f"This is {sys.platform}; TAPs and namespaces are Linux's.", cure)]
-    return [_kernel(), _tun(), *_lab(), _pytun(), _subordinate_ids(), *_tools()]
+    return [_kernel(), _tun(), *_lab(), _neighbors(), _pytun(), _subordinate_ids(), *_tools()]
 
 
 def can_use_taps() -> tuple[bool, str]:
@@ -114,6 +117,22 @@ def _sandbox(keeper: Keeper) -> Finding:
         return Finding("TAP in a pod", False, f"A pod could not be made: {error}.", "Use --wires memory.")
     close_many((*sandbox.taps, *sandbox.drop_counters))
     return Finding("TAP in a pod", True, "A pod with a TAP was made and removed again.")
+
+
+def _neighbors() -> Finding:
+    """The kernel's table of neighbours is one for all namespaces, and pods that fill it lose packets (ENOBUFS)."""
+    name = "neighbour table"
+    settings = {family: read_setting(f"net/{family}/neigh/default/gc_thresh3") for family in ("ipv4", "ipv6")}
+    known = [int(value) for value in settings.values() if value is not None]  # only the machine's own namespace has it
+    if not known:
+        return Finding(name, True, "How many neighbours the kernel keeps cannot be seen from here.", needed=False)
+    least = min(known)
+    detail = f"The kernel keeps {least:,} neighbours (ARP and ND entries) for all pods of all labs together."
+    if least >= _NEIGHBORS_WANTED:
+        return Finding(name, True, detail, needed=False)
+    raising = " ".join(f"net.{family}.neigh.default.gc_thresh3={_NEIGHBORS_WANTED}" for family in settings)
+    cure = f"For labs where hundreds of pods of one host talk to each other: sudo sysctl -w {raising}."
+    return Finding(name, False, detail, cure, needed=False)
 
 
 def _pytun() -> Finding:

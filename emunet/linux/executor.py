@@ -8,15 +8,21 @@ goes to `World.receive`. A compiled executor replaces this file and nothing else
 Rule of this file: it decides nothing. What `Replay.fits` and `Replay.apply` say is
 what is written out here for IPv4 with UDP or TCP; a property test compares the two.
 
-Measured on two cores, 64-byte frames, read to write: 5.6 µs of which 1.3 are ours.
+Measured on two cores, 64-byte frames, processor time of one from read to write: bridged
+3.5 µs, routed 3.7; a loop that only reads and writes 2.8. What paid, in the same minutes:
+FileIO.readinto for os.readv, 0.15 µs (os.read as much where nothing is rewritten, and
+nothing where it is: the frame is copied then); slices of the buffer made beforehand,
+0.05; a bound `get`, 0.02. What did not: larger batches; a table of prepared tuples
+beside the cache (0.05, and a second place that could be stale).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from io import FileIO
 
-from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, TCP_LENGTH_V4, V4, V4_LENGTH
+from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, V4_LENGTH
 from emunet.fabric.world import World
 from emunet.linux.tap_edge import READ_SIZE, TapEdge
 from emunet.packet.offload import HEADER_LENGTH, Offload
@@ -27,6 +33,8 @@ _TCP_OFFSET = HEADER_LENGTH + 34 + 12
 _TCP_FLAGS = HEADER_LENGTH + 34 + 13
 _TCP_HEADER = 34
 _LEAST = HEADER_LENGTH + V4_LENGTH
+_AROUND = HEADER_LENGTH + ETHERNET_HEADER
+_SLICES = 2048
 
 Drain = Callable[[TapEdge, int], int]
 
@@ -35,64 +43,82 @@ def make_drain(world: World) -> Drain:
     """A function `drain(edge, now) -> frames read`: at most a batch, never waiting."""
     buffer = bytearray(READ_SIZE)
     view = memoryview(buffer)
-    buffers = [buffer]
+    slices = [view[:length] for length in range(_SLICES)]
+    readers: dict[int, Callable[[bytearray], int | None]] = {}
     flows = world.flows
-    readv, write = os.readv, os.write
+    write = os.write
     unpack, pack = V4.unpack_from, V4.pack_into
 
-    def slow(edge: TapEdge, length: int, now: int) -> None:
+    def lift(length: int) -> tuple[bytes, Offload | None]:
+        """What is in the buffer, as the World takes it."""
         frame = bytes(view[HEADER_LENGTH:length])
-        offload = Offload.parse(bytes(view[:HEADER_LENGTH]), frame) if buffer[0] or buffer[1] else None
+        return frame, Offload.parse(bytes(view[:HEADER_LENGTH]), frame) if buffer[0] or buffer[1] else None
+
+    def slow(edge: TapEdge, length: int, now: int) -> None:
+        frame, offload = lift(length)
         world.receive(edge, frame, now, offload)
 
     def drain(edge: TapEdge, now: int) -> int:
         fd = edge.fd
-        table = flows.table(edge.device, edge.entry) if flows.enabled else {}
+        readinto = readers.get(fd)
+        if readinto is None:
+            # Good for whatever has this number later: it is only a number to it.
+            readinto = readers[fd] = FileIO(fd, "r+", closefd=False).readinto
+        find = (flows.table(edge.device, edge.entry) if flows.enabled else {}).get
         for count in range(BATCH):
             try:
-                length = readv(fd, buffers)
-            except BlockingIOError:
+                length = readinto(buffer)
+            except OSError:  # its device has ended with the pod
+                return count
+            if length is None:
                 return count
             if length < _LEAST:
                 slow(edge, length, now)
                 continue
             head, total, identification, middle, checksum, tail = unpack(buffer, HEADER_LENGTH)
-            replay = table.get((head, middle, tail))
+            replay = find((head, middle, tail))
             if replay is None:
                 slow(edge, length, now)
                 continue
             out = replay.edge
-            size = length - HEADER_LENGTH
-            frames, largest = 1, size
+            frames = 1
+            largest = size = length - HEADER_LENGTH
             if buffer[1]:
                 segment = buffer[4] | buffer[5] << 8
                 headers = _TCP_HEADER + (buffer[_TCP_OFFSET] >> 4) * 4
                 frames, largest = -(-(size - headers) // segment), headers + segment
             if (
-                total != size - ETHERNET_HEADER
+                total + _AROUND != length
                 or (replay.old_sum + total + identification + checksum) % 65535
                 or largest > replay.limit
                 or now >= replay.deadline
-                or (replay.guard_flags and (size < TCP_LENGTH_V4 or buffer[_TCP_FLAGS] & STEERING_FLAGS != STEADY))
+                or size < replay.least
+                or (replay.guard_flags and buffer[_TCP_FLAGS] & STEERING_FLAGS != STEADY)
                 or type(out) is not TapEdge
-                or replay.watched
+                or replay.wrap is not None
             ):
                 slow(edge, length, now)
                 continue
-            if not replay.same:
-                if replay.transport is not None:
-                    replay.correct_transport(buffer, HEADER_LENGTH, partial=bool(buffer[0]))
-                new = -(replay.new_sum + total + identification) % 65535
-                pack(buffer, HEADER_LENGTH, replay.head, total, identification, replay.middle, new, replay.tail)
             replay.used = now
             replay.frames += frames
             if replay.advances:
                 for counter, by in replay.advances:
                     counter.advance(by * frames)
+            entered = lift(length) if replay.watched else None
+            if not replay.same:
+                if replay.transport is not None:
+                    replay.correct_transport(buffer, HEADER_LENGTH, partial=bool(buffer[0]))
+                new = -(replay.new_sum + total + identification) % 65535
+                pack(buffer, HEADER_LENGTH, replay.head, total, identification, replay.middle, new, replay.tail)
             try:
-                write(out.fd, view[:length])
+                write(out.fd, slices[length] if length < _SLICES else view[:length])
             except BlockingIOError:
                 replay.refused += frames
+            except OSError:  # the kernel does not take it as it is, or not at all
+                if out.deliver(*lift(length), now) is None:
+                    replay.refused += frames
+            if entered is not None:
+                world.show(edge, replay, *entered, now)
         return BATCH
 
     return drain

@@ -62,9 +62,10 @@ def run_in_sandbox(
     the caller's environment, `cwd` None its current directory where the sandbox has one of that name.
     `start_time` (`syscalls.start_time`) tells the process from a later one with its number. `view`:
     "shared", the machine's files; "isolated", the sandbox's own; None, those of `pid` itself.
-    `capabilities` None leaves all. Standard streams are the caller's. CannotJoin says why not.
+    `capabilities` (numbers): None is those of `pid`, and in an isolated root no more than a container's.
 
-    If the caller is killed, so is the program.
+    Standard streams are the caller's. If the caller is killed, so is the program. CannotJoin says why
+    the sandbox cannot be entered.
     """
     target = _Target(pid, start_time, view)
     try:
@@ -89,6 +90,7 @@ class _Target:
                 raise CannotJoin(
                     f"process {pid} is no part of the lab: the sandbox has ended, and its number was reused"
                 )
+            self.capabilities = syscalls.bounding_capabilities(pid)
             self.foreign = syscalls.foreign_namespaces(_BEFORE_FORK | _AFTER_FORK, pid)
         except OSError as error:
             self.close()
@@ -236,7 +238,7 @@ def _become(
         if not os.read(wait_for_go, 1):  # the joiner is gone, and our parent is the one to stay; or it is gone too
             os._exit(code)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL, "asking to end with the caller")
-        program.join_files(target.pid, target.pidfd, target.view)
+        isolated = program.join_files(target.pid, target.pidfd, target.view)
         if target.foreign & _AFTER_FORK:
             syscalls.setns(target.pidfd, target.foreign & _AFTER_FORK)
         try:
@@ -250,8 +252,10 @@ def _become(
             before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
             terminal.give(os.getpid())
             signal.signal(signal.SIGTTOU, before)
-        if capabilities is not None:
-            syscalls.drop_capabilities(capabilities)
+        # Never more than the process that we join: a container's own shell may be waiting for a caller with power.
+        wanted = target.capabilities if capabilities is None else capabilities
+        program.keep_capabilities(wanted, False)
+        program.keep_capabilities(None, isolated)
         stage = "execute"
         program.unignore_signals()
         os.execvpe(argv[0], argv, env)

@@ -208,6 +208,8 @@ class OpenSockets(Request[list[socket.socket]]):
     sockets: tuple[tuple[int, int] | tuple[int, int, int], ...]
 
     def encode(self) -> tuple[dict[str, Any], list[int]]:
+        if len(self.sockets) > messages.DESCRIPTORS_MAX:
+            raise ValueError(f"{len(self.sockets)} sockets at once: {messages.DESCRIPTORS_MAX} at most")
         wanted = [(int(one[0]), int(one[1]), int(one[2]) if len(one) == 3 else 0) for one in self.sockets]
         return {"operation": "socket", "sandbox": self.sandbox, "sockets": wanted}, []
 
@@ -277,7 +279,7 @@ class Keeper:
     def start(cls) -> Keeper:
         """Start a keeper. LinuxRefused, with the cure, where this machine does not allow one.
 
-        Takes about 30 ms. A process forked from this one later must call `abandon` there: the lab
+        Takes about 40 ms. A process forked from this one later must call `abandon` there: the lab
         lives while anybody holds the control socket. Raises this process's limit of open files, since
         each interface of the lab costs it two.
         """
@@ -293,6 +295,7 @@ class Keeper:
                 starter = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *_import_paths()],
                     stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # a reader of our output is not to wait for the lab's end
                     pass_fds=[theirs.fileno()],
                 )
             own_user_namespace = _stage(ours).body["own"]

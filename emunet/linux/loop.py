@@ -2,13 +2,15 @@
 
 One thread. Frames are read in rounds, a batch from each TAP in turn, so that a busy
 pod starves nobody; between rounds messages and timers get their turn, so that no
-frame and no question waits longer than one round.
+frame and no question waits longer than one round. Only those who are sent what passes
+(captures) wait a little longer while frames come, so that they are sent more at once.
 
 Rule of this file: the only clock of a running data plane is read here.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from collections.abc import Callable
@@ -18,7 +20,26 @@ from emunet.linux.executor import make_drain
 from emunet.linux.tap_edge import TapEdge
 from emunet.plane.table import NEVER
 
-LATE = 5_000_000
+EVENTS = 64
+_GONE = select.EPOLLERR | select.EPOLLHUP
+_SELECT_MAX = 1024
+
+EAGER = 60_000
+"""Nanoseconds of asking again and again for frames before going to sleep, where the last sleep was shorter than this.
+
+Falling asleep and being woken on an idle core costs a virtual machine 10 to 20 µs each time: a TCP ping-pong over
+VXLAN took 107 µs without and 60 µs with it, beside the kernel's own path at 94 µs (medians of 20 rounds, two cores,
+idle). Other processes of this core go first. A lab in which frames are rarer than this does not do it at all.
+"""
+
+HOLD = 2_000_000
+"""Nanoseconds for which sending is put off while frames come: 2.1 µs a captured frame less, at 60,000 a second."""
+
+EXACT = 20_000_000
+"""Nanoseconds to a timer below which it is waited for exactly: epoll counts in whole milliseconds.
+
+A timer was 0.64 ms late in the median with epoll alone, and is 0.12 ms late so.
+"""
 
 
 class Loop:
@@ -38,6 +59,8 @@ class Loop:
         self._readers: dict[int, Callable[[], None]] = {}
         self._writers: dict[int, Callable[[], None]] = {}
         self._stopped = False
+        self._eager = False
+        self._exact = self._epoll.fileno() < _SELECT_MAX
 
     def now(self) -> int:
         """Lab time in nanoseconds."""
@@ -84,14 +107,26 @@ class Loop:
         world = self.world
         edges = self._edges
         drain = make_drain(world)
+        send_at = 0
         while not self._stopped:
-            for fd, events in self._epoll.poll(self._timeout(), 64):
+            others: list[tuple[int, int]] = []
+            moved = False
+            for fd, events in self._wait():
                 edge = edges.get(fd)
                 if edge is None:
-                    self._call(fd, events)
-                    continue
-                drain(edge, self.now())
+                    others.append((fd, events))
+                elif drain(edge, self.now()):
+                    moved = True
+                elif events & _GONE:
+                    self.remove_edge(edge)  # its device has ended with the pod: nothing will ever come of it
             now = self.now()
+            if others:
+                send = not moved or now >= send_at
+                if send:
+                    send_at = now + HOLD
+                for fd, events in others:
+                    if send or events != select.EPOLLOUT:
+                        self._call(fd, events)
             due = world.due()
             if due <= now:
                 self.late = max(self.late, now - due)
@@ -128,9 +163,27 @@ class Loop:
             if writer is not None:
                 writer()
 
-    def _timeout(self) -> float:
-        """Seconds to wait for a descriptor, -1 for ever."""
-        due = self.world.due()
+    def _wait(self) -> list[tuple[int, int]]:
+        """What is ready, waiting for it until the next timer is due."""
+        now, due = self.now(), self.world.due()
+        poll = self._epoll.poll
+        if self._eager:
+            until = min(due, now + EAGER)
+            while True:
+                ready = poll(0, EVENTS)
+                if ready or now >= due:
+                    return ready
+                if now >= until:
+                    break
+                os.sched_yield()
+                now = self.now()
+        before = now
         if due == NEVER:
-            return -1
-        return max(0.0, (due - self.now()) / 1e9 / self.speed)
+            ready = poll(-1, EVENTS)
+        elif due - now < EXACT and self._exact:
+            select.select((self._epoll,), (), (), max(0.0, (due - now) / 1e9 / self.speed))
+            ready = poll(0, EVENTS)
+        else:
+            ready = poll(max(0.0, (due - now) / 1e9 / self.speed), EVENTS)
+        self._eager = bool(self._edges) and self.now() - before < EAGER
+        return ready

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 _INLINE_MAX = 60_000
 """Bytes of JSON in one packet; the default send buffer (212,992) takes three of them."""
 
-_DESCRIPTORS_MAX = 250
+DESCRIPTORS_MAX = 250
 """The kernel takes 253 a message (SCM_MAX_FD); one may be the memfd."""
 
 _CREDENTIALS = struct.Struct("iII")
-_ANCILLARY_MAX = socket.CMSG_SPACE((_DESCRIPTORS_MAX + 3) * 4) + socket.CMSG_SPACE(_CREDENTIALS.size)
+_ANCILLARY_MAX = socket.CMSG_SPACE((DESCRIPTORS_MAX + 3) * 4) + socket.CMSG_SPACE(_CREDENTIALS.size)
 
 
 class Message(NamedTuple):
@@ -41,8 +41,8 @@ class Message(NamedTuple):
 
 def send(channel: socket.socket, body: dict[str, Any], descriptors: Sequence[int] = (), flags: int = 0) -> None:
     """Send one message, and copies of `descriptors` with it. BlockingIOError where `flags` forbid to wait."""
-    if len(descriptors) > _DESCRIPTORS_MAX:
-        raise ValueError(f"{len(descriptors)} descriptors in one message: {_DESCRIPTORS_MAX} at most")
+    if len(descriptors) > DESCRIPTORS_MAX:
+        raise ValueError(f"{len(descriptors)} descriptors in one message: {DESCRIPTORS_MAX} at most")
     data = json.dumps(body, separators=(",", ":")).encode()
     if len(data) <= _INLINE_MAX:
         _send(channel, b"J" + data, descriptors, flags)

@@ -25,7 +25,7 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOR = struct.Struct("=BxxxiHBB")
 
 _NLMSG_ERROR = 2
-_RTM_NEWLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_NEWNEIGH = 16, 20, 21, 24, 28
+_RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_NEWNEIGH = 16, 20, 24, 28
 _REQUEST_ACK, _REPLACE, _EXCLUSIVE, _CREATE = 0x005, 0x100, 0x200, 0x400
 _CAPPED, _ACK_TLVS = 0x100, 0x200
 
@@ -119,12 +119,6 @@ class Rtnetlink:
             body += _attribute(_IFA_BROADCAST, last.to_bytes(4, "big"))
         tried = f"giving the address {_text(address)}/{length} to interface {index}"
         self._add(_RTM_NEWADDR, _CREATE | _EXCLUSIVE, body, tried)
-
-    def forget_address(self, index: int, address: bytes, length: int) -> None:
-        """Take an address away from an interface."""
-        body = _ADDRESS.pack(_family(address), length, 0, _SCOPE_UNIVERSE, index) + _attribute(_IFA_LOCAL, address)
-        tried = f"taking the address {_text(address)}/{length} away from interface {index}"
-        self._add(_RTM_DELADDR, 0, body, tried)
 
     def route(
         self,

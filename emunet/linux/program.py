@@ -13,10 +13,10 @@ import os
 import resource
 import signal
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from emunet.linux import sandbox, syscalls
+from emunet.linux import roots, sandbox, syscalls
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -41,11 +41,13 @@ def start(
     `standard` are descriptors for 0, 1 and 2. `file_limit` is the number of files that the program
     may open. This process must be in the PID namespace already: one is born into it.
     """
-    join_files(pause, pidfd, wanted["view"])
+    isolated = join_files(pause, pidfd, wanted["view"])
     syscalls.setns(pidfd, sandbox.NAMESPACES & ~syscalls.CLONE_NEWNS)
     if wanted["own_processes"]:
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+        roots.mount_proc("/proc")
+        if isolated:
+            roots.protect_proc()
     os.chdir(wanted["directory"])
     os.setsid()
     # Copies above all others first: one of the three may have the number of another's place.
@@ -55,8 +57,7 @@ def start(
     if wanted["terminal"]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (file_limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    if wanted["capabilities"] is not None:
-        syscalls.drop_capabilities(frozenset(wanted["capabilities"]))
+    keep_capabilities(wanted["capabilities"], isolated)
     if wanted["user"] is not None:
         _become(*wanted["user"])
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -71,27 +72,33 @@ def start(
         os._exit(exit_code_of(error))
 
 
-def join_files(pause: int, pidfd: int, view: str | None) -> None:
-    """Enter a mount namespace of a sandbox: its own (`view` None), or the one asked for."""
-    shared = _shared_view_path(pause)
-    if view == "shared" and os.path.exists(shared):
+def join_files(pause: int, pidfd: int, view: str | None) -> bool:
+    """Enter a mount namespace of a sandbox: its own (`view` None), or the one asked for; True if it is isolated."""
+    shared = f"/proc/{pause}/fd/{sandbox.SHARED_VIEW_DESCRIPTOR}"
+    has_both = os.path.lexists(shared) and os.readlink(shared).startswith("mnt:")
+    if view == "shared" and has_both:
         descriptor = os.open(shared, os.O_RDONLY | os.O_CLOEXEC)
         syscalls.setns(descriptor, syscalls.CLONE_NEWNS)
         os.close(descriptor)
-        return
-    if view == "isolated" and not os.path.exists(shared):
+        return False
+    if view == "isolated" and not has_both:
         raise OSError("this sandbox was made without a root of its own: it has only the shared view of the machine")
     syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
+    return has_both
+
+
+def keep_capabilities(wanted: Iterable[int] | None, isolated: bool) -> None:
+    """Give up all capabilities but those wanted; None is all in the shared view, in an isolated root a container's."""
+    if wanted is not None:
+        syscalls.drop_capabilities(frozenset(wanted))
+    elif isolated:
+        syscalls.drop_capabilities(roots.CONTAINER_CAPABILITIES)
 
 
 def unignore_signals() -> None:
     """Undo what Python ignores of its own accord; what the caller ignored (nohup) stays, and handlers end with exec."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _shared_view_path(pause: int) -> str:
-    return f"/proc/{pause}/fd/{sandbox.SHARED_VIEW_DESCRIPTOR}"
 
 
 def _become(user: int, group: int) -> None:

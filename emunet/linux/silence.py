@@ -14,10 +14,11 @@ speak MLDv1 with no delay between its two reports, the kernel sends both within 
 `/proc/net/igmp6` says for each group when it is done (measured). Then the usual
 settings return, for what a program in the pod may join later.
 
-One more comes with the only link-local address of an interface: the report that answers
-for all others, sent again an interval later (`ipv6_mc_dad_complete`), by a timer that
-cannot be seen. It is for the only one, so such an address comes up with a `companion` in
-the same group, which then leaves without a word.
+One more comes where the first link-local address of an interface is ready: an MLDv2
+report that answers for all others (`ipv6_mc_dad_complete`), sent again by a timer that
+nobody can see. MLDv1 has no such report, so an interface that was given a link-local
+address keeps to MLDv1. (Two addresses, neither of them the only one, do not help: under
+load the first is ready before the second is there.)
 
 Rule of this file: `hush` before the first interface is made, `settle` after all are up
 and before a descriptor leaves; it reads nothing but what this namespace's own kernel sent.
@@ -30,7 +31,7 @@ import select
 import time
 
 _DEADLINE = 5.0
-"""Seconds to wait for the reports. They take 2 ms on an idle machine; a kernel that never shows them is left as it is."""
+"""Seconds to wait for the reports. They take 2 ms; a kernel that never shows them is left as it is."""
 
 _QUIET_DEFAULTS = {
     "accept_ra": "0",  # and so no router solicitations either
@@ -55,15 +56,6 @@ def write_sysctl(name: str, value: str) -> None:
         raise OSError(error.errno, f"setting {name.replace('/', '.')} to {value}: {error.strerror}") from None
 
 
-def companions(addresses: list[bytes]) -> list[bytes]:
-    """What to add beside an interface's addresses before it comes up, and take away after `settle`: one or none."""
-    link_local = [one for one in addresses if len(one) == 16 and one[0] == 0xFE and one[1] & 0xC0 == 0x80]
-    if len(link_local) != 1:
-        return []
-    address = link_local[0]  # the last three bytes make the group (RFC 4291 2.7.1)
-    return [address[:8] + bytes(byte ^ 0xFF for byte in address[8:13]) + address[13:]]
-
-
 def has_ipv6() -> bool:
     """False where the kernel was built or started without IPv6."""
     return os.path.isdir("/proc/sys/net/ipv6")
@@ -76,12 +68,12 @@ def hush() -> None:
             write_sysctl(f"net/ipv6/conf/default/{name}", value)
 
 
-def settle(taps: dict[str, int], groups: dict[str, dict[str, int]]) -> None:
+def settle(taps: dict[str, int], groups: dict[str, dict[str, int]], link_local: set[str]) -> None:
     """Wait until interfaces have reported their groups, and take what they said off their TAPs.
 
     `taps` gives each interface's descriptor, `groups` the solicited-node groups (32 hex digits) that
-    its addresses, companions included, are about to join, and how many of them; other groups it has
-    joined already (all routers, where it forwards).
+    its addresses are about to join, and how many of them; other groups it has joined already (all
+    routers, where it forwards). `link_local` are the interfaces with a link-local address.
     """
     if not has_ipv6():
         return
@@ -101,7 +93,8 @@ def settle(taps: dict[str, int], groups: dict[str, dict[str, int]]) -> None:
     for name in ("default", *groups):
         if os.path.isdir(f"/proc/sys/net/ipv6/conf/{name}"):  # none where the MTU is below IPv6's least (1280)
             for setting, value in _REPORT_AS_USUAL.items():
-                write_sysctl(f"net/ipv6/conf/{name}/{setting}", value)
+                if setting != "force_mld_version" or name not in link_local:
+                    write_sysctl(f"net/ipv6/conf/{name}/{setting}", value)
 
 
 def _groups() -> tuple[dict[str, dict[str, int]], set[str]]:

@@ -156,7 +156,8 @@ class ProgramSpec:
     becomes its controlling one. `own_processes`: it sees only itself and its children, and when it
     ends they all do (as a container's do); otherwise it lives among the sandbox's processes, and
     what it leaves behind lives on. `view` None is the sandbox's own root. `user` is (uid, gid).
-    `capabilities` are numbers of those it may have (linux/capability.h); None means all.
+    `capabilities` are numbers of those it may have (linux/capability.h); None means all in the shared view,
+    and `roots.CONTAINER_CAPABILITIES` in an isolated root.
     """
 
     argv: tuple[str, ...]
@@ -217,10 +218,16 @@ class ProbeSpec:
         }
 
 
+_INTERFACES_MAX = 120
+"""Two descriptors come back for each, and a message carries 250 (`messages`)."""
+
+
 def encode_network(
     interfaces: tuple[InterfaceSpec, ...], routes: tuple[RouteSpec, ...], neighbors: tuple[NeighborSpec, ...]
 ) -> dict[str, Any]:
     """The network part of a sandbox, as the keeper reads it."""
+    if len(interfaces) > _INTERFACES_MAX:
+        raise ValueError(f"{len(interfaces)} interfaces for one sandbox at once: {_INTERFACES_MAX} at most")
     return {
         "interfaces": [interface.encode() for interface in interfaces],
         "routes": [route.encode() for route in routes],

@@ -29,7 +29,9 @@ def parse_mac(text: str) -> bytes:
     try:
         return bytes(int(part, 16) for part in parts)
     except ValueError:
-        raise ValueError(f"{text!r} is not a MAC address: expected six pairs of hex digits, like 02:00:00:00:00:01") from None
+        raise ValueError(
+            f"{text!r} is not a MAC address: expected six pairs of hex digits, like 02:00:00:00:00:01"
+        ) from None
 
 
 def format_mac(mac: bytes) -> str:
@@ -106,7 +108,10 @@ class Prefix:
         if not 0 <= self.length <= bits:
             raise ValueError(f"{format_ip(self.address)}/{self.length}: the prefix length must be 0 to {bits}")
         if int.from_bytes(self.address, "big") & ((1 << (bits - self.length)) - 1):
-            raise ValueError(f"{format_ip(self.address)}/{self.length} has host bits set; the network is {Prefix.of(self.address, self.length)}")
+            raise ValueError(
+                f"{format_ip(self.address)}/{self.length} has host bits set; "
+                f"the network is {Prefix.of(self.address, self.length)}"
+            )
 
     @classmethod
     def of(cls, address: bytes, length: int) -> Prefix:
@@ -120,7 +125,9 @@ class Prefix:
         """`10.244.0.0/16` or `fd00::/48` -> Prefix. Host bits must be clear."""
         address, slash, length = text.partition("/")
         if not slash or not length.isdigit():
-            raise ValueError(f"{text!r} is not a network: expected an address, a slash and a prefix length, like 10.244.0.0/16")
+            raise ValueError(
+                f"{text!r} is not a network: expected an address, a slash and a prefix length, like 10.244.0.0/16"
+            )
         return cls(parse_ip(address), int(length))
 
     def contains(self, address: bytes) -> bool:

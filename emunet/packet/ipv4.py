@@ -102,23 +102,24 @@ class IPv4:
 
 
 def copied_options(options: bytes) -> bytes:
-    """Those options that go into every fragment: the ones with the copy bit (RFC 791 3.1, fidelity FR-07).
+    """The options of later fragments: those with the copy bit, the others made no-operations (RFC 791 3.1, FR-07).
 
-    Copying stops at an option whose length is impossible. The result is padded to a multiple of 4.
+    So every piece has a header of the same length, as Linux makes them. From an end of options, or one whose
+    length is impossible, all is kept.
     """
-    copied = b""
+    out = bytearray(options)
     position = 0
     while position < len(options) and options[position] != 0:
-        if options[position] == 1:  # no operation: one byte, used for alignment only
+        if options[position] == 1:
             position += 1
             continue
         length = options[position + 1] if position + 1 < len(options) else 0
         if length < 2 or position + length > len(options):
             break
-        if options[position] & 0x80:
-            copied += options[position : position + length]
+        if not options[position] & 0x80:
+            out[position : position + length] = b"\x01" * length
         position += length
-    return copied + bytes(-len(copied) % 4)
+    return bytes(out)
 
 
 def fragment(packet: bytes, mtu: int) -> list[bytes]:

@@ -48,7 +48,7 @@ class Fragments:
     """How a datagram was cut that was put together: it leaves this device cut again.
 
     pieces          the length of each piece of its payload, in order
-    largest         bytes of the largest fragment, IP header included
+    largest         bytes of the largest fragment, IP header included; 0 once that was forgotten (`bridge`)
     head            bytes in front of the payload: the IP header; for IPv6 with what is not cut behind it
     pointer         for IPv6 the offset of the byte in `head` that names what the payload begins with
     identification  of the fragments
@@ -133,7 +133,8 @@ class Packet:
         return len(self.frame)
 
     def __repr__(self) -> str:
-        return f"Packet({len(self.frame)} bytes, {self.destination.hex(':')} <- {self.source.hex(':')}, {self.ethertype.hex()})"
+        ends = f"{self.destination.hex(':')} <- {self.source.hex(':')}"
+        return f"Packet({len(self.frame)} bytes, {ends}, {self.ethertype.hex()})"
 
     @property
     def segments(self) -> int:

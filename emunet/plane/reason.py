@@ -32,9 +32,18 @@ class Reason(Enum):
     # Ethernet and ports
     ENTERED = (Kind.PASS, "enters by {port}")
     TRANSMITTED = (Kind.PASS, "leaves by {port}")
-    RUNT = (Kind.DROPPED, "the frame is {length} bytes, shorter than an Ethernet header of 14: it cannot be read at {device}")
-    OVERSIZED = (Kind.DROPPED, "the frame carries {length} bytes, more than the MTU {mtu} of {port}: a bridge drops it silently")
-    GROUP_SOURCE = (Kind.DROPPED, "its source MAC {mac} is a group, broadcast or zero address, which no station may send from")
+    RUNT = (
+        Kind.DROPPED,
+        "the frame is {length} bytes, shorter than an Ethernet header of 14: it cannot be read at {device}",
+    )
+    OVERSIZED = (
+        Kind.DROPPED,
+        "the frame carries {length} bytes, more than the MTU {mtu} of {port}: a bridge drops it silently",
+    )
+    GROUP_SOURCE = (
+        Kind.DROPPED,
+        "its source MAC {mac} is a group, broadcast or zero address, which no station may send from",
+    )
     NO_CARRIER = (Kind.DROPPED, "port {port} of {device} has nothing attached or its link is down: see `emunet link`")
     NOT_FOR_US = (Kind.DROPPED, "its destination MAC {mac} is not that of {interface}, so {device} ignores it")
     UNKNOWN_ETHERTYPE = (Kind.DROPPED, "nothing on {interface} handles EtherType 0x{ethertype}")
@@ -55,10 +64,16 @@ class Reason(Enum):
     BRIDGE_FLOOD = (Kind.PASS, "{mac} is not known: a copy goes to each other port ({ports})")
     BRIDGE_GROUP = (Kind.PASS, "{mac} is a group address: a copy goes to each other port ({ports})")
     BRIDGE_UP = (Kind.PASS, "{mac} is {interface} itself: up to layer 3")
-    BRIDGE_FILTERED = (Kind.DROPPED, "{mac} was learned on {port}, where the frame came from: the bridge has nothing to do")
+    BRIDGE_FILTERED = (
+        Kind.DROPPED,
+        "{mac} was learned on {port}, where the frame came from: the bridge has nothing to do",
+    )
     BRIDGE_ISOLATED = (Kind.DROPPED, "{mac} is on {port}, and {port} and {entered} are isolated from each other")
     BRIDGE_NO_PORT = (Kind.DROPPED, "bridge {bridge} has no other port for {mac}")
-    BRIDGE_RESERVED = (Kind.DROPPED, "{mac} is reserved for the link itself (IEEE 802.1D 7.12.6): bridges never forward it")
+    BRIDGE_RESERVED = (
+        Kind.DROPPED,
+        "{mac} is reserved for the link itself (IEEE 802.1D 7.12.6): bridges never forward it",
+    )
 
     # IP headers
     IP_VALID = (Kind.PASS, "IP header is sound")
@@ -69,8 +84,14 @@ class Reason(Enum):
     IP_BAD_CHECKSUM = (Kind.DROPPED, "its IP header checksum is wrong: it was damaged on the way or badly made")
     MARTIAN_SOURCE = (Kind.DROPPED, "source {source} can never come from outside {device}")
     MARTIAN_DESTINATION = (Kind.DROPPED, "destination {destination} can never come from outside {device}")
-    REVERSE_PATH = (Kind.DROPPED, "{device} would not answer {source} by {interface}, so its rp_filter disbelieves it (RFC 3704)")
-    NOT_FORWARDING = (Kind.DROPPED, "{destination} is not {device}, which forwards nothing that comes in by {interface}")
+    REVERSE_PATH = (
+        Kind.DROPPED,
+        "{device} would not answer {source} by {interface}, so its rp_filter disbelieves it (RFC 3704)",
+    )
+    NOT_FORWARDING = (
+        Kind.DROPPED,
+        "{destination} is not {device}, which forwards nothing that comes in by {interface}",
+    )
 
     # Fragments that are put together
     NOT_REASSEMBLED = (Kind.PASS, "no reassembly needed")
@@ -125,15 +146,27 @@ class Reason(Enum):
     FRAGMENTED = (Kind.PASS, "{length} bytes do not fit the MTU {mtu} of {interface}: cut into {count} fragments")
     FITS = (Kind.PASS, "fits the MTU {mtu}")
     TTL_EXPIRED = (Kind.DROPPED, "its TTL of {ttl} ends at {device}{sent}")
-    NO_ROUTE = (Kind.DROPPED, "{device} has no route to {destination}{sent}: add one, or a default route")
+    NO_ROUTE = (Kind.DROPPED, "{device} has no route to {destination} (add one, or a default route){sent}")
     ROUTE_BLACKHOLE = (Kind.DROPPED, "route {prefix} of {device} is a blackhole: silence is intended")
     ROUTE_UNREACHABLE = (Kind.DROPPED, "route {prefix} of {device} says unreachable{sent}")
     ROUTE_PROHIBIT = (Kind.DROPPED, "route {prefix} of {device} prohibits it{sent}")
-    TOO_BIG = (Kind.DROPPED, "{length} bytes do not fit the MTU {mtu} of {interface} and it may not be fragmented{sent}")
-    LINK_GROUP_NOT_ROUTED = (Kind.DROPPED, "a unicast packet in a broadcast or multicast frame is not routed (RFC 1812 5.3.4)")
-    NOT_LISTENING = (Kind.CONSUMED, "{device} does not listen to {destination}: ignored, as by any station that is not meant")
+    TOO_BIG = (
+        Kind.DROPPED,
+        "{length} bytes do not fit the MTU {mtu} of {interface} and it may not be fragmented{sent}",
+    )
+    LINK_GROUP_NOT_ROUTED = (
+        Kind.DROPPED,
+        "a unicast packet in a broadcast or multicast frame is not routed (RFC 1812 5.3.4)",
+    )
+    NOT_LISTENING = (
+        Kind.CONSUMED,
+        "{device} does not listen to {destination}: ignored, as by any station that is not meant",
+    )
     MULTICAST_NOT_ROUTED = (Kind.DROPPED, "{device} has no multicast route for {destination}")
-    BROADCAST_NOT_ROUTED = (Kind.DROPPED, "{destination} is a broadcast address: a router does not pass it on (RFC 2644)")
+    BROADCAST_NOT_ROUTED = (
+        Kind.DROPPED,
+        "{destination} is a broadcast address: a router does not pass it on (RFC 2644)",
+    )
     LINK_LOCAL_NOT_ROUTED = (Kind.DROPPED, "{address} is link-local: it never leaves its link (RFC 4291 2.5.6)")
     SOURCE_ROUTE = (Kind.DROPPED, "it asks for source routing, which {device} refuses (accept_source_route 0)")
     IP_OPTION_MALFORMED = (Kind.DROPPED, "its IP option at byte {pointer} is malformed{sent}")
@@ -142,16 +175,28 @@ class Reason(Enum):
     NEIGHBOR_KNOWN = (Kind.PASS, "{address} is at {mac} on {interface} ({state})")
     NEIGHBOR_GROUP = (Kind.PASS, "{address} is a group: its MAC {mac} is computed")
     NEIGHBOR_ASKED = (Kind.HELD, "waits at {device} while {interface} asks who has {address}")
-    NEIGHBOR_WAITING = (Kind.HELD, "waits at {device} behind {count} others: {address} was already asked for on {interface}")
+    NEIGHBOR_WAITING = (
+        Kind.HELD,
+        "waits at {device} behind {count} others: {address} was already asked for on {interface}",
+    )
     NEIGHBOR_QUEUE_FULL = (Kind.DROPPED, "too much already waits for {address} on {interface}: the oldest makes room")
-    NEIGHBOR_UNREACHABLE = (Kind.DROPPED, "nobody on {interface} of {device} answered for {address} in {tries} requests{sent}")
+    NEIGHBOR_UNREACHABLE = (
+        Kind.DROPPED,
+        "nobody on {interface} of {device} answered for {address} in {tries} requests{sent}",
+    )
     ARP_ANSWERED = (Kind.CONSUMED, "{device} has {address}: answers {asker} with {mac}")
-    ARP_PROXIED = (Kind.CONSUMED, "{address} is reached by way of {device}: answers {asker} in its place after {milliseconds} ms")
+    ARP_PROXIED = (
+        Kind.CONSUMED,
+        "{address} is reached by way of {device}: answers {asker} in its place after {milliseconds} ms",
+    )
     ARP_LEARNED = (Kind.CONSUMED, "{address} is at {mac}: noted for {interface}")
     ARP_IGNORED = (Kind.CONSUMED, "ARP about {address} does not concern {interface}")
     ARP_MALFORMED = (Kind.DROPPED, "its ARP message is malformed: {problem}")
     ND_ANSWERED = (Kind.CONSUMED, "{device} has {address}: answers {asker} with {mac} (neighbour advertisement)")
-    ND_DELAYED = (Kind.CONSUMED, "{device} shares {address} with other routers: answers {asker} after {milliseconds} ms")
+    ND_DELAYED = (
+        Kind.CONSUMED,
+        "{device} shares {address} with other routers: answers {asker} after {milliseconds} ms",
+    )
     ND_LEARNED = (Kind.CONSUMED, "{address} is at {mac}: neighbour noted for {interface}")
     ND_IGNORED = (Kind.CONSUMED, "neighbour discovery about {address} does not concern {interface}")
     ND_MALFORMED = (Kind.DROPPED, "its neighbour discovery message is malformed: {problem}")
@@ -160,18 +205,23 @@ class Reason(Enum):
     VXLAN_ENCAPSULATED = (Kind.PASS, "inner {mac} is behind {remote}: VNI {vni}, UDP {sport} -> {port}")
     VXLAN_FLOODED = (Kind.PASS, "inner {mac} may be behind any host: a copy goes to each remote ({remotes}), VNI {vni}")
     VXLAN_DECAPSULATED = (Kind.PASS, "VNI {vni} from {remote}")
-    VXLAN_NO_REMOTE = (Kind.DROPPED, "{interface} of {device} knows no host behind inner MAC {mac}, and nothing is flooded on this overlay")
+    VXLAN_NO_REMOTE = (
+        Kind.DROPPED,
+        "{interface} of {device} knows no host behind inner MAC {mac}, and nothing is flooded on this overlay",
+    )
     VXLAN_MALFORMED = (Kind.DROPPED, "its VXLAN header is malformed: {problem}")
     VXLAN_UNKNOWN_VNI = (Kind.DROPPED, "VNI {vni} is not one of {device}")
     VXLAN_ECHO = (Kind.DROPPED, "its inner source MAC {mac} is {interface}'s own: a frame of ours has come back")
     VXLAN_MOVED = (Kind.DROPPED, "inner {mac} is behind {known} by configuration, and this came from {remote}")
-    VXLAN_CONGESTED = (Kind.DROPPED, "its outer header says congestion and its inner packet cannot be told (RFC 6040 4.2)")
+    VXLAN_CONGESTED = (
+        Kind.DROPPED,
+        "its outer header says congestion and its inner packet cannot be told (RFC 6040 4.2)",
+    )
     VXLAN_BAD_CHECKSUM = (Kind.DROPPED, "its outer UDP checksum is wrong")
 
     # Local stack
     LOCAL_SENT = (Kind.PASS, "sent by {device} itself on {interface}")
     LOCAL_DISPATCH = (Kind.PASS, "for {target}")
-    ICMP_ERROR_SENT = (Kind.PASS, "{device} answers {destination} with {error}")
     TIMER = (Kind.PASS, "{what}")
 
     @property

@@ -13,7 +13,7 @@ from emunet.cluster.compile import compile as compile_world
 from emunet.cluster.desired import build
 from emunet.cluster.load import load_files, load_text
 from emunet.fabric.config import HostConfig, HostEdge, Port, Route, WireConfig, WorldConfig
-from emunet.packet.address import format_ip, format_mac
+from emunet.packet.address import Prefix, format_ip, format_mac
 
 TOPOLOGIES = Path(__file__).parent.parent.parent / "topologies"
 
@@ -219,3 +219,67 @@ def test_a_host_alone_has_a_tunnel_to_nobody() -> None:
     (host,) = world_of("one-host").hosts
     assert host.vxlans[0].remotes == ()
     assert [text_of(route) for route in host.routes] == ["192.168.9.0/24 dev eth0", "10.244.1.0/24 dev cni0"]
+
+
+def rows(host: HostConfig) -> list[str]:
+    """A host's rules for sources and published ports as lines."""
+    rules = host.connections
+    assert rules is not None
+
+    def either(wanted: tuple[Prefix, ...], unwanted: tuple[Prefix, ...]) -> str:
+        return "|".join([*map(str, wanted), *(f"!{prefix}" for prefix in unwanted)]) or "any"
+
+    return [
+        *(
+            f"{either(row.sources, row.not_sources)} to {either(row.destinations, row.not_destinations)}"
+            f" {'keep' if row.keep else 'masquerade'}"
+            for row in rules.masquerade
+        ),
+        *(
+            f"{row.protocol} {format_ip(row.host_address) if row.host_address else 'any'}:{row.port}"
+            f" to {format_ip(row.target)}:{row.target_port} local {'|'.join(map(str, row.local))}"
+            for row in rules.publish
+        ),
+    ]
+
+
+def test_a_plain_cluster_tracks_nothing() -> None:
+    hosts = world(hosts=["host1", "host2"]).hosts
+    assert [host.connections for host in hosts] == [None, None]
+    assert not any(bridge.hairpin for host in hosts for bridge in host.bridges)
+
+
+def test_masquerade_is_flannels_on_every_host() -> None:
+    config = world(
+        hosts=["host1", "host2"], masquerade={"except": ["172.16.0.0/12", "fd00:1::/32"]}, podCIDRs=["10.244.0.0/16"]
+    )
+    assert rows(config.hosts[1]) == [
+        "10.244.2.0/24 to 10.244.0.0/16 keep",
+        "10.244.0.0/16 to 10.244.2.0/24 keep",
+        "!10.244.0.0/16 to 10.244.2.0/24 keep",
+        "10.244.0.0/16 to 224.0.0.0/4|10.96.0.0/16|172.16.0.0/12|fd00:1::/32 keep",
+        "10.244.0.0/16 to any masquerade",
+        "!10.244.0.0/16 to 10.244.0.0/16 masquerade",
+    ]
+    assert len(rows(config.hosts[0])) == 6
+    both = world(hosts=["host1"], masquerade=True, podCIDRs=["10.244.0.0/16", "fd00:244::/48"])
+    assert len(rows(both.hosts[0])) == 12
+
+
+def test_published_ports_lead_to_each_address_of_their_pod() -> None:
+    publish = [
+        {"port": 80, "pod": "default/web-1", "targetPort": 8080},
+        {"port": 53, "pod": "blue/dns", "protocol": "UDP", "hostIP": "192.168.9.11"},
+    ]
+    config = world(
+        [{"name": "web-1", "nodeName": "host1"}, {"name": "dns", "namespace": "blue", "nodeName": "host1"}],
+        hosts=[{"name": "host1", "publish": publish}, "host2"],
+        podCIDRs=["10.244.0.0/16", "fd00:244::/48"],
+    )
+    assert rows(config.hosts[0]) == [
+        "6 any:80 to 10.244.1.3:8080 local 10.244.1.0/24",
+        "6 any:80 to fd00:244:0:1::3:8080 local fd00:244:0:1::/64",
+        "17 192.168.9.11:53 to 10.244.1.2:53 local 10.244.1.0/24",
+    ]
+    assert [host.bridges[0].hairpin for host in config.hosts] == [True, False]
+    assert config.hosts[1].connections is None

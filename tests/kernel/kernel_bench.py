@@ -30,15 +30,21 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def processes_with(marker: str) -> list[int]:
-    """Processes of the machine that have a marker among their arguments, but for zombies."""
+def sleepers(seconds: str) -> list[int]:
+    """Processes of the machine, but for zombies, that execute `sleep` for so many seconds, which mark them."""
+    wanted = f"sleep\0{seconds}\0".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if marker.encode() in (entry / "cmdline").read_bytes():
+                if (entry / "cmdline").read_bytes() == wanted:
                     found.append(int(entry.name))
     return found
+
+
+def is_gone(pid: int) -> bool:
+    """True when a process has ended, be it that nobody has reaped it yet: its namespaces are no more."""
+    return not Path(f"/proc/{pid}/ns/net").exists()
 
 
 class Hub:
@@ -140,23 +146,28 @@ def in_child(work: Callable[[], None]) -> None:
     assert status == 0, words or f"the child ended with {status}"
 
 
+def enter_namespaces(flags: int) -> None:
+    """Move this process, which a test has forked, into a user namespace of its own and others; mounts do not leak."""
+    ready, go = os.pipe(), os.pipe()
+    parent = os.getpid()
+    mapper = os.fork()  # writes the maps from outside, as the keeper's starter does
+    if mapper == 0:
+        os.read(ready[0], 1)
+        user_maps.write_maps(parent)
+        os.write(go[1], b"!")
+        os._exit(0)
+    syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | flags)
+    os.write(ready[1], b"!")
+    os.read(go[0], 1)
+    os.waitpid(mapper, 0)
+    syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+
+
 def in_own_network(work: Callable[[], None]) -> None:
     """Run a function in a forked child with user, network and mount namespaces of its own, and a /sys of its own."""
 
     def inside() -> None:
-        ready, go = os.pipe(), os.pipe()
-        parent = os.getpid()
-        mapper = os.fork()  # writes the maps from outside, as the keeper's starter does
-        if mapper == 0:
-            os.read(ready[0], 1)
-            user_maps.write_maps(parent)
-            os.write(go[1], b"!")
-            os._exit(0)
-        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS)
-        os.write(ready[1], b"!")
-        os.read(go[0], 1)
-        os.waitpid(mapper, 0)
-        syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+        enter_namespaces(syscalls.CLONE_NEWNET)
         syscalls.mount("sysfs", "/sys", "sysfs", syscalls.MS_RDONLY)
         work()
 

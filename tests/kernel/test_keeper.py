@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel_bench import SECONDS, Bench, eventually, kill, pod_spec, processes_with
+from kernel_bench import SECONDS, Bench, eventually, is_gone, kill, pod_spec, sleepers
 
 from emunet.linux import syscalls
 from emunet.linux.keeper_client import (
@@ -231,14 +231,14 @@ def test_streams_environment_and_directory_are_those_asked_for(bench: Bench) -> 
 def test_a_terminal_becomes_the_controlling_one(bench: Bench) -> None:
     bench.pod(1)
     ours, theirs = os.openpty()
-    program = ProgramSpec(("/bin/sh", "-c", "exec 2>/dev/tty; echo on the terminal >&2; sleep 100"), terminal=True)
+    program = ProgramSpec(("/bin/sh", "-c", "trap 'exit 9' INT; echo on the terminal >/dev/tty; read x"), terminal=True)
     pid = bench.keeper.spawn("pod1", program, theirs, theirs, theirs)
     os.close(theirs)
     text = b""
     while b"on the terminal" not in text:
         text += os.read(ours, 100)
     os.write(ours, b"\x03")  # Ctrl-C
-    assert bench.keeper.wait_program(pid).code == 130
+    assert bench.keeper.wait_program(pid).code == 9
     os.close(ours)
 
 
@@ -256,9 +256,9 @@ def test_a_container_takes_all_it_started_along(bench: Bench) -> None:
     line = "(setsid sleep 7101.5 >/dev/null 2>&1 &) ; ps -e -o args | tail -n +2"
     listed = shell(bench, "pod1", line, own_processes=True)
     assert "emunet-pause" not in listed, "it sees its own processes only"
-    eventually(lambda: not processes_with("7101.5"), "what a container left behind is gone")
+    eventually(lambda: not sleepers("7101.5"), "what a container left behind is gone")
     shell(bench, "pod1", "(setsid sleep 7102.5 >/dev/null 2>&1 &) ; exit 0")
-    assert processes_with("7102.5"), "what a program without processes of its own left behind lives on"
+    assert sleepers("7102.5"), "what a program without processes of its own left behind lives on"
 
 
 def test_a_user_and_capabilities_can_be_given_up(bench: Bench) -> None:
@@ -407,7 +407,7 @@ def start_leftovers(bench: Bench, sandbox: str, marker: str) -> None:
     line = LEFTOVER.format(marker)
     bench.keeper.spawn(sandbox, ProgramSpec(("/bin/sh", "-c", line)))
     bench.keeper.spawn(sandbox, ProgramSpec(("/bin/sh", "-c", line), own_processes=True))
-    eventually(lambda: len(processes_with(f"sleep\0{marker}")) >= 10, "the leftovers run")
+    eventually(lambda: len(sleepers(marker)) >= 10, "the leftovers run")
 
 
 def test_removing_a_sandbox_ends_all_that_runs_there_and_nothing_else(bench: Bench) -> None:
@@ -418,12 +418,12 @@ def test_removing_a_sandbox_ends_all_that_runs_there_and_nothing_else(bench: Ben
     joined = subprocess.Popen(
         [sys.executable, "-c", JOIN, str(sandbox.pid), "sleep", "7203.5"], start_new_session=True, env=os.environ
     )
-    eventually(lambda: len(processes_with("sleep\x007203.5")) == 1, "a program joined from outside")
+    eventually(lambda: len(sleepers("7203.5")) == 1, "a program joined from outside")
     bench.keeper.remove_sandbox("pod1")
-    assert processes_with("7201.5") == []
-    assert not Path(f"/proc/{sandbox.pid}").exists()
+    assert sleepers("7201.5") == []
+    assert is_gone(sandbox.pid)
     assert joined.wait(SECONDS) == 128 + signal.SIGKILL
-    assert len(processes_with("7202.5")) == 1
+    assert len(sleepers("7202.5")) == 1
     assert not any(isinstance(one, SandboxEnded) for one in bench.keeper.receive()), "it was asked for"
     bench.pod(1)
 
@@ -445,7 +445,7 @@ def test_a_killed_pause_ends_its_sandbox_and_is_told(bench: Bench) -> None:
         return SandboxEnded("pod1") in told
 
     eventually(ended, "the end of the sandbox is told")
-    eventually(lambda: processes_with("7301.5") == [], "its programs are gone")
+    eventually(lambda: sleepers("7301.5") == [], "its programs are gone")
 
 
 def test_killing_the_keeper_ends_every_process_of_the_lab(bench: Bench) -> None:
@@ -456,8 +456,8 @@ def test_killing_the_keeper_ends_every_process_of_the_lab(bench: Bench) -> None:
     kill(bench.keeper.pid)
     with pytest.raises(KeeperGone):
         bench.keeper.wait(number)
-    eventually(lambda: processes_with("7401.5") + processes_with("7402.5") == [], "every program is gone")
-    assert not any(Path(f"/proc/{pod.pid}/ns/net").exists() for pod in pods)
+    eventually(lambda: sleepers("7401.5") + sleepers("7402.5") == [], "every program is gone")
+    assert all(is_gone(pod.pid) for pod in pods)
     assert KeeperEnded() in bench.keeper.receive()
 
 
@@ -482,7 +482,7 @@ def lab_of_another_process(marker: str) -> Iterator[tuple[subprocess.Popen[str],
         assert starter.stdout is not None
         keeper = int(starter.stdout.readline())
         try:
-            eventually(lambda: len(processes_with(f"sleep\0{marker}")) >= 10, "the leftovers run")
+            eventually(lambda: len(sleepers(marker)) >= 10, "the leftovers run")
             yield starter, keeper
         finally:
             starter.kill()
@@ -493,17 +493,21 @@ def test_the_lab_ends_with_the_process_that_started_it(number: signal.Signals) -
     with lab_of_another_process("7501.5") as (starter, keeper):
         starter.send_signal(number)
         starter.wait(SECONDS)
-        eventually(lambda: processes_with("7501.5") == [], "every program is gone")
-        eventually(lambda: not Path(f"/proc/{keeper}/ns/pid").exists(), "the keeper is gone")
+        eventually(lambda: sleepers("7501.5") == [], "every program is gone")
+        eventually(lambda: is_gone(keeper), "the keeper is gone")
 
 
-def test_a_keeper_is_not_for_the_terminal_to_end() -> None:
+def test_a_keeper_ends_when_asked_to_but_not_with_a_terminal() -> None:
     with lab_of_another_process("7601.5") as (_, keeper):
         assert os.getsid(keeper) == keeper
-        os.kill(keeper, signal.SIGINT)
-        os.kill(keeper, signal.SIGHUP)
-        time.sleep(0.1)
-        assert processes_with("7601.5")
+        status = dict(
+            line.split(":\t") for line in Path(f"/proc/{keeper}/status").read_text().splitlines() if ":\t" in line
+        )
+        ignored = int(status["SigIgn"], 16)
+        assert all(ignored >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGHUP))
+        os.kill(keeper, signal.SIGTERM)
+        eventually(lambda: is_gone(keeper), "the keeper ends when it is asked to")
+        assert sleepers("7601.5") == []
 
 
 def test_closing_leaves_nothing_behind() -> None:
@@ -520,14 +524,14 @@ def test_closing_leaves_nothing_behind() -> None:
     before = machine()
     bench = Bench(Keeper.start())
     try:
-        for number in range(1, 4):
-            bench.pod(number, files={"/etc/hosts": "127.0.0.1 localhost\n"})
+        pods = [bench.pod(number, files={"/etc/hosts": "127.0.0.1 localhost\n"}) for number in range(1, 4)]
         start_leftovers(bench, "pod1", "7701.5")
         assert machine() | {"descriptors": 0, "children": 0} == before | {"descriptors": 0, "children": 0}
     finally:
         bench.close()
     assert machine() == before
-    assert processes_with("7701.5") + processes_with("emunet-pause") == []
+    assert sleepers("7701.5") == []
+    assert all(is_gone(pod.pid) for pod in pods)
 
 
 def test_what_a_sandbox_mounts_stays_there(bench: Bench) -> None:
@@ -553,12 +557,13 @@ def test_two_hundred_pods(capsys: pytest.CaptureFixture[str]) -> None:
     bench = Bench(Keeper.start())
     try:
         began = time.monotonic()
-        for sandbox in bench.keeper.create_sandboxes(specs):
-            bench.own(sandbox)
+        sandboxes = bench.keeper.create_sandboxes(specs)
         created = time.monotonic() - began
+        for sandbox in sandboxes:
+            bench.own(sandbox)
         began = time.monotonic()
         kill(bench.keeper.pid)
-        eventually(lambda: processes_with("emunet-pause") == [], "200 sandboxes are gone")
+        eventually(lambda: all(is_gone(sandbox.pid) for sandbox in sandboxes), "200 sandboxes are gone")
         killed = time.monotonic() - began
     finally:
         began = time.monotonic()

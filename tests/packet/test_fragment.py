@@ -46,9 +46,9 @@ def test_only_options_with_the_copy_bit_are_repeated() -> None:
     strict_route = b"\x89\x07\x04" + bytes(4)
     pieces = fragment(IPv4(SRC, DST, 17, options=record_route + strict_route + bytes(2)).pack(bytes(1460)), 1000)
     assert IPv4.parse(pieces[0])[0].options == record_route + strict_route + bytes(2)
-    assert IPv4.parse(pieces[1])[0].options == strict_route + b"\0"
-    assert copied_options(b"\x01\x01\x89\x03\x04\x00") == b"\x89\x03\x04\x00"
-    assert copied_options(b"\x89\x00\x04\x00") == b""
+    assert IPv4.parse(pieces[1])[0].options == b"\x01" * 7 + strict_route + bytes(2)
+    assert copied_options(b"\x01\x07\x03\x04\x89\x03\x04\x00") == b"\x01\x01\x01\x01\x89\x03\x04\x00"
+    assert copied_options(b"\x07\x00\x04\x00") == b"\x07\x00\x04\x00"
 
 
 @pytest.mark.rule("IP-02")

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 import pytest
 
 from emunet.linux.executor import make_drain
 from emunet.linux.tap_edge import TapEdge
 from emunet.packet.offload import HEADER_LENGTH, NO_OFFLOAD, Offload, split
+from emunet.plane.reason import Reason
 from tests.properties.test_flow_cache import STEP, Twins
+from tests.worlds import datagram
 
 BUFFERS = 4 << 20
 
@@ -46,6 +49,14 @@ class Wired:
             world.attach(edge)
             self.kernel[name], self.edges[name] = theirs, edge
         self.drain = make_drain(world)
+        self.shown = 0
+        show = world.show
+
+        def counted(*arguments: Any) -> None:
+            self.shown += 1
+            show(*arguments)
+
+        world.show = counted  # type: ignore[method-assign]
         self.twins.send = self.send  # type: ignore[method-assign]
 
     def close(self) -> None:
@@ -98,4 +109,56 @@ def test_same_as_the_world(topology: str, seed: int) -> None:
             twins.compare()
         assert twins.cached.world.flows.hits > 100
     finally:
+        wired.close()
+
+
+@pytest.mark.parametrize("topology", ["one-host", "two-hosts", "leaf-spine"])
+@pytest.mark.parametrize("seed", range(3))
+def test_same_while_somebody_watches(topology: str, seed: int) -> None:
+    """Ports are watched and left alone again between frames: every watcher sees the same, hit or not."""
+    wired = Wired(topology, seed)
+    try:
+        twins = wired.twins
+        for _ in range(30):
+            twins.watch()
+            for _ in range(30):
+                twins.traffic()
+            twins.compare()
+        assert wired.shown > 50
+    finally:
+        wired.close()
+
+
+class Broken:
+    """A TAP that is gone, or whose pod has set it down: what is read or written there is an error."""
+
+    def __init__(self, wired: Wired, name: str) -> None:
+        self.edge = wired.edges[name]
+        os.close(self.edge.fd)
+        wired.kernel[name].close()
+        # A descriptor that can be neither read nor written.
+        self.edge.fd = os.open(__file__, os.O_PATH)
+
+
+def test_a_broken_tap_is_no_end_of_the_loop() -> None:
+    """Frames for it are refused and counted; reading it gives nothing."""
+    wired = Wired("one-host", 0)
+    try:
+        twins, world = wired.twins, wired.twins.cached.world
+        a, b = twins.cached["web-1"], twins.cached["web-2"]
+        frame = twins.cached.frame("web-1", datagram(a.address(), b.address(), 1024, 80, b"x"), to=b.mac)
+        answer = twins.cached.frame("web-2", datagram(b.address(), a.address(), 80, 1024, b"x"), to=a.mac)
+        for _ in range(3):
+            wired.send("web-1", frame)
+            wired.send("web-2", answer)
+        hits = world.ledger.delivered
+        broken = Broken(wired, "web-2")
+        wired.kernel["web-1"].send(NO_OFFLOAD + frame)
+        assert wired.drain(wired.edges["web-1"], twins.now) == 1
+        assert wired.drain(broken.edge, twins.now) == 0
+        assert world.ledger.delivered == hits
+        assert world.ledger.reasons[Reason.EDGE_FULL.name] == 1
+        assert world.ledger.balance == 0
+    finally:
+        del wired.kernel["web-2"]
         wired.close()

@@ -100,7 +100,7 @@ class Twins:
         if not station.got:
             return
         _, frame = self.random.choice(station.got[-8:])
-        if frame[12:15] != b"\x08\x00\x45" or frame[6:12] == station.mac:
+        if frame[12:15] != b"\x08\x00\x45" or frame[6:12] == station.mac or len(frame) < (54 if frame[23] == 6 else 42):
             return
         source, destination, protocol = frame[26:30], frame[30:34], frame[23]
         if destination != station.address() or frame[20] & 0x3F or frame[21]:
@@ -175,6 +175,9 @@ class Twins:
         if self.random.random() < 0.05:
             frame += bytes(6)  # link padding
             offload = None
+        elif self.random.random() < 0.03 and offload is None and family == 4 and kind != "echo":
+            packet = ipv4.IPv4(source, destination, 17 if kind == "udp" else 6, ttl=ttl).pack(frame[34:38])
+            frame = frame[:14] + packet  # cut behind the ports
         if self.random.random() < 0.05 and offload is None:
             at = self.random.randrange(14, len(frame))
             frame = frame[:at] + bytes((frame[at] ^ 1 << self.random.randrange(8),)) + frame[at + 1 :]

@@ -119,8 +119,7 @@ class Connection:
         """Whether its first packet went to another destination: address or port."""
         target = self.target(is_reply=False)
         return (
-            target.destination != self.original.destination
-            or target.destination_port != self.original.destination_port
+            target.destination != self.original.destination or target.destination_port != self.original.destination_port
         )
 
     def __str__(self) -> str:

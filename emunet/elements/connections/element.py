@@ -16,6 +16,9 @@ An established packet is judged by its flow and its TCP flags alone, so that a r
 may be repeated from the flow cache; what can change a connection is looked at whole,
 checksum included, and never cached. INVALID is only a mark: who drops it is a filter
 (`ConnectionsConfig.drop_invalid`).
+
+Rule of this file: where the packet could change a connection, or none was found, it is
+marked `unkeyed`; else the only effect is a use of the entry.
 """
 
 from __future__ import annotations

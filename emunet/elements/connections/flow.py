@@ -65,7 +65,7 @@ class Flow(NamedTuple):
 
 
 def read(packet: Packet) -> tuple[Flow, int] | None:
-    """The packet's flow and where its transport header begins; None for a fragment or a header cut short.
+    """The packet's flow and where its transport header begins; None for a fragment or what is shorter than 8 bytes.
 
     Reads fields of the flow key only, except behind IPv6 extension headers.
     """
@@ -123,7 +123,7 @@ def _upper_layer(packet: bytes) -> tuple[int, int] | None:
 
 def _ports(data: bytes, at: int, end: int, protocol: int) -> tuple[int, int] | None:
     if protocol in PORTS:
-        if end < at + 4:
+        if end < at + 8:
             return None
         return data[at] << 8 | data[at + 1], data[at + 2] << 8 | data[at + 3]
     if protocol in QUERIES:

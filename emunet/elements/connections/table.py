@@ -4,21 +4,26 @@ Beside what every `Table` does: an entry's lifetime depends on its state; a repl
 its connection by an index; a full table gives up what is not assured, the oldest of the
 source that has most of it, so that one source that floods pushes out its own. Where
 everything is assured there is no room, and the newcomer is refused. (Netfilter's
-early_drop does the same among the eight hash buckets nearest to the newcomer.)
+early_drop does the same among the eight hash buckets nearest to the newcomer.) What has
+expired reads as absent; each newcomer has a few of the others looked at and removed, so
+that the dead stay few and no sweep ever takes long.
 
 Rule of this file: the indices change where the entry does, in dry runs too.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heappop, heappush, heapreplace
 
-from emunet.elements.connections.connection import SECOND, Connection, Timeouts
+from emunet.elements.connections.connection import Connection, Timeouts
 from emunet.elements.connections.flow import QUERIES, UDP, Flow
 from emunet.plane.table import NEVER, Entry, Table, Watch
 
 ASSURED = "assured"
+LOOKED_AT = 4
+"""Entries that are looked at for each newcomer: so the dead are at most a third of the living."""
 CONFIGURATION = Flow(b"", b"", 0)
 """The key of what every walk leans on beside entries: the rules themselves."""
 
@@ -46,7 +51,7 @@ class ConnectionTable(Table[Flow, Connection]):
         self._sizes: list[tuple[int, int, str | bytes]] = []
         self._order = 0
         self._earliest = NEVER
-        self._swept = 0
+        self._round: OrderedDict[Flow, None] = OrderedDict()
 
     # Reading
 
@@ -125,8 +130,11 @@ class ConnectionTable(Table[Flow, Connection]):
             super().put(key, value, now, static)
             self._aside[value.reply] = key
             return
-        if key not in self._entries and len(self._entries) >= self.capacity:
-            self._give_up_one(now)
+        if key not in self._entries:
+            self._look_around(now)
+            if len(self._entries) >= self.capacity:
+                self._give_up_one(now)
+            self._round[key] = None
         super().put(key, value, now, static)
         if self._replies.get(value.reply) != key:
             self._replies[value.reply] = key
@@ -167,19 +175,25 @@ class ConnectionTable(Table[Flow, Connection]):
             if not keys:
                 self._mapped.pop(endpoint(key), None)
 
+    def _look_around(self, now: int) -> None:
+        """Remove what has expired of the next few entries; each has its turn."""
+        for _ in range(min(LOOKED_AT, len(self._round))):
+            key, _ = self._round.popitem(last=False)
+            entry = self._entries.get(key)
+            if entry is not None and self._alive(key, entry, now):
+                self._round[key] = None
+            elif entry is not None:
+                self.delete(key)
+
     def _give_up_one(self, now: int) -> None:
-        """What has expired goes first, looked for once a second; then the oldest of the source that has most."""
-        if now >= self._earliest and now >= self._swept + SECOND:
-            self._swept = now
-            self.sweep(now)
-            self._earliest = min((self._end(key, entry) for key, entry in self._entries.items()), default=NEVER)
-            if len(self._entries) < self.capacity:
-                return
+        """The oldest of the source that has most; where all are assured, whatever has expired."""
         source = self._largest()
         oldest = None if source is None else self._groups[source].oldest(self._entries, self._credited)
         if oldest is not None:
             self.evicted += 1
             self.delete(oldest)
+        else:
+            self.sweep(now)
 
     def _largest(self) -> str | bytes | None:
         """The source with most entries that are not assured. A heap with late corrections."""

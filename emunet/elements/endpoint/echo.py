@@ -1,4 +1,4 @@
-"""Echo: the answer to a ping, and the record of one sent (RFC 792; RFC 4443 4; fidelity IC-14, V6-15).
+"""Echo: the answer to a ping, and the record of one sent (RFC 792; RFC 4443 4; fidelity IC-14, IC-15, V6-15).
 
 Rule of this file: an answer repeats identifier, sequence and data to the byte.
 """
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from emunet.elements.endpoint.network import Failure
 from emunet.packet import icmp, icmpv6
+
+DAY = 86_400_000_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -51,3 +53,9 @@ def request(destination: bytes, source: bytes, identifier: int, sequence: int, s
     if len(destination) == 4:
         return icmp.echo_request(identifier, sequence, data).pack()
     return icmpv6.echo_request(identifier, sequence, data).pack(source, destination)
+
+
+def timestamp_reply(asked: icmp.Icmp, now: int) -> icmp.Icmp:
+    """The answer to a timestamp request: its own time, then when it came and went, in ms of the lab's day."""
+    time = (now % DAY // 1_000_000).to_bytes(4, "big")
+    return icmp.Icmp(icmp.TIMESTAMP_REPLY, 0, asked.rest, asked.body[:4].ljust(4, b"\0") + time + time)

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from emunet.elements.endpoint.addresses import Addresses
 from emunet.elements.endpoint.network import SECOND
 from emunet.packet import arp
 from emunet.packet.address import (
     ALL_NODES_V6,
-    InterfaceAddress,
     is_group_mac,
     is_multicast,
     is_unspecified,
@@ -136,14 +136,13 @@ def _memory(packet: bytes) -> int:
 class NeighborCache:
     """Resolution for one interface. `due` is its next timer; the stack wakes it and sends what it returns."""
 
-    def __init__(self, mac: bytes, addresses: Sequence[InterfaceAddress]) -> None:
+    def __init__(self, mac: bytes, addresses: Addresses) -> None:
         self.due: int | None = None
         self.queued: int | None = None
         self.failed: list[bytes] = []
         """Packets whose next hop did not answer; the stack takes them and tells their senders."""
         self._mac = mac
-        self._addresses = tuple(addresses)
-        self._own = tuple(address.address for address in addresses)
+        self._addresses = addresses
         self._entries: dict[bytes, Neighbor] = {}
         self._active: dict[bytes, Neighbor] = {}
 
@@ -210,16 +209,16 @@ class NeighborCache:
         header, payload = Ethernet.parse(frame)
         message = arp.Arp.parse(payload)
         frames = []
-        answer = _answer_arp(message, self._own, self._mac)
+        answer = _answer_arp(message, tuple(self._addresses.own), self._mac)
         if answer is not None:
             frames.append(answer)
         sender = message.sender_ip
-        if is_unspecified(sender) or is_group_mac(message.sender_mac) or sender in self._own:
+        if is_unspecified(sender) or is_group_mac(message.sender_mac) or sender in self._addresses.own:
             return frames
         if answer is not None:
             return frames + self._learn(sender, message.sender_mac, NeighborState.STALE, now, create=True)
         to_us = header.dst == self._mac
-        solicited = message.operation == arp.REPLY and to_us and message.target_ip in self._own
+        solicited = message.operation == arp.REPLY and to_us and message.target_ip in self._addresses.own
         state = NeighborState.REACHABLE if solicited else NeighborState.STALE
         return frames + self._learn(sender, message.sender_mac, state, now, locked=not to_us)
 
@@ -231,7 +230,7 @@ class NeighborCache:
             raise Malformed("a Neighbour Discovery message has hop limit 255: this one was forwarded")
         message = Icmpv6.parse(ip.src, ip.dst, payload)
         if message.type == NEIGHBOR_SOLICITATION:
-            answer = _answer_solicitation(header, ip, payload, self._own, self._mac, False)
+            answer = _answer_solicitation(header, ip, payload, tuple(self._addresses.own), self._mac, False)
             if answer is None:
                 return []
             mac = NeighborSolicitation.parse(message).source_mac
@@ -247,7 +246,7 @@ class NeighborCache:
         if news.solicited and is_multicast(ip.dst):
             raise Malformed("a neighbour advertisement to a group claims to be solicited")
         entry = self._entries.get(news.target)
-        if entry is None or news.target in self._own or (news.mac is not None and is_group_mac(news.mac)):
+        if entry is None or news.target in self._addresses.own or (news.mac is not None and is_group_mac(news.mac)):
             return []
         state = NeighborState.REACHABLE if news.solicited else NeighborState.STALE
         if entry.mac is None:
@@ -319,9 +318,9 @@ class NeighborCache:
 
     def _source(self, entry: Neighbor) -> bytes:
         """The address to ask from: the packet's source if it is ours (arp_announce 0), else one on the subnet."""
-        if entry.source in self._own and entry.source is not None:
+        if entry.source in self._addresses.own and entry.source is not None:
             return entry.source
-        family = [own for own in self._addresses if len(own.address) == len(entry.address)]
+        family = [own for own in self._addresses.all if len(own.address) == len(entry.address)]
         near = [own.address for own in family if own.prefix.contains(entry.address)]
         return (near or [own.address for own in family] or [bytes(len(entry.address))])[0]
 

@@ -1,7 +1,7 @@
 """Reassembly of fragments (RFC 791 3.2, RFC 815; IPv6: RFC 8200 4.5, RFC 5722; fidelity FR-05, FR-06).
 
 Rule of this file: memory is bounded in datagrams and in bytes, the oldest goes
-first; an exact repetition is ignored, any other overlap drops the datagram.
+first; what only repeats is ignored, any other overlap drops the datagram.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class _Datagram:
             self.length = end
         if self.length is not None and end > self.length:
             return False
-        at = bisect_left(self.pieces, (start, b""))
-        if at < len(self.pieces) and self.pieces[at][0] == start and len(self.pieces[at][1]) == len(data):
+        if self._is_here(start, end):
             return True
+        at = bisect_left(self.pieces, (start, b""))
         if at < len(self.pieces) and self.pieces[at][0] < end:
             return False
         if at and self.pieces[at - 1][0] + len(self.pieces[at - 1][1]) > start:
@@ -57,10 +57,23 @@ class _Datagram:
         last_start, last = self.pieces[-1]
         return self.length is None or last_start + len(last) <= self.length
 
+    def _is_here(self, start: int, end: int) -> bool:
+        """Whether all of it came before, be it in several pieces (inet_frag_queue_insert)."""
+        covered = start
+        for piece, data in self.pieces:
+            if piece > covered:
+                break
+            covered = max(covered, piece + len(data))
+        return covered >= end
+
     @property
     def whole(self) -> bool:
         """True when nothing is missing: pieces do not overlap, so counting bytes is enough."""
         return self.length is not None and self.held == self.length
+
+
+class UnevenFragment(Malformed):
+    """An IPv6 fragment, not the last, of a length that is no multiple of 8: told by 4/0 (RFC 8200 4.5)."""
 
 
 class Reassembler:
@@ -77,7 +90,8 @@ class Reassembler:
     def receive(self, packet: bytes, now: int) -> bytes | None:
         """A fragment (a whole IP packet, without padding) -> the datagram as one packet if it completes it.
 
-        Malformed for a fragment that can belong to no datagram (FR-06).
+        Malformed for a fragment that can belong to no datagram (FR-06), UnevenFragment for an IPv6 one whose sender
+        must be told. Of an IPv4 piece whose length is no multiple of 8 the rest is cut off, as Linux does.
         """
         if packet[0] >> 4 == 4:
             header, data = IPv4.parse(packet)
@@ -97,7 +111,11 @@ class Reassembler:
             if start == 0 and not more:
                 return _join_v6(packet, data)
         if more and len(data) % 8:
-            raise Malformed("a fragment other than the last has a length that is no multiple of 8")
+            if packet[0] >> 4 == 6:
+                raise UnevenFragment("a fragment other than the last has a length that is no multiple of 8")
+            data = data[: len(data) & ~7]
+        if not data:
+            raise Malformed("a fragment without data")
         if head_length + start + len(data) > 65535:
             raise Malformed("a fragment reaches beyond the largest datagram")
         return self._add(key, packet, start, data, more, now + timeout)

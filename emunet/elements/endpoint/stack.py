@@ -17,10 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emunet.elements.endpoint import echo
+from emunet.elements.endpoint.addresses import Addresses
+from emunet.elements.endpoint.arrival import Arrival
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.neighbors import NeighborCache, NeighborState
 from emunet.elements.endpoint.network import Failure, Timed, stable_hash
-from emunet.elements.endpoint.reassembly import Reassembler
+from emunet.elements.endpoint.reassembly import Reassembler, UnevenFragment
 from emunet.elements.endpoint.reports import ErrorBudget, Paths, Quoted, failure_of_icmp, failure_of_icmpv6
 from emunet.elements.endpoint.tcp import Connection, Handler, Listener, reset_for
 from emunet.elements.endpoint.timers import Timers
@@ -29,7 +31,6 @@ from emunet.packet import icmp, icmpv6, ipv4, ipv6, tcp, udp
 from emunet.packet.address import (
     ALL_NODES_V6,
     BROADCAST_MAC,
-    BROADCAST_V4,
     InterfaceAddress,
     is_group_mac,
     is_link_local,
@@ -37,18 +38,18 @@ from emunet.packet.address import (
     is_multicast,
     is_unspecified,
     multicast_mac,
-    solicited_node,
 )
 from emunet.packet.arp import request as arp_request
 from emunet.packet.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, build
-from emunet.packet.ipv4 import ICMP, ICMPV6, TCP, UDP, IPv4
+from emunet.packet.ipv4 import ICMP, ICMPV6, IGMP, TCP, UDP, IPv4
 from emunet.packet.ipv6 import FRAGMENT, NO_NEXT_HEADER, ROUTING, IPv6
 from emunet.packet.malformed import Malformed
 
-ALL_HOSTS_V4 = bytes((224, 0, 0, 1))
 FIRST_PORT, LAST_PORT = 32768, 60999
 MAXIMUM_CONNECTIONS = 8192
 MAXIMUM_PINGS = 4096
+_DISCOVERY = (icmpv6.ROUTER_ADVERTISEMENT, icmpv6.NEIGHBOR_SOLICITATION, icmpv6.NEIGHBOR_ADVERTISEMENT)
+_PAYLOAD_LENGTH = (4).to_bytes(4, "big")
 _LOOPBACK_LIMIT = 1024
 _LOOPBACK_TURN = 4096
 
@@ -87,22 +88,13 @@ class Endpoint:
         seed: int = 0,
         noarp: bool = False,
     ) -> None:
-        self._noarp = noarp
-        self.name, self.mac, self.addresses, self.gateways, self.mtu = name, mac, tuple(addresses), gateways, mtu
+        self.name, self.mac, self.mtu = name, mac, mtu
+        self._addresses = Addresses(mac, addresses, gateways, of_host=noarp)
         self.ignored: dict[str, int] = {}
         """How many frames and packets were not for us or wrong, by a word for why."""
         self._seed = stable_hash(seed, name)
-        self._on_link = tuple(address.prefix for address in self.addresses)
-        self._own = frozenset(address.address for address in self.addresses)
-        self._broadcasts = {BROADCAST_V4} | {
-            broadcast for address in self.addresses if (broadcast := address.prefix.broadcast) is not None
-        }
-        groups = [ALL_HOSTS_V4]
-        if any(len(address) == 16 for address in self._own):
-            groups += [ALL_NODES_V6, *(solicited_node(own) for own in self._own if len(own) == 16)]
-        self._groups = frozenset(groups)
-        self._macs = frozenset({mac, BROADCAST_MAC} | {multicast_mac(group) for group in groups})
-        self._neighbors = NeighborCache(mac, self.addresses)
+        self._neighbors = NeighborCache(mac, self._addresses)
+        self._arrival: Arrival | None = None
         self._reassembler = Reassembler()
         self._connections: dict[tuple[bytes, int, bytes, int], Connection] = {}
         self._listeners: dict[tuple[int, bytes | None], Listener] = {}
@@ -250,6 +242,13 @@ class Endpoint:
         """(address, MAC, state) of each neighbour entry, as `ip neighbour` would list them."""
         return self._neighbors.entries(now)
 
+    def start(self, now: int) -> list[bytes]:
+        """Come up on the link as an IPv6 stack does by itself, instead of using what was configured at once."""
+        self._arrival = Arrival(self.mac, self._addresses)
+        frames = self._arrival.begin(now)
+        self.schedule(self._arrival)
+        return frames
+
     def announce(self) -> list[bytes]:
         """Announce our addresses (ARP-10): a gratuitous ARP request each, an unsolicited advertisement each."""
         frames = []
@@ -261,6 +260,11 @@ class Endpoint:
                 packet = IPv6(own, ALL_NODES_V6, ICMPV6, 255).pack(news)
                 frames.append(build(multicast_mac(ALL_NODES_V6), self.mac, ETHERTYPE_IPV6, packet))
         return frames
+
+    @property
+    def addresses(self) -> tuple[InterfaceAddress, ...]:
+        """The addresses in use."""
+        return self._addresses.all
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -292,23 +296,8 @@ class Endpoint:
         self._timers.schedule(owner)
 
     def source_for(self, destination: bytes) -> bytes | None:
-        """The own address to send from: the destination itself if ours, else one on its subnet, else the gateway's."""
-        if destination in self._own:
-            return destination
-        family = [own for own in self.addresses if len(own.address) == len(destination)]
-        if not family:
-            return None
-        if is_loopback(destination):
-            return destination
-        narrow = is_link_local(destination) or (len(destination) == 16 and is_multicast(destination))
-        scoped = [own for own in family if is_link_local(own.address) == narrow] or family
-        hop = self._next_hop(destination)
-        if hop is None:
-            return None
-        near = [own for own in scoped if own.prefix.contains(hop)] or [
-            own for own in family if own.prefix.contains(hop)
-        ]
-        return max(near, key=lambda own: own.length).address if near else scoped[0].address
+        """The own address to send from; None if there is no route."""
+        return self._addresses.source_for(destination)
 
     def path_mtu(self, destination: bytes, now: int) -> int:
         """The largest packet that is known to reach the destination, in bytes."""
@@ -317,7 +306,7 @@ class Endpoint:
 
     def confirm(self, destination: bytes, now: int) -> None:
         """The destination has answered: the next hop towards it works."""
-        hop = self._next_hop(destination)
+        hop = self._addresses.next_hop(destination)
         if hop is not None:
             self._neighbors.confirm(hop, now)
 
@@ -356,7 +345,7 @@ class Endpoint:
             first = self._reassembler.expired.pop(0)
             v4 = first[0] >> 4 == 4
             src, dst = (first[12:16], first[16:20]) if v4 else (first[8:24], first[24:40])
-            group = dst not in self._own
+            group = not self._addresses.is_local(dst)
             arrived = _Arrived(first, src, dst, 0, first[1] if v4 else 0, group)
             message = icmp.REASSEMBLY_EXCEEDED if v4 else icmpv6.REASSEMBLY_EXCEEDED
             frames += self._error(arrived, icmp.TIME_EXCEEDED if v4 else icmpv6.TIME_EXCEEDED, message, now)
@@ -387,7 +376,7 @@ class Endpoint:
         raise OSError("every port of the dynamic range is in use")
 
     def _check_address(self, address: bytes | None) -> None:
-        if address is not None and address not in self._own and not is_loopback(address):
+        if address is not None and address not in self._addresses.own and not is_loopback(address):
             raise OSError("cannot bind to an address that is not ours")
 
     def _connection(
@@ -404,16 +393,6 @@ class Endpoint:
 
     # --- down: from a packet to frames
 
-    def _next_hop(self, destination: bytes) -> bytes | None:
-        """The on-link address to send to: the destination, or the gateway of its family; None if there is no route."""
-        if self._noarp or is_multicast(destination) or destination in self._broadcasts:
-            return destination
-        if any(prefix.contains(destination) for prefix in self._on_link):
-            return destination
-        if len(destination) == 16 and is_link_local(destination):
-            return destination
-        return next((gateway for gateway in self.gateways if len(gateway) == len(destination)), None)
-
     def _route(self, packet: bytes, now: int, whole: bool = False) -> list[bytes]:
         """Cut if need be, choose the next hop, resolve. `whole`: an IPv6 packet must not be cut."""
         if packet[:1] and packet[0] >> 4 == 6:
@@ -423,13 +402,13 @@ class Endpoint:
             header, payload = IPv4.parse(packet)
             src, dst, length, whole = header.src, header.dst, header.header_length + len(payload), header.dont_fragment
         packet = packet[:length]
-        if dst in self._own or is_loopback(dst):
+        if dst in self._addresses.own or is_loopback(dst):
             if len(self._loopback) < _LOOPBACK_LIMIT:
                 self._loopback.append(packet)
             else:
                 self._ignore("loopback-full")
             return []
-        hop = self._next_hop(dst)
+        hop = self._addresses.next_hop(dst)
         if hop is None:
             return self._report(packet, Failure.NETWORK_UNREACHABLE, None, now)
         mtu = self.path_mtu(dst, now)
@@ -443,9 +422,9 @@ class Endpoint:
                 pieces = ipv6.fragment(packet, mtu, self._next_identification())
         frames: list[bytes] = []
         for piece in pieces:
-            if self._noarp:
+            if self._addresses.of_host:
                 frames.append(build(self.mac, self.mac, ETHERTYPE_IPV4 if len(dst) == 4 else ETHERTYPE_IPV6, piece))
-            elif is_multicast(hop) or hop in self._broadcasts:
+            elif self._addresses.is_group(hop):
                 mac = multicast_mac(hop) if is_multicast(hop) else BROADCAST_MAC
                 frames.append(build(mac, self.mac, ETHERTYPE_IPV4 if len(dst) == 4 else ETHERTYPE_IPV6, piece))
             else:
@@ -456,7 +435,7 @@ class Endpoint:
 
     def _receive_frame(self, frame: bytes, now: int) -> list[bytes]:
         header, payload = Ethernet.parse(frame)
-        if header.dst not in self._macs and not self._noarp:
+        if not self._addresses.takes_frame(header.dst):
             return self._ignore("not-our-mac")
         if header.ethertype == ETHERTYPE_ARP:
             return self._neighbor(self._neighbors.receive_arp(frame, now))
@@ -464,18 +443,23 @@ class Endpoint:
             return self._ignore("unknown-ethertype")
         if payload[0] >> 4 != (4 if header.ethertype == ETHERTYPE_IPV4 else 6):
             return self._ignore("malformed")
-        if (
-            header.ethertype == ETHERTYPE_IPV6
-            and len(payload) > 40
-            and payload[6] == ICMPV6
-            and icmpv6.NEIGHBOR_SOLICITATION <= payload[40] <= icmpv6.NEIGHBOR_ADVERTISEMENT
-        ):
-            return self._neighbor(self._neighbors.receive_discovery(frame, now))
+        if header.ethertype == ETHERTYPE_IPV6 and len(payload) > 40 and payload[6] == ICMPV6:
+            if self._arrival is not None and payload[40] in _DISCOVERY:
+                heard = self._arrival.hear(frame, now)
+                self.schedule(self._arrival)
+                self.mtu = min(self.mtu, self._arrival.mtu or self.mtu)
+                if heard is not None:
+                    return heard
+            if icmpv6.NEIGHBOR_SOLICITATION <= payload[40] <= icmpv6.NEIGHBOR_ADVERTISEMENT:
+                return self._neighbor(self._neighbors.receive_discovery(frame, now))
         if payload[0] >> 4 == 4:
             ends = payload[12:16], payload[16:20]
         else:
             ends = payload[8:24], payload[24:40]
-        if ends[0] in self._own or any(is_loopback(end) for end in ends if end):
+        if any(is_loopback(end) for end in ends if end) or (
+            # Its own device tells a host's stack so what became of a packet: from itself to itself (ARP-04).
+            ends[0] in self._addresses.own and not (self._addresses.of_host and ends[0] == ends[1])
+        ):
             return self._ignore("martian")
         return self._receive_packet(payload, is_group_mac(header.dst), now)
 
@@ -485,10 +469,10 @@ class Endpoint:
 
     def _receive_v4(self, packet: bytes, group: bool, now: int) -> list[bytes]:
         ip, payload = IPv4.parse(packet)
-        local = ip.dst in self._own or (is_loopback(ip.dst) and not group)
-        if not local and ip.dst not in self._broadcasts and ip.dst not in self._groups:
+        local = self._addresses.is_local(ip.dst) or (is_loopback(ip.dst) and not group)
+        if not local and not self._addresses.hears(ip.dst):
             return self._ignore("not-our-address")
-        if is_multicast(ip.src) or ip.src in self._broadcasts or (is_unspecified(ip.src) and local):
+        if is_multicast(ip.src) or ip.src in self._addresses.broadcasts or (is_unspecified(ip.src) and local):
             return self._ignore("martian")
         packet = packet[: ip.header_length + len(payload)]
         if ip.is_fragment:
@@ -503,18 +487,24 @@ class Endpoint:
             return self._receive_icmp(arrived, payload, now)
         if ip.protocol in (TCP, UDP):
             return self._receive_transport(arrived, ip.protocol, payload, now)
+        if ip.protocol == IGMP:
+            return self._ignore("igmp")  # spoken by every Linux, and nothing is to be said
         return self._error(arrived, icmp.UNREACHABLE, icmp.PROTOCOL_UNREACHABLE, now)
 
     def _receive_v6(self, packet: bytes, group: bool, now: int) -> list[bytes]:
         ip, payload = IPv6.parse(packet)
-        local = ip.dst in self._own or is_loopback(ip.dst)
-        if not local and ip.dst not in self._groups:
+        local = self._addresses.is_local(ip.dst) or is_loopback(ip.dst)
+        if not local and not self._addresses.hears(ip.dst):
             return self._ignore("not-our-address")
         if is_multicast(ip.src):
             return self._ignore("martian")
         packet = packet[: ipv6.HEADER_LENGTH + len(payload)]
         if ipv6.find_fragment(packet) is not None:
-            whole = self._reassembler.receive(packet, now)
+            try:
+                whole = self._reassembler.receive(packet, now)
+            except UnevenFragment:
+                arrived = _Arrived(packet, ip.src, ip.dst, ip.hop_limit, ip.traffic_class, group or not local)
+                return self._error(arrived, icmpv6.PARAMETER_PROBLEM, 0, now, _PAYLOAD_LENGTH)
             self.schedule(self._reassembler)
             if whole is None:
                 return []
@@ -533,10 +523,13 @@ class Endpoint:
     def _receive_icmp(self, arrived: _Arrived, message: bytes, now: int) -> list[bytes]:
         news = icmp.Icmp.parse(message)
         if news.type == icmp.ECHO_REQUEST:
-            if arrived.group or is_unspecified(arrived.src):
+            if arrived.dst not in self._addresses.own or is_unspecified(arrived.src):
                 return self._ignore("echo-to-group")
             reply = icmp.echo_reply(news).pack()
             return self.transmit(arrived.dst, arrived.src, ICMP, reply, now, tos=arrived.tos, dont_fragment=False)
+        if news.type == icmp.TIMESTAMP_REQUEST and arrived.dst in self._addresses.own:
+            answer = echo.timestamp_reply(news, now).pack()
+            return self.transmit(arrived.dst, arrived.src, ICMP, answer, now, tos=arrived.tos, dont_fragment=False)
         if news.type == icmp.ECHO_REPLY:
             return self._pong(arrived, news.identifier, news.sequence, now)
         failure = failure_of_icmp(news.type, news.code)
@@ -550,7 +543,7 @@ class Endpoint:
         if news.type == icmpv6.ECHO_REQUEST:
             if is_unspecified(arrived.src):
                 return self._ignore("martian")
-            source = arrived.dst if not is_multicast(arrived.dst) else self.source_for(arrived.src)
+            source = self._speaking(arrived)
             if source is None:
                 return []
             reply = icmpv6.echo_reply(news).pack(source, arrived.src)
@@ -564,9 +557,14 @@ class Endpoint:
             news.body, failure, arrived.src, now, news.mtu if news.type == icmpv6.PACKET_TOO_BIG else None
         )
 
+    def _speaking(self, arrived: _Arrived) -> bytes | None:
+        """From which address to answer: the one called; for a group or an anycast address one of our own."""
+        own = arrived.dst in self._addresses.own or (len(arrived.dst) == 16 and is_link_local(arrived.dst))
+        return arrived.dst if own else self.source_for(arrived.src)
+
     def _pong(self, arrived: _Arrived, identifier: int, sequence: int, now: int) -> list[bytes]:
         record = self._pings.get((identifier, sequence))
-        asked_many = record is not None and (is_multicast(record.destination) or record.destination in self._broadcasts)
+        asked_many = record is not None and (self._addresses.is_group(record.destination))
         if record is None or not (asked_many or record.destination == arrived.src):
             return self._ignore("reply-unasked")
         record.reply(arrived.src, arrived.ttl, now)
@@ -617,7 +615,8 @@ class Endpoint:
         reset = reset_for(header, len(data))
         if reset is None:
             return []
-        return self.transmit(arrived.dst, arrived.src, TCP, reset.pack(arrived.dst, arrived.src), now)
+        answer = reset.pack(arrived.dst, arrived.src)
+        return self.transmit(arrived.dst, arrived.src, TCP, answer, now, tos=arrived.tos & 0xFC)
 
     def _listener(self, port: int, address: bytes) -> Listener | None:
         for key in ((port, address), (port, None)):
@@ -634,15 +633,15 @@ class Endpoint:
         """An ICMP error about a packet to us, from the address called; unless a rule forbids it (IC-07, IC-10)."""
         if arrived.group or is_unspecified(arrived.src):
             return []
-        v4 = len(arrived.src) == 4
-        if not self._budget.allow(arrived.src, now):
+        source = self._speaking(arrived)
+        if source is None or not self._budget.allow(arrived.src, now):
             return self._ignore("error-rate")
-        if v4:
+        if len(source) == 4:
             message = icmp.error(type, code, arrived.packet, rest).pack()
             tos = (arrived.tos & 0x1E) | 0xC0
-            return self.transmit(arrived.dst, arrived.src, ICMP, message, now, tos=tos, dont_fragment=False)
-        message = icmpv6.error(type, code, arrived.packet, rest).pack(arrived.dst, arrived.src)
-        return self.transmit(arrived.dst, arrived.src, ICMPV6, message, now)
+            return self.transmit(source, arrived.src, ICMP, message, now, tos=tos, dont_fragment=False)
+        message = icmpv6.error(type, code, arrived.packet, rest).pack(source, arrived.src)
+        return self.transmit(source, arrived.src, ICMPV6, message, now)
 
     def _report(
         self, packet: bytes, failure: Failure, source: bytes | None, now: int, mtu: int | None = None
@@ -652,7 +651,7 @@ class Endpoint:
         `source`: who says so; None: we ourselves. What others say is believed only about what is on its way.
         """
         quoted = Quoted.of(packet)
-        if quoted is None or (quoted.src not in self._own and source is not None):
+        if quoted is None or (quoted.src not in self._addresses.own and source is not None):
             return []
         transport = quoted.transport
         local_port, remote_port = transport[0] << 8 | transport[1], transport[2] << 8 | transport[3]

@@ -1,0 +1,60 @@
+"""emunet: pods of one host, and of two, with and without an overlay.
+
+Rule of this file: nothing is tuned here. What is measured is what `emunet up` gives.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+from benchmarks.lab import Lab
+from benchmarks.machine import interpreter
+from benchmarks.peers.peer import End, Peer
+from benchmarks.programs.build import compiled
+from benchmarks.topologies import ONE_HOST, TWO_HOSTS_ROUTED, TWO_HOSTS_VXLAN
+
+
+class EmunetBridge(Peer):
+    """Two pods of one host."""
+
+    name = "emunet"
+    title = "emunet, one host"
+    topology: ClassVar[str] = ONE_HOST
+    options: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        name = f"bench-{type(self).__name__.lower().removeprefix('emunet')}"
+        self.lab = Lab(f"{name}-{os.getpid()}", self.topology, compiled("traffic.c"), *self.options)
+        self.pods = self.lab
+        self.a, self.b = (End(pod, self.lab.address(pod)) for pod in ("a", "b"))
+
+    def build(self) -> None:
+        """It is there since `emunet up`."""
+
+    def version(self) -> str:
+        return interpreter()
+
+
+class EmunetWithoutOffload(EmunetBridge):
+    """As EmunetBridge, with every TCP segment a frame of its own."""
+
+    name = "emunet without offload"
+    title = "emunet, one host, no offload"
+    options = ("--offload", "off")
+
+
+class EmunetRouted(EmunetBridge):
+    """A pod on each of two hosts, which route to each other."""
+
+    name = "emunet routed"
+    title = "emunet, two hosts, routed"
+    topology = TWO_HOSTS_ROUTED
+
+
+class EmunetVxlan(EmunetBridge):
+    """A pod on each of two hosts, through VXLAN."""
+
+    name = "emunet VXLAN"
+    title = "emunet, two hosts, VXLAN"
+    topology = TWO_HOSTS_VXLAN

@@ -1,0 +1,194 @@
+"""The pure parts of the daemon: settings that travel, names, sandboxes' specifications, packets of a ping."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emunet.cluster.assign import assign
+from emunet.cluster.desired import build
+from emunet.cluster.load import load_files, load_text
+from emunet.cluster.plan import State, target
+from emunet.daemon.names import Names, UnknownName
+from emunet.daemon.pings import echo_packet, request_to
+from emunet.daemon.running import timing
+from emunet.daemon.sandboxes import container_spec, host_spec, hosts_file, pod_sandbox, pod_spec
+from emunet.daemon.settings import CaptureWish, Settings
+from emunet.packet.address import parse_ip
+from emunet.packet.icmp import ECHO_REQUEST, Icmp
+from emunet.packet.ipv4 import IPv4
+
+ROOT = Path(__file__).parents[2]
+
+ODD = """
+apiVersion: emunet/v1
+kind: Topology
+metadata: {name: odd}
+spec: {hosts: [host1, host2], overlay: host-gw}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: blue}
+spec:
+  nodeName: host1
+  containers:
+    - {name: main, image: busybox, command: [sleep], args: ['9'], env: [{name: A, value: b}], workingDir: /tmp}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: guest}
+spec: {nodeName: host1, hostNetwork: true, containers: [{name: main, image: busybox}]}
+"""
+
+
+def state_of(text: str) -> State:
+    desired = build(load_text(text))
+    return target(desired, assign(desired))
+
+
+def state_of_file(name: str) -> State:
+    desired = build(load_files([ROOT / "topologies" / name]))
+    return target(desired, assign(desired))
+
+
+def test_settings_arrive_as_they_were() -> None:
+    settings = Settings(
+        ("a.yaml", "b.yaml"), "/tmp", "lab", "tap", (CaptureWish(("web-1", "host1:eth0"), "/tmp/x.pcapng"),), 7, 2.5,
+        flow_cache=False, offload=False,
+    )  # fmt: skip
+    assert Settings.decode(settings.encode()) == settings
+    assert "\n" not in settings.encode()
+
+
+def test_names_mean_pods_hosts_and_addresses() -> None:
+    names = Names(state_of_file("two-hosts.yaml"))
+    web, host = names.find("web-1"), names.find("host2")
+    assert (web.kind, web.sandbox, web.host) == ("pod", "default/web-1", "host1")
+    assert (host.kind, host.sandbox) == ("host", "host2")
+    assert names.find("default/web-1") is web
+    assert names.target("web-3", web) == parse_ip("10.244.2.2")
+    assert names.target("192.0.2.1", web) == parse_ip("192.0.2.1")
+    assert [pod.name for pod in names.pods] == ["web-1", "web-2", "web-3", "web-4"]
+    with pytest.raises(
+        UnknownName, match=r"there is no pod or host nope; there are: host1, host2, web-1, web-2, web-3"
+    ):
+        names.find("nope")
+
+
+def test_a_sandbox_of_a_pod_is_never_that_of_a_host() -> None:
+    assert pod_sandbox("host1") == "default/host1"
+    assert pod_sandbox("blue/web-1") == "blue/web-1"
+
+
+def test_a_guest_lives_in_its_hosts_network() -> None:
+    names = Names(state_of(ODD))
+    guest = names.find("guest")
+    assert (guest.kind, guest.sandbox) == ("pod", "host1")
+    assert guest.addresses == names.find("host1").addresses
+    assert guest not in names.pods
+
+
+def test_a_host_sends_from_the_address_of_the_interface_that_leads_there() -> None:
+    names = Names(state_of_file("two-hosts.yaml"))
+    host = names.find("host1")
+    assert names.source(host, parse_ip("10.244.2.2")) == parse_ip("10.244.1.0")  # flannel.1
+    assert names.source(host, parse_ip("10.244.1.2")) == parse_ip("10.244.1.1")  # cni0
+    assert names.source(host, parse_ip("192.168.9.12")) == parse_ip("192.168.9.11")  # eth0
+    assert names.source(host, parse_ip("8.8.8.8")) == parse_ip("192.168.9.11")
+
+
+def test_described_names_have_mac_and_addresses() -> None:
+    described = Names(state_of_file("dual-stack.yaml")).described()
+    for facts in described.values():
+        assert len(facts["mac"]) == 17
+        assert len(facts["addresses"]) == 2
+
+
+def test_a_host_has_a_silent_interface_for_each_of_its_own() -> None:
+    state = state_of_file("two-hosts.yaml")
+    spec = host_spec(state.world, state.world.hosts[0], "", offload=True)
+    assert [one.name for one in spec.interfaces] == ["eth0", "cni0", "flannel.1"]
+    assert not any(one.arp for one in spec.interfaces)
+    assert not spec.forwarding
+    [route] = spec.routes  # what its kernel does not make of the addresses by itself
+    assert (route.destination, route.via, route.interface, route.onlink) == (
+        "10.244.2.0/24",
+        "10.244.2.0",
+        "flannel.1",
+        True,
+    )
+    spec.encode()
+
+
+def test_routes_by_a_neighbouring_host_are_not_onlink() -> None:
+    state = state_of_file("three-hosts-routed.yaml")
+    spec = host_spec(state.world, state.world.hosts[0], "", offload=True)
+    assert {(route.interface, route.onlink) for route in spec.routes} == {("eth0", False)}
+    assert len(spec.routes) == 2
+
+
+def test_a_pod_has_eth0_and_a_default_route_of_each_family() -> None:
+    state = state_of_file("dual-stack.yaml")
+    spec = pod_spec(state.pods[0], hosts_file(state), offload=False)
+    assert [one.name for one in spec.interfaces] == ["eth0"]
+    assert spec.interfaces[0].offload == 0
+    assert spec.interfaces[0].vnet_header
+    assert [route.destination for route in spec.routes] == ["0.0.0.0/0", "::/0"]
+    spec.encode()
+
+
+def test_a_pod_without_a_network_has_no_sandbox() -> None:
+    state = state_of(ODD)
+    guest = next(pod for pod in state.pods if pod.name == "guest")
+    with pytest.raises(ValueError, match="lives in the network of its host"):
+        pod_spec(guest, "", offload=True)
+
+
+def test_the_hosts_file_names_everybody() -> None:
+    lines = hosts_file(state_of(ODD)).splitlines()
+    assert lines[:2] == ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    assert "192.168.9.11 host1" in lines
+    assert "10.244.1.2 web-1.blue" in lines
+
+
+def test_only_a_container_that_names_a_program_has_one() -> None:
+    pods = {pod.name: pod.pod for pod in state_of(ODD).pods}
+    assert container_spec(pods["guest"], pods["guest"].containers[0]) is None
+    spec = container_spec(pods["blue/web-1"], pods["blue/web-1"].containers[0])
+    assert spec is not None
+    assert (spec.argv, spec.directory, spec.own_processes) == (("sleep", "9"), "/tmp", True)
+    assert spec.environment is not None
+    assert spec.environment["A"] == "b"
+    assert spec.environment["HOSTNAME"] == "web-1"
+
+
+def test_an_echo_request_is_what_ping_sends() -> None:
+    names = Names(state_of_file("two-hosts.yaml"))
+    header, payload = IPv4.parse(request_to(names, names.find("web-1"), "web-3"))
+    assert (header.src, header.dst) == (parse_ip("10.244.1.2"), parse_ip("10.244.2.2"))
+    assert Icmp.parse(payload).type == ECHO_REQUEST
+    assert len(echo_packet(parse_ip("fd00::1"), parse_ip("fd00::2"))) == 40 + 8 + 56
+
+
+def test_a_family_that_is_missing_is_said() -> None:
+    names = Names(state_of_file("two-hosts.yaml"))
+    with pytest.raises(UnknownName, match="web-1 has no address of the family of fd00::1"):
+        request_to(names, names.find("web-1"), "fd00::1")
+
+
+def test_timing_is_said_once_it_counts() -> None:
+    assert timing(4_000_000) == "on time"
+    assert timing(12_300_000) == "late by 12.3 ms"
+
+
+def test_the_plane_process_loads_nothing_that_serves_people() -> None:
+    forbidden = "aiohttp,asyncio,click,cryptography,pydantic,rich,scapy,yaml,emunet.cluster"
+    script = (
+        "import sys, emunet.daemon.plane_process;"
+        f"print([name for name in sys.modules if name in {forbidden.split(',')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,88 @@
+"""The same lab on memory wires: the same commands, a clock that can run ahead, and no processes to join."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab_driver import TWO_HOSTS, Labs, balance
+
+from emunet.daemon.client import LabClient
+from emunet.daemon.folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
+    """One lab for all tests of this file; a lab second takes a tenth of one."""
+    made = Labs(tmp_path_factory.mktemp("run"))
+    try:
+        made.ok("up", str(TWO_HOSTS), "--wires", "memory", "--speed", "10", "--seed", "7")
+        yield made
+        made.ok("down")
+        assert made.processes() == {}
+    finally:
+        made.leave()
+
+
+@pytest.fixture(autouse=True)
+def _every_frame_is_accounted_for(labs: Labs) -> Iterator[None]:
+    yield
+    assert balance(labs.status()["frames"]) == 0
+
+
+def client(labs: Labs) -> LabClient:
+    return LabClient(RunFolder(Path(labs.folder) / "two-hosts"))
+
+
+def test_it_has_two_processes_and_no_keeper(labs: Labs) -> None:
+    assert sorted(labs.processes().values()) == ["emunet-control", "emunet-plane"]
+    assert labs.status()["wires"] == "memory"
+
+
+def test_status_is_the_same_but_for_wires(labs: Labs) -> None:
+    status = labs.json("status")
+    assert (status["wires"], status["seed"], status["speed"]) == ("memory", 7, 10.0)
+    assert all(pod["ready"] for pod in status["pods"])
+    assert "on memory wires, 10 times as fast, seed 7" in labs.ok("status")
+
+
+def test_all_pairs_and_hosts_answer(labs: Labs) -> None:
+    assert labs.json("ping")["unanswered"] == 0
+    for source, target in (("web-1", "host2"), ("host1", "web-4"), ("host1", "host2"), ("web-3", "10.244.1.1")):
+        assert labs.json("ping", source, target)["pairs"][0]["received"] == 3
+
+
+def test_no_answer_has_a_reason_and_takes_lab_time(labs: Labs) -> None:
+    began = time.monotonic()
+    done = labs.run("ping", "web-1", "10.244.2.99", "-c", "1", "-W", "10")
+    assert done.returncode == 1
+    assert "nobody on cni0 of host2 answered for 10.244.2.99" in done.stdout
+    assert time.monotonic() - began < 5
+
+
+def test_a_live_trace_is_followed_through_lab_time(labs: Labs) -> None:
+    trace = labs.json("trace", "web-1", 'IP(dst="10.244.2.88")/UDP(dport=53)', "--live")
+    assert (trace["verdict"], trace["reason"]) == ("dropped", "NEIGHBOR_UNREACHABLE")
+
+
+def test_time_can_jump(labs: Labs) -> None:
+    before = client(labs).get("counters")["now_ns"]
+    client(labs).post("time", seconds=3600)
+    assert client(labs).get("counters")["now_ns"] - before >= 3600 * 10**9
+    labs.ok("ping")
+
+
+def test_nothing_can_be_run_there(labs: Labs) -> None:
+    done = labs.run("exec", "web-1", "--", "true")
+    assert done.returncode == 1
+    assert done.stderr.startswith("emunet: web-1 is a network stack in memory without processes")
+
+
+def test_tour_and_links(labs: Labs) -> None:
+    assert "emunet ping web-1 web-3" in labs.ok("tour")
+    labs.ok("link", "host1--switch1", "--down")
+    assert labs.run("ping", "web-1", "web-3").returncode == 1
+    labs.ok("link", "host1--switch1", "--up")
+    labs.ok("ping", "web-1", "web-3")

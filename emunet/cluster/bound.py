@@ -18,7 +18,7 @@ from emunet.cluster.desired import Cluster, Container, ContainerPort, Pod
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION
 from emunet.cluster.ranges import natural
 from emunet.cluster.schema import unicast_mac
-from emunet.cluster.store import Object, View, labels_of, meta
+from emunet.cluster.store import Object, View, controller_of, labels_of, meta
 from emunet.packet.address import parse_ip
 
 Addresses = Callable[[Object], tuple[str, ...]]
@@ -26,13 +26,16 @@ Addresses = Callable[[Object], tuple[str, ...]]
 
 
 def bound_pods(view: View, cluster: Cluster, silent: Iterable[str] = ()) -> tuple[Pod, ...]:
-    """The pods that are to be in the lab, by namespace and name; none on hosts that are `silent`."""
+    """The pods that are to be in the lab, by namespace and name; none on hosts that are `silent`.
+
+    A pod that is over leaves the lab where a controller manages it; one that a person made stays, to be looked into.
+    """
     hosts = {host.name for host in cluster.hosts} - set(silent)
     found = [
         pod_of(view, item)
         for host in hosts
         for item in view.pods_on(host)
-        if not is_finished(item)
+        if not (is_finished(item) and controller_of(item) is not None)
     ]  # fmt: skip
     return tuple(sorted(found, key=lambda pod: (natural(pod.namespace), natural(pod.name))))
 

@@ -14,6 +14,8 @@
     POST /trace                     {"port", "data": hex, "is_frame": bool, "live": bool}, or {"port", "to", "live"}
                                     for the echo request that `ping` sends
     POST /time                      {"seconds"}: lab time jumps ahead (memory wires)
+    GET  /kubeconfig                {"kubeconfig": text} that points kubectl to the lab's Kubernetes API
+    *    /kube/PATH                 that same API, without TLS and token, in its own forms
     POST /down                      ends the lab; answered when all of it but this server is gone
 
 An error is {"error": sentence}: 400 for a question that makes no sense, 404 for a name that
@@ -33,6 +35,8 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from emunet.daemon import pings
+from emunet.daemon.caretaker import Caretaker
+from emunet.daemon.kube.service import KubeService
 from emunet.daemon.names import UnknownName
 from emunet.daemon.plane_client import PlaneGone, PlaneRefused
 from emunet.daemon.running import NotOnTheseWires, RunningLab
@@ -54,8 +58,10 @@ class Ending(Protocol):
 class Server:
     """The API of one lab."""
 
-    def __init__(self, lab: RunningLab, ending: Ending) -> None:
+    def __init__(self, lab: RunningLab, ending: Ending, caretaker: Caretaker, kube: KubeService) -> None:
         self._lab = lab
+        self._caretaker = caretaker
+        self._kube = kube
         self._ending = ending
         application = web.Application(middlewares=[_answer_errors])
         application.add_routes(
@@ -72,6 +78,8 @@ class Server:
                 web.post("/trace", self._trace),
                 web.post("/time", self._time),
                 web.post("/down", self._down),
+                web.get("/kubeconfig", self._kubeconfig),
+                web.route("*", "/kube/{path:.*}", self._objects),
             ]
         )
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSING_SECONDS)
@@ -135,7 +143,15 @@ class Server:
     async def _time(self, request: web.Request) -> web.Response:
         body = await _body(request, {"seconds": float})
         await self._lab.plane.ask("jump", nanoseconds=int(body["seconds"] * 1e9))
+        self._caretaker.jump(int(body["seconds"] * 1e9))
         return web.json_response(None)
+
+    async def _kubeconfig(self, request: web.Request) -> web.Response:
+        return web.json_response({"kubeconfig": await self._kube.kubeconfig()})
+
+    async def _objects(self, request: web.Request) -> web.StreamResponse:
+        answer: web.StreamResponse = await self._kube.answer(request, "/" + request.match_info["path"])
+        return answer
 
     async def _down(self, request: web.Request) -> web.Response:
         self._ending.stop.set()

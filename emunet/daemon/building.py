@@ -15,17 +15,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal, TypeVar
 
-from emunet.cluster.assign import assign
-from emunet.cluster.desired import Desired, build
-from emunet.cluster.load import load_files
-from emunet.cluster.plan import State, target
+from emunet.cluster.plan import State
 from emunet.daemon.capture_file import CaptureFile
 from emunet.daemon.folder import FolderError, HeldFolder, folder_of, try_hold
 from emunet.daemon.frame_channel import FrameChannelError
@@ -33,8 +28,8 @@ from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.names import Names
 from emunet.daemon.plane_client import PlaneClient
 from emunet.daemon.port_facts import ports_of
-from emunet.daemon.running import ContainerState, RunningLab
-from emunet.daemon.sandboxes import container_spec, host_interfaces, host_spec, hosts_file, pod_spec
+from emunet.daemon.running import RunningLab
+from emunet.daemon.sandboxes import host_interfaces, host_spec, hosts_file, pod_spec
 from emunet.daemon.settings import CaptureWish, Settings
 from emunet.linux.keeper_client import (
     CreateSandbox,
@@ -44,7 +39,6 @@ from emunet.linux.keeper_client import (
     ProcessExited,
     Sandbox,
     SandboxEnded,
-    Spawn,
 )
 from emunet.linux.refusals import LinuxRefused
 from emunet.linux.specification import SandboxSpec
@@ -82,19 +76,6 @@ class Site:
             self.lab.notice(what)
         else:
             self.notices.append(what)
-
-
-def read(settings: Settings, tell: Tell) -> tuple[Desired, State]:
-    """What is wanted, and the lab that carries it. BadInput with everything that is wrong."""
-    before = os.getcwd()
-    os.chdir(settings.directory)  # files are named as the person named them, in errors too
-    try:
-        desired = build(load_files(settings.files))
-    finally:
-        os.chdir(before)
-    for warning in desired.warnings:
-        tell("warning", str(warning))
-    return desired, target(desired, assign(desired, seed=settings.seed), settings.seed)
 
 
 async def hold(name: str, tell: Tell) -> HeldFolder:
@@ -169,7 +150,6 @@ async def make(
         for wish in settings.captures:
             await _begin_capture(site, state, name, wish)
     await _join(lab, state)
-    await _start_containers(lab, tell)
     return lab, await loading
 
 
@@ -218,41 +198,6 @@ async def _join(lab: RunningLab, state: State) -> None:
     await lab.plane.configure(state.world)
 
 
-async def _start_containers(lab: RunningLab, tell: Tell) -> None:
-    """Start the programs of all pods that name one. What cannot be started is a warning, and the pod is not ready."""
-    if lab.keeper is None:
-        return
-    started: list[tuple[ContainerState, asyncio.Future[int]]] = []
-    for pod in lab.state.pods:
-        place = lab.names.places[pod.name]
-        for container in pod.pod.containers:
-            spec = container_spec(pod.pod, container)
-            if spec is not None:
-                number, answer = lab.keeper.send(Spawn(place.sandbox, spec))
-                state = lab.containers[number] = ContainerState(pod.name, container.name, spec.argv[0])
-                started.append((state, answer))
-    for state, answer in started:
-        try:
-            state.pid = await answer
-        except KeeperRefused as error:
-            state.failure = str(error)
-    deadline = time.monotonic() + BEGIN_SECONDS
-    for state, _ in started:
-        while state.is_running and not _has_begun(state.pid) and time.monotonic() < deadline:
-            await asyncio.sleep(0.002)
-        if state.failure is not None:
-            tell("warning", f"{state.pod}: the container {state.name} could not be started: {state.failure}")
-
-
-def _has_begun(pid: int | None) -> bool:
-    """Whether a process that the keeper has forked is the program by now; of one that has ended the keeper tells."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return bool(command) and b"emunet.linux.keeper" not in command
-
-
 def take_log(folder: HeldFolder) -> int:
     """The lab's log, opened; from here on what this process has to say goes there."""
     log = os.open(folder.folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -267,4 +212,4 @@ def write_holder(folder: HeldFolder, start_time: int) -> None:
         folder.folder.process.write_text(f"{os.getpid()} {start_time}\n")
 
 
-__all__ = ["CannotBuild", "FolderError", "Site", "Tell", "hold", "make", "read", "take_log", "write_holder"]
+__all__ = ["CannotBuild", "FolderError", "Site", "Tell", "hold", "make", "take_log", "write_holder"]

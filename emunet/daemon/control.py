@@ -29,7 +29,9 @@ from typing import Any
 
 from emunet.cluster.load import BadInput
 from emunet.daemon import building
+from emunet.daemon.caretaker import Caretaker
 from emunet.daemon.folder import FolderError, HeldFolder
+from emunet.daemon.kube.service import KubeService
 from emunet.daemon.plane_client import PlaneClient, PlaneGone, PlaneRefused
 from emunet.daemon.settings import Settings
 from emunet.linux import syscalls
@@ -47,6 +49,9 @@ class Control:
         self.gone = asyncio.Event()
         """Set when all processes but this one have ended."""
         self.ended_by_itself = ""
+        self._caretaker: Caretaker | None = None
+        self._caretaking: asyncio.Task[None] | None = None
+        self._kube: KubeService | None = None
 
     async def run(self, process: subprocess.Popen[bytes], channel: socket.socket) -> int:
         """Build the lab, answer for it until it is to end, end it; gives the exit code."""
@@ -76,17 +81,22 @@ class Control:
     async def _build(self, site: building.Site) -> Any:
         """The server of a lab that is ready; None where it could not be made, and `emunet up` was told why."""
         try:
-            desired, state = building.read(self.settings, self._tell)
-            name = self.settings.lab or desired.cluster.name
+            caretaker = Caretaker(self.settings, self._tell)
+            name = self.settings.lab or caretaker.desired.cluster.name
             site.folder = await building.hold(name, self._tell)
             building.write_holder(site.folder, syscalls.start_time(os.getpid()))
             log = building.take_log(site.folder)
             os.chdir("/")
             try:
+                state = caretaker.state
                 lab, api = await building.make(site, self.settings, name, state, log, self._tell, _load_api)
             finally:
                 os.close(log)
-            server = api.Server(lab, self)
+            await caretaker.begin(lab, self._tell)
+            self._caretaker = caretaker
+            self._caretaking = asyncio.create_task(caretaker.run())
+            self._kube = KubeService(name, caretaker, site.folder.folder.path)
+            server = api.Server(lab, self, caretaker, self._kube)
             await server.open(site.folder.bind(site.folder.folder.api, socket.SOCK_STREAM))
             gc.freeze()
             gc.enable()
@@ -162,6 +172,12 @@ class Control:
 
     async def end(self, site: building.Site) -> None:
         """End everything but this process and its server."""
+        if self._caretaking is not None and self._caretaker is not None:
+            self._caretaking.cancel()
+            await asyncio.gather(self._caretaking, return_exceptions=True)
+            self._caretaker.close()
+        if self._kube is not None:
+            await self._kube.close()
         for capture in site.captures:
             asyncio.get_running_loop().remove_reader(capture.fileno())
             await asyncio.to_thread(capture.close)

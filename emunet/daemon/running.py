@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -74,6 +74,8 @@ class RunningLab:
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     containers: dict[int, ContainerState] = field(default_factory=dict)
     captures: list[CaptureFile] = field(default_factory=list)
+    listeners: list[Callable[[ProcessExited | SandboxEnded], None]] = field(default_factory=list)
+    """Who hears of every program and sandbox that has ended."""
     _overruns: tuple[float, int] = (0.0, 0)
     _overruns_before: int = 0
     _detaching: asyncio.Task[None] | None = None
@@ -93,6 +95,15 @@ class RunningLab:
                     for descriptor in ended.drop_counters:
                         os.close(descriptor)
                     self._detaching = asyncio.create_task(self._detach())
+        for listener in self.listeners:
+            listener(what)
+
+    def let_go(self, sandbox: str) -> None:
+        """A sandbox is about to be removed: what its TAPs have lost still counts."""
+        ended = self.sandboxes.pop(sandbox)
+        self._overruns_before += _lost_in([ended])
+        for descriptor in ended.drop_counters:
+            os.close(descriptor)
 
     async def _detach(self) -> None:
         """Take what has ended off its ports: else its kernel, which the TAP keeps alive, would go on answering."""

@@ -159,7 +159,7 @@ def test_a_capture_begins_with_the_first_frame(labs: Labs, tmp_path: Path) -> No
     if shutil.which("tshark") is None:
         pytest.skip("tshark is not installed")
     topology = tmp_path / "small.yaml"
-    topology.write_text(TOPOLOGY + pod("web-1", "[ping, -c, '1', 10.244.1.3]") + pod("web-2"))
+    topology.write_text(TOPOLOGY + pod("web-1", "[ping, -c, '1', 10.244.1.3]", "Never") + pod("web-2"))
     file = tmp_path / "first.pcapng"
     labs.ok("up", str(topology), "--capture", f"web-1,web-2={file}")
     sent = labs.status("small")["pods"][0]["ips"]

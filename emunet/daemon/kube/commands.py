@@ -74,6 +74,8 @@ async def _run(carrier: Carrier, session: Session) -> None:
         if not waiting.done():
             return  # the client is gone
         await asyncio.wait(outputs, timeout=_LAST_WORDS_SECONDS)
+        listening.cancel()  # `finish` listens itself, for the client's farewell
+        await asyncio.gather(listening, return_exceptions=True)
         with contextlib.suppress(ConnectionError):
             await carrier.finish(json.dumps(exit_status(waiting.result())).encode())
     finally:

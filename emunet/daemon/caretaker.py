@@ -1,0 +1,409 @@
+"""The caretaker: keeps a running lab as its objects want it, and is what the API server speaks for.
+
+    objects change -> controllers work -> pods wanted -> plan -> sandboxes, World -> programs
+                                                                      |
+    facts (addresses, programs that run, have ended) <----------------+
+
+It wakes when an object changes, when a controller is due, and when something of a pod has ended.
+
+Rule of this file: one pass at a time; whatever cannot be built is told of its pod, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from emunet.cluster.assign import Allocation, assign
+from emunet.cluster.control_plane import ControlPlane
+from emunet.cluster.controllers.kubelet import PodFact
+from emunet.cluster.desired import Desired, Pod
+from emunet.cluster.load import BadInput, load_files
+from emunet.cluster.manifests import read_manifests
+from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
+from emunet.cluster.store import Key, Object, meta
+from emunet.daemon.containers import PATH, Containers, PodRun
+from emunet.daemon.kube.backend import Bell, CannotServe, Connection, LogWish, Session
+from emunet.daemon.names import Names
+from emunet.daemon.pod_connections import connect_in
+from emunet.daemon.programs import Programs, RunningProgram
+from emunet.daemon.running import ContainerState, RunningLab
+from emunet.daemon.sandboxes import hosts_file, pod_spec
+from emunet.daemon.settings import Settings
+from emunet.daemon.volumes import files_of, folders_of
+from emunet.linux.keeper_client import CreateSandbox, KeeperGone, KeeperRefused, RemoveSandbox, SandboxEnded
+from emunet.linux.specification import ProgramSpec
+from emunet.packet.address import format_ip
+
+BEGIN_SECONDS = 2.0
+"""How long `emunet up` waits until programs are executed, or are found not to be there."""
+
+RETRY_SECONDS = 5.0
+
+Tell = Callable[[str, str], None]
+
+
+class Caretaker:
+    """The control plane of a running lab, and who carries out what it wants (`kube.backend.Backend`)."""
+
+    def __init__(self, settings: Settings, tell: Tell) -> None:
+        """Read the files, and let the controllers make pods of what they say. BadInput with all that is wrong."""
+        self.settings = settings
+        self.bell = Bell()
+        self._began = time.monotonic_ns()
+        self._ahead = 0
+        self._wake = asyncio.Event()
+        self._lab: RunningLab | None = None
+        self._programs: Programs | None = None
+        before = os.getcwd()
+        os.chdir(settings.directory)  # files are named as the person named them, in errors too
+        try:
+            documents = load_files(settings.files)
+        finally:
+            os.chdir(before)
+        _, objects, desired = read_manifests(documents)
+        self.control = ControlPlane(desired.cluster, settings.seed, epoch=time.time_ns())
+        faults, warnings = self.control.check(objects)
+        if faults:
+            raise BadInput(faults)
+        for warning in sorted([*desired.warnings, *warnings]):
+            tell("warning", str(warning))
+        self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
+        self.desired = Desired(desired.cluster, self.control.settle(0))
+        self._allocation = assign(self.desired, Allocation(), settings.seed)
+        self.state = target(self.desired, self._allocation, settings.seed)
+        self.containers = Containers(self.control, None, self.now, self._wake.set)
+        self.control.store.listeners.append(lambda _: self._changed())
+
+    def _changed(self) -> None:
+        self.bell.ring()
+        self._wake.set()
+
+    def now(self) -> int:
+        """Lab time: that of the wall, as fast as the lab runs, and ahead by what was jumped."""
+        return int((time.monotonic_ns() - self._began) * self.settings.speed) + self._ahead
+
+    def jump(self, nanoseconds: int) -> None:
+        """Lab time has jumped ahead."""
+        self._ahead += nanoseconds
+        self._wake.set()
+
+    # From the lab's beginning to its end
+
+    async def begin(self, lab: RunningLab, tell: Tell) -> None:
+        """The sandboxes are there: start what is to run in them, and wait until it does."""
+        self._lab = lab
+        if lab.keeper is not None:
+            self._programs = Programs(lab.keeper)
+            self.containers = Containers(self.control, self._programs, self.now, self._wake.set)
+            self.containers.register = self._register
+            self.containers.missed = lab.notice
+        lab.listeners.append(self._hear)
+        await self._settle_in(lab.state.pods)
+        await self._converge()
+        deadline = time.monotonic() + BEGIN_SECONDS
+        while self._is_starting() and time.monotonic() < deadline:
+            await asyncio.sleep(0.002)
+        await self._converge()
+        for state in lab.containers.values():
+            if state.failure is not None:
+                tell("warning", f"{state.pod}: the container {state.name} could not be started: {state.failure}")
+
+    def _is_starting(self) -> bool:
+        """Whether a program that the keeper has forked is not yet the program itself."""
+        for run in self.containers.runs.values():
+            for slot in run.slots.values():
+                if slot.number < 0 or (slot.number and not _has_begun(slot.pid)):
+                    return True
+        return False
+
+    async def run(self) -> None:
+        """Keep the lab, until cancelled."""
+        while True:
+            due = self.control.due()
+            seconds = None if due is None else max(0.0, (due - self.now()) / 1e9 / self.settings.speed)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), seconds)
+            try:
+                await self._converge()
+            except (KeeperGone, ConnectionError):
+                return
+            except Exception:  # a fault of ours must not end the lab: it tries again when something changes
+                traceback.print_exc()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def close(self) -> None:
+        """The lab is ending."""
+        self.containers.close()
+
+    def _hear(self, what: object) -> None:
+        if self._programs is not None and not isinstance(what, SandboxEnded):
+            self._programs.hear(what)  # type: ignore[arg-type]
+        if isinstance(what, SandboxEnded):
+            self._lost(what.sandbox)
+        self._wake.set()
+
+    def _lost(self, sandbox: str) -> None:
+        """The first process of a pod was killed. What a controller wants is made anew; others have failed."""
+        for uid, run in list(self.containers.runs.items()):
+            if run.sandbox != sandbox:
+                continue
+            pod = self.control.store.get("pods", meta(run.pod)["namespace"], meta(run.pod)["name"])
+            self.containers.forget(uid)
+            if pod is not None and meta(pod)["uid"] == uid and meta(pod).get("ownerReferences"):
+                self.control.note(pod, "SandboxChanged", "Pod sandbox was killed", self.now(), warning=True)
+                status = {**pod.get("status", {}), "phase": "Failed", "reason": "SandboxKilled"}
+                self.control.store.replace({**pod, "status": status}, self.now())
+
+    # One pass
+
+    async def _converge(self) -> None:
+        """Until what is wanted is there and what is there is told."""
+        while True:
+            self._wake.clear()
+            self._stop_ending()
+            pods = self.control.settle(self.now())
+            if pods != self.desired.pods:
+                await self._build(pods)
+            if not self.control.tell(self._facts()):
+                if not self._wake.is_set():
+                    return
+                await asyncio.sleep(0)
+
+    def _stop_ending(self) -> None:
+        for pod in self.control.ending():
+            uid = meta(pod)["uid"]
+            if uid in self.containers.runs:
+                self.containers.stop(uid, int(meta(pod).get("deletionGracePeriodSeconds", 0)))
+
+    def _facts(self) -> dict[str, PodFact | None]:
+        known = set(self.control.kubelet.facts)
+        facts: dict[str, PodFact | None] = {uid: run.fact() for uid, run in self.containers.runs.items()}
+        return facts | dict.fromkeys(known - facts.keys())
+
+    async def _build(self, pods: tuple[Pod, ...]) -> None:
+        """Make the lab one that has these pods."""
+        lab = self._lab
+        desired = Desired(self.control.cluster, pods)
+        allocation = assign(desired, self._allocation, self.settings.seed)
+        state = target(desired, allocation, self.settings.seed)
+        if lab is None:
+            self.desired, self._allocation, self.state = desired, allocation, state
+            return
+        actions = plan(lab.state, state)
+        old = {one.name: one for one in lab.state.pods}
+        gone = [old[one.name] for one in actions if isinstance(one, RemovePod)]
+        renewed = [old[one.pod.name] for one in actions if isinstance(one, ReplacePod)]
+        new = [one.pod for one in actions if isinstance(one, (AddPod, ReplacePod))]
+        names = Names(state)
+        for pod in renewed:
+            await self._remove(lab, pod)
+        made = await self._make(lab, state, new)
+        await lab.plane.configure(state.world)
+        self.desired, self._allocation = desired, allocation
+        lab.state = self.state = state
+        lab.names = names
+        for pod in gone:
+            await self._remove(lab, pod)
+        await self._settle_in([pod for pod in new if pod.edge is None or lab.keeper is None or pod.name in made])
+
+    async def _make(self, lab: RunningLab, state: State, pods: list[PodState]) -> set[str]:
+        """Make sandboxes and hand their TAPs over; the names of the pods that have one now."""
+        if lab.keeper is None:
+            return set()
+        names = hosts_file(state)
+        wanted = []
+        for pod in pods:
+            if pod.edge is None:
+                continue
+            spec = pod_spec(pod, names, self.settings.offload)
+            item = self._object_of(pod)
+            if item is not None:
+                spec = replace(spec, files={**spec.files, **files_of(self.control.store, item)})
+            wanted.append((pod, spec))
+        answers = await asyncio.gather(
+            *[lab.keeper.ask(CreateSandbox(spec)) for _, spec in wanted], return_exceptions=True
+        )
+        taps: list[tuple[str, int]] = []
+        for (pod, spec), answer in zip(wanted, answers, strict=True):
+            if isinstance(answer, BaseException):
+                item = self._object_of(pod)
+                if item is not None:
+                    self.control.note(item, "FailedCreatePodSandBox", str(answer), self.now(), warning=True)
+                raise answer
+            lab.sandboxes[spec.id] = answer
+            taps.append((pod.name, answer.taps[0]))
+        await lab.plane.give_taps(taps)
+        return {name for name, _ in taps}
+
+    async def _remove(self, lab: RunningLab, pod: PodState) -> None:
+        self.containers.forget(pod.pod.uid)
+        place = Names(State(self.state.world, self.state.hosts, (pod,))).places.get(pod.name)
+        if lab.keeper is None or pod.edge is None or place is None:
+            return
+        for number in [number for number, one in lab.containers.items() if one.pod == pod.name]:
+            del lab.containers[number]
+        if place.sandbox in lab.sandboxes:
+            lab.let_go(place.sandbox)
+            with contextlib.suppress(KeeperRefused):
+                await lab.keeper.ask(RemoveSandbox(place.sandbox))
+
+    async def _settle_in(self, pods: Sequence[PodState]) -> None:
+        """The networks of pods are there: their folders, then their programs."""
+        assert self._lab is not None
+        runs: dict[str, PodRun] = {}
+        for pod in pods:
+            item = self._object_of(pod)
+            if item is not None:
+                place = self._lab.names.places[pod.name]
+                addresses = tuple(format_ip(one.address) for one in place.addresses)
+                runs[meta(item)["uid"]] = self.containers.add(item, place.sandbox, addresses)
+        await asyncio.gather(*[self._make_folders(run) for run in runs.values() if run.slots])
+        self.control.tell({uid: run.fact() for uid, run in runs.items()})  # so that programs can be told their address
+        self.control.settle(self.now())
+        for uid in runs:
+            self.containers.begin(uid)
+
+    async def _make_folders(self, run: PodRun) -> None:
+        assert self._programs is not None
+        script = "; ".join(
+            f"mkdir -p '{path}'" if path == leads else f"mkdir -p \"$(dirname '{path}')\"; ln -sfn '{leads}' '{path}'"
+            for path, leads in folders_of(run.pod)
+            if "'" not in path + leads
+        )
+        if not script:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        spec = ProgramSpec(("/bin/sh", "-c", script), {"PATH": PATH})
+        with contextlib.suppress(KeeperRefused, TimeoutError):
+            await self._programs.start(run.sandbox, spec, lambda _: done.set_result(None))
+            await asyncio.wait_for(done, BEGIN_SECONDS)
+
+    def _object_of(self, pod: PodState) -> Object | None:
+        item = self.control.store.at(Key("pods", pod.pod.namespace, pod.pod.name))
+        return item if item is not None and meta(item)["uid"] == pod.pod.uid else None
+
+    def _register(self, run: PodRun, name: str, number: int, pid: int, program: str) -> None:
+        """Let the lab know of a program, for its status and for those who join it."""
+        assert self._lab is not None
+        port = next((pod.name for pod in self._lab.state.pods if pod.pod.uid == meta(run.pod)["uid"]), "")
+        known = self._lab.containers
+        for old in [old for old, one in known.items() if (one.pod, one.name) == (port, name)]:
+            del known[old]
+        known[number] = ContainerState(port, name, program, pid)
+
+    # What the API server asks
+
+    async def logs(self, pod: Object, container: str, wish: LogWish) -> AsyncIterator[bytes]:
+        """What a container has said."""
+        run = self.containers.runs.get(meta(pod)["uid"])
+        slot = run.slots.get(container) if run is not None else None
+        log = (slot.before if wish.previous else slot.log) if slot is not None else None
+        if log is None:
+            if wish.previous:
+                raise CannotServe(f'previous terminated container "{container}" in pod "{meta(pod)["name"]}" not found')
+            return
+        position, left = log.start_of(wish), wish.limit
+        while True:
+            for line in log.lines(position, timestamps=wish.timestamps):
+                piece = line if left is None else line[:left]
+                yield piece
+                left = None if left is None else left - len(piece)
+                if left == 0:
+                    return
+            position = log.next_number()
+            if not wish.follow or log.ended:
+                return
+            await log.bell.wait(None)
+
+    async def execute(
+        self, pod: Object, container: str, argv: Sequence[str], *, stdin: bool, terminal: bool
+    ) -> Session:
+        """Run a program in a pod's root and network."""
+        run = self._run_of(pod)
+        assert self._programs is not None
+        variables = {"PATH": PATH, "HOME": "/root", "HOSTNAME": meta(pod)["name"], "TERM": "xterm"}
+        spec = ProgramSpec(tuple(argv), variables, "/", terminal=terminal)
+        program = RunningProgram(self._programs)
+        await program.start(run.sandbox, spec, stdin=stdin)
+        return program
+
+    async def attach(self, pod: Object, container: str) -> Session:
+        """Follow what a container says."""
+        run = self._run_of(pod)
+        slot = run.slots.get(container)
+        if slot is None or slot.log is None:
+            raise CannotServe(f"the container {container} is a placeholder: nothing runs in it to attach to")
+        return Follower(slot.log)
+
+    async def connect(self, pod: Object, port: int) -> Connection:
+        """A connection to a port of a pod, from within its network."""
+        run = self._run_of(pod)
+        assert self._lab is not None
+        assert self._lab.keeper is not None
+        return await connect_in(self._lab.keeper, run.sandbox, port)
+
+    def _run_of(self, pod: Object) -> PodRun:
+        name = meta(pod)["name"]
+        if self._programs is None:
+            raise CannotServe(f"{name} is a network stack in memory without processes, so nothing can run there")
+        run = self.containers.runs.get(meta(pod)["uid"])
+        if run is None:
+            raise CannotServe(f"the pod {name} has no sandbox")
+        return run
+
+
+class Follower:
+    """A container's log, followed as a session without input."""
+
+    def __init__(self, log: object) -> None:
+        from emunet.daemon.container_log import ContainerLog
+
+        assert isinstance(log, ContainerLog)
+        self._log = log
+        self._position = log.next_number()
+
+    async def write(self, data: bytes) -> None:
+        """Containers have no input."""
+
+    def close_input(self) -> None:
+        """Nothing to close."""
+
+    async def read(self, stream: int) -> bytes:
+        """The next lines; all of them are standard output."""
+        if stream != 1:
+            return b""
+        while self._position >= self._log.next_number():
+            if self._log.ended:
+                return b""
+            await self._log.bell.wait(None)
+        data = b"".join(self._log.lines(self._position, timestamps=False))
+        self._position = self._log.next_number()
+        return data
+
+    def resize(self, width: int, height: int) -> None:
+        """No terminal."""
+
+    async def wait(self) -> int:
+        """Until the container has ended."""
+        while not self._log.ended:
+            await self._log.bell.wait(None)
+        return 0
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+
+def _has_begun(pid: int | None) -> bool:
+    """Whether a process that the keeper has forked is the program by now; of one that has ended the keeper tells."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return bool(command) and b"emunet.linux.keeper" not in command

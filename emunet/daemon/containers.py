@@ -1,0 +1,291 @@
+"""Containers as processes: what a pod's manifest says should run, run in the pod's own sandbox.
+
+Init containers run one after the other, then all others side by side. One that ends is started again
+as its pod's restart policy says, after a pause that doubles from ten seconds to five minutes. A
+container without a command, or whose command belongs to an image that nobody has here (an absolute
+path that this machine does not have), is a placeholder: it is there, and runs nothing.
+
+Rule of this file: it starts and ends programs and tells what became of them (`PodFact`); what a pod's
+status says of that is the kubelet's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from emunet.cluster.bound import environment, expand
+from emunet.cluster.control_plane import ControlPlane
+from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
+from emunet.cluster.moments import SECOND, to_text_micro
+from emunet.cluster.store import Object, meta
+from emunet.daemon.container_log import ContainerLog
+from emunet.daemon.programs import Output, Programs, found_on_machine
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited
+from emunet.linux.specification import ProgramSpec
+
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
+SOUND_SECONDS = 600
+"""A container that ran for so long begins its pauses anew."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(slots=True)
+class Slot:
+    """One container of a pod, over all its runs."""
+
+    name: str
+    spec: Object
+    fact: ContainerFact
+    init: bool = False
+    number: int = 0
+    pid: int | None = None
+    crashes: int = 0
+    log: ContainerLog | None = None
+    before: ContainerLog | None = None
+    restart: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True)
+class PodRun:
+    """A pod whose sandbox is there."""
+
+    pod: Object
+    sandbox: str
+    addresses: tuple[str, ...]
+    since: int
+    slots: dict[str, Slot] = field(default_factory=dict)
+    stopping: bool = False
+    killed: asyncio.TimerHandle | None = None
+
+    def fact(self) -> PodFact:
+        """How it is."""
+        busy = any(slot.number for slot in self.slots.values())
+        facts = {name: slot.fact for name, slot in self.slots.items()}
+        return PodFact(self.addresses, self.since, facts, stopped=self.stopping and not busy)
+
+
+class Containers:
+    """The programs of all pods. `changed` is called when a fact has."""
+
+    def __init__(
+        self, control: ControlPlane, programs: Programs | None, now: Callable[[], int], changed: Callable[[], None]
+    ) -> None:
+        self.runs: dict[str, PodRun] = {}
+        self._control = control
+        self._programs = programs
+        self._now = now
+        self._changed = changed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.register: Callable[[PodRun, str, int, int, str], None] = lambda *_: None
+        """Hears of each program: the pod, the container, the number, the pid, the program's name."""
+        self.missed: Callable[[ProcessExited], None] = lambda _: None
+        """Hears of the end of a program that came before `register` did."""
+
+    def add(self, pod: Object, sandbox: str, addresses: tuple[str, ...]) -> PodRun:
+        """A pod's sandbox is there; nothing runs in it yet."""
+        run = PodRun(pod, sandbox, addresses, self._now())
+        for spec, init in _in_order(pod["spec"]):
+            command = spec.get("command", ())
+            if self._programs is not None and command and (found_on_machine(command[0], PATH) or "/" not in command[0]):
+                waiting = ContainerFact("waiting", False, reason="ContainerCreating", program=True)
+                run.slots[spec["name"]] = Slot(spec["name"], spec, waiting, init)
+        self.runs[meta(pod)["uid"]] = run
+        return run
+
+    def begin(self, uid: str) -> None:
+        """Start what is to run in a pod."""
+        run = self.runs.get(uid)
+        if run is not None:
+            self._next(run)
+
+    def stop(self, uid: str, grace: int) -> None:
+        """Ask the programs of a pod to end; after `grace` seconds they are ended."""
+        run = self.runs.get(uid)
+        if run is None:
+            return
+        if not run.stopping:
+            run.stopping = True
+            for slot in run.slots.values():
+                if slot.restart is not None:
+                    slot.restart.cancel()
+            self._signal(run, signal.SIGTERM)
+        if run.killed is not None:
+            run.killed.cancel()
+        loop = asyncio.get_running_loop()
+        run.killed = loop.call_later(max(grace, 0), self._signal, run, signal.SIGKILL)
+
+    def forget(self, uid: str) -> None:
+        """A pod's sandbox is gone."""
+        run = self.runs.pop(uid, None)
+        if run is None:
+            return
+        if run.killed is not None:
+            run.killed.cancel()
+        for slot in run.slots.values():
+            if slot.restart is not None:
+                slot.restart.cancel()
+            if slot.log is not None:
+                slot.log.end()
+
+    def close(self) -> None:
+        """The lab is ending."""
+        for uid in list(self.runs):
+            self.forget(uid)
+        for task in self._tasks:
+            task.cancel()
+
+    # Within
+
+    def _signal(self, run: PodRun, which: int) -> None:
+        for slot in run.slots.values():
+            if slot.number and self._programs is not None:
+                self._task(self._programs.signal(slot.number, which))
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _next(self, run: PodRun) -> None:
+        """Start the next init container, or all others once these are done."""
+        if run.stopping:
+            return
+        first = [slot for slot in run.slots.values() if slot.init]
+        for slot in first:
+            done = slot.fact.state == "terminated" and slot.fact.code == 0
+            if done:
+                continue
+            if not slot.number and slot.restart is None and slot.fact.state == "waiting":
+                self._task(self._start(run, slot))
+            return
+        for slot in run.slots.values():
+            if not slot.init and not slot.number and slot.restart is None and slot.fact.state == "waiting":
+                self._task(self._start(run, slot))
+
+    async def _start(self, run: PodRun, slot: Slot) -> None:
+        slot.restart = None
+        if run.stopping or self._programs is None or slot.number:
+            return
+        slot.number = -1  # being started
+        pod = self._control.store.get("pods", meta(run.pod)["namespace"], meta(run.pod)["name"]) or run.pod
+        log = ContainerLog(self._now, lambda at: to_text_micro(at, self._control.store.epoch))
+        read, write = os.pipe2(os.O_CLOEXEC)
+        output = Output(read)
+
+        early: list[ProcessExited] = []
+
+        def ended(what: ProcessExited) -> None:
+            if slot.number == what.request:
+                self._ended(run, slot, what)
+            else:  # it has ended before we even heard that it began
+                early.append(what)
+
+        try:
+            spec = self._program(pod, slot.spec)
+            slot.number, slot.pid = await self._programs.start(run.sandbox, spec, ended, None, write, write)
+        except (KeeperRefused, KeeperGone, ValueError) as error:
+            output.close()
+            slot.number = 0
+            self._failed(run, slot, str(error))
+            return
+        finally:
+            os.close(write)
+        self.register(run, slot.name, slot.number, slot.pid, spec.argv[0])
+        slot.before, slot.log = slot.log, log
+        last = slot.fact if slot.fact.state == "terminated" else slot.fact.last
+        slot.fact = ContainerFact(since=self._now(), restarts=slot.fact.restarts, program=True, last=last)
+        self._task(_follow(output, log))
+        for what in early:
+            self.missed(what)
+            self._ended(run, slot, what)
+        self._changed()
+
+    def _program(self, pod: Object, spec: Object) -> ProgramSpec:
+        hostname = pod["spec"].get("hostname") or meta(pod)["name"]
+        variables = {"PATH": PATH, "HOSTNAME": hostname, "HOME": "/root", **environment(self._control.store, pod, spec)}
+        words = [expand(word, variables) for word in (*spec["command"], *spec.get("args", ()))]
+        return ProgramSpec(tuple(words), variables, spec.get("workingDir") or "/", own_processes=True)
+
+    def _failed(self, run: PodRun, slot: Slot, why: str) -> None:
+        """It could not be started at all."""
+        now = self._now()
+        slot.fact = ContainerFact("terminated", False, now, "StartError", why, 128, now, slot.fact.restarts, True)
+        self._control.note(run.pod, "Failed", f"Error: {why}", now, warning=True)
+        slot.crashes = max(slot.crashes, 1)
+        self._again(run, slot)
+        self._changed()
+
+    def _ended(self, run: PodRun, slot: Slot, what: ProcessExited) -> None:
+        now = self._now()
+        if slot.log is not None:
+            slot.log.end()
+        reason, message = "", ""
+        if what.failure is not None:
+            reason = "StartError"
+            message = f'exec: "{slot.spec["command"][0]}": {_why(what)}'
+            self._control.note(run.pod, "Failed", f"Error: {message}", now, warning=True)
+            slot.crashes = max(slot.crashes, 1)  # it will not be there a moment later
+        since = slot.fact.since
+        slot.number, slot.pid = 0, None
+        slot.fact = ContainerFact(
+            "terminated", False, since, reason, message, what.code, now, slot.fact.restarts, True, slot.fact.last
+        )
+        if not run.stopping:
+            if slot.init and what.code == 0:
+                self._next(run)
+            else:
+                self._again(run, slot)
+        self._changed()
+
+    def _again(self, run: PodRun, slot: Slot) -> None:
+        """Start it again, if its pod wants that, after a while."""
+        policy = run.pod["spec"].get("restartPolicy", "Always")
+        if policy == "Never" or (slot.fact.code == 0 and (policy == "OnFailure" or slot.init)):
+            return
+        if slot.fact.finished - slot.fact.since > SOUND_SECONDS * SECOND:
+            slot.crashes = 0
+        pause = min(FIRST_PAUSE * 2 ** (slot.crashes - 1), LONGEST_PAUSE) if slot.crashes else 0.0
+        slot.crashes += 1
+        if pause:
+            message = f"back-off {pause:.0f}s restarting failed container={slot.name}"
+            last = slot.fact
+            slot.fact = ContainerFact(
+                "waiting", False, last.since, "CrashLoopBackOff", message, 0, 0, last.restarts, True, last
+            )
+            self._control.note(run.pod, "BackOff", f"Back-off restarting failed container {slot.name}", self._now(),
+                               warning=True)  # fmt: skip
+        loop = asyncio.get_running_loop()
+        slot.restart = loop.call_later(pause, self._restart, run, slot)
+
+    def _restart(self, run: PodRun, slot: Slot) -> None:
+        last = slot.fact.last if slot.fact.state == "waiting" else slot.fact
+        slot.fact = ContainerFact(
+            "waiting", False, 0, "ContainerCreating", "", 0, 0, slot.fact.restarts + 1, True, last
+        )
+        slot.restart = None
+        self._task(self._start(run, slot))
+
+
+def _why(what: ProcessExited) -> str:
+    if what.code == 127:
+        return "executable file not found in $PATH"
+    return what.failure or ""
+
+
+async def _follow(output: Output, log: ContainerLog) -> None:
+    while data := await output.read():
+        log.add(data)
+    log.end()
+
+
+def _in_order(spec: Object) -> Iterator[tuple[Object, bool]]:
+    for one in spec.get("initContainers", ()):
+        yield one, True
+    for one in spec.get("containers", ()):
+        yield one, False

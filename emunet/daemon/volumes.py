@@ -1,0 +1,96 @@
+"""Volumes of a pod as files of its own root: what config maps, secrets and the pod itself say.
+
+All containers of a pod see one root, so a file at a mount path is there for all of them. An emptyDir is a
+folder of that root; where containers mount one at several paths, all but the first lead to it.
+
+Rule of this file: objects in, paths and texts out; what is not there is left out, as an optional volume is.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+
+from emunet.cluster.bound import data_of, field_of
+from emunet.cluster.defaults import containers_of
+from emunet.cluster.store import Object, View, meta
+
+_SHARED = ("emptyDir", "hostPath", "persistentVolumeClaim")
+
+
+def files_of(view: View, pod: Object) -> dict[str, str]:
+    """The files that a pod's volumes put into its root, by path. Binary ones are left out."""
+    volumes = {one["name"]: one for one in pod["spec"].get("volumes", ())}
+    found: dict[str, str] = {}
+    for _, mount in _mounts(pod):
+        volume = volumes.get(mount.get("name", ""))
+        if volume is None:
+            continue
+        for name, data in _contents(view, pod, volume).items():
+            path = posixpath.join(mount["mountPath"], name)
+            if "subPath" in mount:
+                if name != mount["subPath"]:
+                    continue
+                path = mount["mountPath"]
+            try:
+                text = data.decode()
+            except UnicodeDecodeError:
+                continue
+            if path.startswith("/") and ".." not in path.split("/"):
+                found[posixpath.normpath(path)] = text
+    return found
+
+
+def folders_of(pod: Object) -> list[tuple[str, str]]:
+    """(path, what it leads to) of each folder that containers share; a path that leads to itself is the folder."""
+    shared = {one["name"] for one in pod["spec"].get("volumes", ()) if any(key in one for key in _SHARED)}
+    first: dict[str, str] = {}
+    found: list[tuple[str, str]] = []
+    for _, mount in _mounts(pod):
+        name, path = mount.get("name", ""), posixpath.normpath(mount.get("mountPath", "/"))
+        if name in shared and path.startswith("/") and path != "/":
+            pair = (path, first.setdefault(name, path))
+            if pair not in found:
+                found.append(pair)
+    return found
+
+
+def _mounts(pod: Object) -> Iterator[tuple[Object, Object]]:
+    for container in containers_of(pod["spec"]):
+        for mount in container.get("volumeMounts", ()):
+            yield container, mount
+
+
+def _contents(view: View, pod: Object, volume: Object) -> dict[str, bytes]:
+    namespace = meta(pod)["namespace"]
+    if "configMap" in volume:
+        return _chosen(data_of(view, "configmaps", namespace, volume["configMap"].get("name", "")), volume["configMap"])
+    if "secret" in volume:
+        return _chosen(data_of(view, "secrets", namespace, volume["secret"].get("secretName", "")), volume["secret"])
+    if "downwardAPI" in volume:
+        return _downward(pod, volume["downwardAPI"])
+    found: dict[str, bytes] = {}
+    for source in volume.get("projected", {}).get("sources", ()):
+        if "configMap" in source:
+            found |= _chosen(data_of(view, "configmaps", namespace, source["configMap"].get("name", "")),
+                             source["configMap"])  # fmt: skip
+        elif "secret" in source:
+            found |= _chosen(data_of(view, "secrets", namespace, source["secret"].get("name", "")), source["secret"])
+        elif "downwardAPI" in source:
+            found |= _downward(pod, source["downwardAPI"])
+    return found
+
+
+def _chosen(data: dict[str, bytes], source: Object) -> dict[str, bytes]:
+    items = source.get("items")
+    if not items:
+        return data
+    return {one["path"]: data[one["key"]] for one in items if one["key"] in data}
+
+
+def _downward(pod: Object, source: Object) -> dict[str, bytes]:
+    found = {}
+    for one in source.get("items", ()):
+        text = field_of(pod, one.get("fieldRef", {}).get("fieldPath", ""))
+        found[one["path"]] = (text or "").encode()
+    return found

@@ -28,6 +28,13 @@ COMMANDS = {
         "status": ("emunet.cli.status:status", "Show hosts, pods and frame counters."),
         "tour": ("emunet.cli.tour:tour", "Ping all pairs, explain one ping, and say what to try."),
     },
+    "Kubernetes": {
+        "apply": ("emunet.cli.kube:apply", "Make the objects of files, or change them."),
+        "get": ("emunet.cli.kube:get", "Show objects."),
+        "delete": ("emunet.cli.kube:delete", "End objects, and what they own."),
+        "scale": ("emunet.cli.kube:scale", "Want another number of pods."),
+        "kubeconfig": ("emunet.cli.kube:kubeconfig", "Print the file that points kubectl to the lab."),
+    },
     "Use the network": {
         "ping": ("emunet.cli.ping:ping", "Echo between two pods, or between all of them."),
         "exec": ("emunet.cli.execute:execute", "Run a program in a pod or on a host."),

@@ -162,17 +162,18 @@ class Containers:
             if done:
                 continue
             if not slot.number and slot.restart is None and slot.fact.state == "waiting":
-                self._task(self._start(run, slot))
+                self._begin(run, slot)
             return
         for slot in run.slots.values():
             if not slot.init and not slot.number and slot.restart is None and slot.fact.state == "waiting":
-                self._task(self._start(run, slot))
+                self._begin(run, slot)
 
-    async def _start(self, run: PodRun, slot: Slot) -> None:
-        slot.restart = None
-        if run.stopping or self._programs is None or slot.number:
-            return
-        slot.number = -1  # being started
+    def _begin(self, run: PodRun, slot: Slot) -> None:
+        if not run.stopping and self._programs is not None and not slot.number:
+            slot.number = -1  # being started
+            self._task(self._start(run, slot, self._programs))
+
+    async def _start(self, run: PodRun, slot: Slot, programs: Programs) -> None:
         pod = self._control.store.get("pods", meta(run.pod)["namespace"], meta(run.pod)["name"]) or run.pod
         log = ContainerLog(self._now, lambda at: to_text_micro(at, self._control.store.epoch))
         read, write = os.pipe2(os.O_CLOEXEC)
@@ -188,7 +189,7 @@ class Containers:
 
         try:
             spec = self._program(pod, slot.spec)
-            slot.number, slot.pid = await self._programs.start(run.sandbox, spec, ended, None, write, write)
+            slot.number, slot.pid = await programs.start(run.sandbox, spec, ended, None, write, write)
         except (KeeperRefused, KeeperGone, ValueError) as error:
             output.close()
             slot.number = 0
@@ -269,7 +270,7 @@ class Containers:
             "waiting", False, 0, "ContainerCreating", "", 0, 0, slot.fact.restarts + 1, True, last
         )
         slot.restart = None
-        self._task(self._start(run, slot))
+        self._begin(run, slot)
 
 
 def _why(what: ProcessExited) -> str:

@@ -177,8 +177,10 @@ def _unique(field: str, names: Iterable[tuple[str, Any]]) -> Iterator[Cause]:
 # Pods
 
 
-def pod_spec(spec: Object, field: str = "spec", *, restart: Sequence[str] = ()) -> Iterator[Cause]:
-    """A pod's spec, or that of a template (which may restrict `restartPolicy`)."""
+def pod_spec(
+    spec: Object, field: str = "spec", *, restart: Sequence[str] = (), claims: Iterable[str] = ()
+) -> Iterator[Cause]:
+    """A pod's spec, or that of a template (which may restrict `restartPolicy`, and bring volumes by its `claims`)."""
     if not spec.get("containers"):
         yield required(f"{field}.containers")
     policies = restart or ("Always", "OnFailure", "Never")
@@ -190,7 +192,7 @@ def pod_spec(spec: Object, field: str = "spec", *, restart: Sequence[str] = ()) 
         if name in spec and not is_dns_label(spec[name]):
             yield wrong(f"{field}.{name}", spec[name], LABEL)
     yield from labels(f"{field}.nodeSelector", spec.get("nodeSelector", {}))
-    volumes = {volume.get("name", "") for volume in spec.get("volumes", ())}
+    volumes = {volume.get("name", "") for volume in spec.get("volumes", ())} | set(claims)
     yield from _volumes(spec, field)
     names = [
         (f"{group}[{index}].name", container.get("name", ""))
@@ -306,7 +308,8 @@ def _with_template(kind: str) -> Callable[[Object], Iterator[Cause]]:
             return
         found = template.get("metadata", {}).get("labels", {})
         yield from labels(f"{field}.metadata.labels", found)
-        yield from pod_spec(template.get("spec", {}), f"{field}.spec", restart=restart)
+        claims = [one.get("metadata", {}).get("name", "") for one in spec.get("volumeClaimTemplates", ())]
+        yield from pod_spec(template.get("spec", {}), f"{field}.spec", restart=restart, claims=claims)
         if kind in ("Job", "CronJob"):
             return
         selector = spec.get("selector")

@@ -38,7 +38,7 @@ def _field(number: int, content: bytes | str) -> bytes:
 
 def document_v2(kinds: Registry) -> bytes:
     """`/openapi/v2`: a path for each kind, with a PATCH that may be dry."""
-    query = _field(2, _field(3, _field(2, _field(2, "query") + _field(4, "dryRun") + _field(6, "string"))))
+    query = _field(2, _field(3, _field(2, "query") + _field(4, "dryRun") + _field(6, "string")))
     parameter = _field(8, _field(1, query))
     paths = b""
     for api_version, served in kinds.group_versions().items():

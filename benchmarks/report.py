@@ -51,13 +51,8 @@ def rows(result: dict[str, Any], *, demanded: bool | None = None) -> list[tuple[
 
 def markdown(result: dict[str, Any]) -> str:
     """The tables and the machine, for the README."""
-    machine = result["machine"]
-    virtual = " (virtual)" if machine["virtual"] else ""
     parts = [
-        f"{machine['cpu']}{virtual}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; {machine['kernel']}, "
-        f"{machine['system']}; emunet {machine['emunet']} on {machine['interpreter']}. {machine['rounds']} interleaved "
-        f"rounds of {machine['seconds']:g} s; load {machine['load']:g} when it began. Values and ratios are medians, "
-        "ratios of measurements in the same round; the spread is that of the ratios, highest less lowest.",
+        _circumstances(result["machine"]),
         "",
         *_table(_HEADINGS, rows(result, demanded=True)),
         "",
@@ -69,6 +64,16 @@ def markdown(result: dict[str, Any]) -> str:
         parts += ["", "Not measured:", "", *(f"- {name}: {why}" for name, why in result["skipped"].items())]
     parts += ["", "What ran:", "", *_table(("", "what", "version", "offloads of a pod"), _peers(result))]
     return "\n".join(parts) + "\n"
+
+
+def _circumstances(machine: dict[str, Any]) -> str:
+    virtual = " (virtual)" if machine["virtual"] else ""
+    return (
+        f"{machine['cpu']}{virtual}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; {machine['kernel']}, "
+        f"{machine['system']}; emunet {machine['emunet']} on {machine['interpreter']}. {machine['rounds']} interleaved "
+        f"rounds of {machine['seconds']:g} s; load {machine['load']:g} when it began. Values and ratios are medians, "
+        "ratios of measurements in the same round; the spread is that of the ratios, highest less lowest."
+    )
 
 
 def _peers(result: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -96,6 +101,13 @@ def print_tables(result: dict[str, Any]) -> None:
             table.add_row(*(line if demanded else line[:5]), style=style)
         console.print(table)
         console.print()
+    table = Table(title="What ran", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for heading in ("", "what", "version", "offloads of a pod"):
+        table.add_column(heading)
+    for row in _peers(result):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"\n{_circumstances(result['machine'])}\n")
     for name, why in result["skipped"].items():
         console.print(f"not measured: {name}: {why}", style="yellow")
 

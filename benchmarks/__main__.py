@@ -31,7 +31,7 @@ from benchmarks.peers.vde import VdeBuiltIn, VdeSwitch
 from benchmarks.pods import BenchError
 from benchmarks.programs.build import BUILD, compiled
 from benchmarks.programs.find import find
-from benchmarks.report import markdown, print_tables
+from benchmarks.report import insert, markdown, print_tables
 from benchmarks.rounds import Probe, Rounds
 from benchmarks.traffic import Traffic
 from emunet.linux.doctor import can_use_taps
@@ -129,8 +129,9 @@ class Bench:
 
     def add_memory(self, scale: float) -> None:
         """The measurements on memory wires, `scale` times the usual number of frames."""
-        missing = memory.missing_ns3()
-        if missing:
+        asked = any(one.peer == "ns-3" for one in self.comparisons)
+        missing = memory.missing_ns3() if asked else "not asked for"
+        if asked and missing:
             self.skip("ns-3", missing)
         for measurement, kind, theirs, ours, count in (
             (figures.MEMORY_PORTS, "ports", "ports", 300_000, 60_000),
@@ -194,9 +195,14 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="WORDS", help="only figures with these words")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), metavar="FILE", help="(bench.json)")
     parser.add_argument("--render", type=Path, metavar="FILE", help="print the Markdown of an earlier run, and end")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the tables between the marks of a page, too")
     options = parser.parse_args()
     if options.render is not None:
-        print(markdown(json.loads(options.render.read_text())), end="")
+        text = markdown(json.loads(options.render.read_text()))
+        if options.readme is None:
+            print(text, end="")
+        else:
+            options.readme.write_text(insert(options.readme.read_text(), text))
         return 0
     count = options.rounds or (3 if options.quick else 5)
     seconds = options.seconds or (1.0 if options.quick else 2.0)
@@ -210,6 +216,8 @@ def main() -> int:
     end_leftovers()
     machine = describe() | {"load": round(os.getloadavg()[0], 2)}
     tell = _progress()
+    if machine["load"] > machine["cores"] / 4:
+        print(f"others use this machine (load {machine['load']}): what follows is not what it can do", file=sys.stderr)
     bench = Bench(wanted, seconds, tell)
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -223,6 +231,8 @@ def main() -> int:
     options.output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / "table.md").write_text(markdown(result))
+    if options.readme is not None:
+        options.readme.write_text(insert(options.readme.read_text(), markdown(result)))
     print_tables(result)
     print(f"written: {options.output}, {os.path.relpath(BUILD / 'table.md')}")
     return 0

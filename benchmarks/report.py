@@ -10,6 +10,7 @@ from benchmarks.figures import CAPTURED, HIT, MEMORY_IMPAIRED, MEMORY_PORTS, MEM
 _SIGNS = {"goal": "goal", "must": "must", "missed": "MISSED", "": ""}
 _HEADINGS = ("figure", "emunet", "beside", "ratio", "spread", "must / goal", "verdict")
 _WIDTH = 130
+_MARKS = ("<!-- bench -->", "<!-- /bench -->")
 _MEMORY = (MEMORY_PORTS, MEMORY_IMPAIRED, MEMORY_SOCKETS, HIT, MISS, CAPTURED)
 
 
@@ -52,18 +53,29 @@ def rows(result: dict[str, Any], *, demanded: bool | None = None) -> list[tuple[
 def markdown(result: dict[str, Any]) -> str:
     """The tables and the machine, for the README."""
     parts = [
-        _circumstances(result["machine"]),
-        "",
         *_table(_HEADINGS, rows(result, demanded=True)),
         "",
-        "All other figures:",
+        _circumstances(result["machine"]),
+        "",
+        "<details><summary>All other figures, and what ran</summary>",
         "",
         *_table(_HEADINGS[:5], [row[:5] for row in rows(result, demanded=False)]),
+        "",
+        *_table(("", "what", "version", "offloads of a pod"), _peers(result)),
+        "",
+        *(f"Not measured: {name}: {why}." for name, why in result["skipped"].items()),
+        "",
+        "</details>",
     ]
-    if result["skipped"]:
-        parts += ["", "Not measured:", "", *(f"- {name}: {why}" for name, why in result["skipped"].items())]
-    parts += ["", "What ran:", "", *_table(("", "what", "version", "offloads of a pod"), _peers(result))]
     return "\n".join(parts) + "\n"
+
+
+def insert(page: str, text: str) -> str:
+    """A page with `text` between its marks. ValueError where it has none."""
+    begin, end = page.find(_MARKS[0]), page.find(_MARKS[1])
+    if begin < 0 or end < begin:
+        raise ValueError(f"the page has no place for figures: {_MARKS[0]} and {_MARKS[1]}")
+    return f"{page[: begin + len(_MARKS[0])]}\n{text}{page[end:]}"
 
 
 def _circumstances(machine: dict[str, Any]) -> str:

@@ -167,7 +167,7 @@ class Errors:
         """
         source, called, interface = packet.ip_source, packet.ip_destination, packet.interface
         if self.own.owner(source) is not None:
-            return source if packet.local else None
+            return source
         neighbor = len(source) == 16 and is_link_local(source)
         route = None if neighbor else self.routes.lookup(source)
         if not neighbor and (route is None or route.kind is not RouteKind.UNICAST):

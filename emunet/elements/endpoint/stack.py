@@ -564,7 +564,9 @@ class Endpoint:
 
     def _is_shared(self, address: bytes) -> bool:
         """Whether a unicast address that we got something for is not ours alone: an anycast address (RFC 4291 2.6)."""
-        return len(address) == 16 and not is_link_local(address) and address not in self._addresses.own
+        if len(address) == 4 or is_link_local(address) or is_loopback(address):
+            return False
+        return address not in self._addresses.own
 
     def _pong(self, arrived: _Arrived, identifier: int, sequence: int, now: int) -> list[bytes]:
         record = self._pings.get((identifier, sequence))

@@ -12,7 +12,7 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
-PROGRAMS = re.compile(r"\b(tshark|iperf3|arping|traceroute|[nr]disc6|curl|ethtool|tmux|kubectl|docker)\b")
+PROGRAMS = re.compile(r"\b(tshark|iperf3|arping|traceroute|tracepath|mtr|[nr]disc6|curl|ethtool|tmux|kubectl|docker)\b")
 
 
 def wrongly_skipped(report: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 What is measured is what anybody gets who types the same; nothing of emunet is imported here.
 
-Rule of this file: the lab ends with this object, and one that an earlier run left behind ends first.
+Rule of this file: the lab ends with this object; where that was not to be, the next run ends it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from benchmarks.pods import PATIENCE, BenchError, Pods, Running
 
 ROOT = Path(__file__).parents[1]
 _UP_SECONDS = 60.0
+_PREFIX = "bench-"
 
 
 class Lab(Pods):
@@ -33,7 +35,6 @@ class Lab(Pods):
         self._started: list[subprocess.Popen[bytes]] = []
         file = self.folder / "topology.yaml"
         file.write_text(topology)
-        emunet("down", "--lab", name, fails=True)
         said = emunet("up", str(file), "--lab", name, "--wires", "tap", "-o", "json", *options)
         self.status: dict[str, Any] = json.loads(said)
 
@@ -133,6 +134,19 @@ class Capture:
 
 
 EMUNET = (sys.executable, "-m", "emunet")
+
+
+def own_name(what: str) -> str:
+    """The name of a lab of this process."""
+    return f"{_PREFIX}{what}-{os.getpid()}"
+
+
+def end_leftovers() -> None:
+    """End labs of earlier runs that were killed before they could."""
+    for lab in json.loads(emunet("labs", "-o", "json")):
+        what, _, pid = lab["lab"].rpartition("-")
+        if what.startswith(_PREFIX) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            emunet("down", "--lab", lab["lab"], fails=True)
 
 
 def emunet(*argv: str, fails: bool = False) -> str:

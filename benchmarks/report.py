@@ -10,6 +10,7 @@ from benchmarks.figures import CAPTURED, HIT, MEMORY_IMPAIRED, MEMORY_PORTS, MEM
 _SIGNS = {"goal": "goal", "must": "must", "missed": "MISSED", "": ""}
 _HEADINGS = ("figure", "emunet", "beside", "ratio", "spread", "must / goal", "verdict")
 _WIDTH = 130
+_MARKS = ("<!-- bench -->", "<!-- /bench -->")
 _MEMORY = (MEMORY_PORTS, MEMORY_IMPAIRED, MEMORY_SOCKETS, HIT, MISS, CAPTURED)
 
 
@@ -51,24 +52,40 @@ def rows(result: dict[str, Any], *, demanded: bool | None = None) -> list[tuple[
 
 def markdown(result: dict[str, Any]) -> str:
     """The tables and the machine, for the README."""
-    machine = result["machine"]
-    virtual = " (virtual)" if machine["virtual"] else ""
     parts = [
+        *_table(_HEADINGS, rows(result, demanded=True)),
+        "",
+        _circumstances(result["machine"]),
+        "",
+        "<details><summary>All other figures, and what ran</summary>",
+        "",
+        *_table(_HEADINGS[:5], [row[:5] for row in rows(result, demanded=False)]),
+        "",
+        *_table(("", "what", "version", "offloads of a pod"), _peers(result)),
+        "",
+        *(f"Not measured: {name}: {why}." for name, why in result["skipped"].items()),
+        "",
+        "</details>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def insert(page: str, text: str) -> str:
+    """A page with `text` between its marks. ValueError where it has none."""
+    begin, end = page.find(_MARKS[0]), page.find(_MARKS[1])
+    if begin < 0 or end < begin:
+        raise ValueError(f"the page has no place for figures: {_MARKS[0]} and {_MARKS[1]}")
+    return f"{page[: begin + len(_MARKS[0])]}\n{text}{page[end:]}"
+
+
+def _circumstances(machine: dict[str, Any]) -> str:
+    virtual = " (virtual)" if machine["virtual"] else ""
+    return (
         f"{machine['cpu']}{virtual}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; {machine['kernel']}, "
         f"{machine['system']}; emunet {machine['emunet']} on {machine['interpreter']}. {machine['rounds']} interleaved "
         f"rounds of {machine['seconds']:g} s; load {machine['load']:g} when it began. Values and ratios are medians, "
-        "ratios of measurements in the same round; the spread is that of the ratios, highest less lowest.",
-        "",
-        *_table(_HEADINGS, rows(result, demanded=True)),
-        "",
-        "All other figures:",
-        "",
-        *_table(_HEADINGS[:5], [row[:5] for row in rows(result, demanded=False)]),
-    ]
-    if result["skipped"]:
-        parts += ["", "Not measured:", "", *(f"- {name}: {why}" for name, why in result["skipped"].items())]
-    parts += ["", "What ran:", "", *_table(("", "what", "version", "offloads of a pod"), _peers(result))]
-    return "\n".join(parts) + "\n"
+        "ratios of measurements in the same round; the spread is that of the ratios, highest less lowest."
+    )
 
 
 def _peers(result: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -96,6 +113,13 @@ def print_tables(result: dict[str, Any]) -> None:
             table.add_row(*(line if demanded else line[:5]), style=style)
         console.print(table)
         console.print()
+    table = Table(title="What ran", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for heading in ("", "what", "version", "offloads of a pod"):
+        table.add_column(heading)
+    for row in _peers(result):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"\n{_circumstances(result['machine'])}\n")
     for name, why in result["skipped"].items():
         console.print(f"not measured: {name}: {why}", style="yellow")
 

@@ -5,10 +5,9 @@ Rule of this file: nothing is tuned here. What is measured is what `emunet up` g
 
 from __future__ import annotations
 
-import os
 from typing import ClassVar
 
-from benchmarks.lab import Lab
+from benchmarks.lab import Lab, own_name
 from benchmarks.machine import interpreter
 from benchmarks.peers.peer import End, Peer
 from benchmarks.programs.build import compiled
@@ -24,8 +23,8 @@ class EmunetBridge(Peer):
     options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
-        name = f"bench-{type(self).__name__.lower().removeprefix('emunet')}"
-        self.lab = Lab(f"{name}-{os.getpid()}", self.topology, compiled("traffic.c"), *self.options)
+        name = own_name(type(self).__name__.lower().removeprefix("emunet"))
+        self.lab = Lab(name, self.topology, compiled("traffic.c"), *self.options)
         self.pods = self.lab
         self.a, self.b = (End(pod, self.lab.address(pod)) for pod in ("a", "b"))
 

@@ -160,25 +160,24 @@ class Errors:
         return True
 
     def facing(self, packet: Packet) -> bytes | None:
-        """The address to speak from: the one called, or that by which the way back to the sender begins.
+        """The address to speak from: the one called, or that which faces the sender.
 
+        IPv4: that by which the way back begins; IPv6: that of the interface it came in by (icmp.c; net/ipv6/icmp.c).
         None: there is no way back.
         """
-        source, called = packet.ip_source, packet.ip_destination
+        source, called, interface = packet.ip_source, packet.ip_destination, packet.interface
         if self.own.owner(source) is not None:
-            # Sent by this host, or given its address on the way out: then `connections` sends the error on to
-            # who sent the packet.
-            return source if packet.local or packet.connection is not None else None
-        if len(source) == 16 and is_link_local(source):
-            return self.own.source(packet.interface, source, source)
-        route = self.routes.lookup(source)
-        if route is None or route.kind is not RouteKind.UNICAST:
+            return source
+        neighbor = len(source) == 16 and is_link_local(source)
+        route = None if neighbor else self.routes.lookup(source)
+        if not neighbor and (route is None or route.kind is not RouteKind.UNICAST):
             return None
-        if self.own.owner(called) is not None:
+        to_many = len(source) == 16 and packet.destination[0] & 1
+        if self.own.has(called, interface) and not to_many:
             return called
-        return self.own.source(route.interface, source, route.via or source) or (
-            DUMMY_ADDRESS if len(source) == 4 else None
-        )
+        if route is None or len(source) == 16:
+            return self.own.source(interface, source, source)
+        return self.own.source(route.interface, source, route.via or source) or DUMMY_ADDRESS
 
     def _charge(
         self, destination: bytes, kind: ErrorKind, now: int, *, no_route: bool

@@ -127,7 +127,7 @@ class NeighborElement(Element):
         self.waiting: Table[Key, Waiting] = Table("waiting for neighbours", watch, CAPACITY * 16)
         self.delayed: Table[DelayedKey, Emission] = Table("answers that wait", watch, PROXY_QUEUE)
         self.timers: Timers[Key | DelayedKey] = Timers()
-        self.solicited = Solicited(device, own, errors.routes, seed)
+        self.solicited = Solicited(device, own, errors.routes, self.known, seed)
         self.seed = seed
         self._statics: dict[Key, bytes] = {}
         self._reachable: dict[str, int] = {}
@@ -146,6 +146,11 @@ class NeighborElement(Element):
     def forget(self, interface: str) -> None:
         """Its link is no more, or another: what was learned there goes. What waits is dropped when its time comes."""
         self.table.delete_where(lambda key, value: key[0] == interface)
+
+    def known(self, interface: str, address: bytes, now: int) -> bytes | None:
+        """The MAC of a neighbour, or None while it is not known."""
+        entry = self.table.get((interface, address), now)
+        return entry.mac if entry is not None and entry.mac else None
 
     def reachable(self, interface: str) -> int:
         """How long an entry counts as confirmed on an interface, in ns: 15 to 45 s (RFC 4861 6.3.2)."""

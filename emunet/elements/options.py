@@ -44,9 +44,7 @@ class Read:
     source_routed: bool = False
 
 
-def read(
-    header: bytes, leaving: bytes, facing: bytes, is_own: Callable[[bytes], bool], now: int
-) -> Read | Fault:
+def read(header: bytes, leaving: bytes, facing: bytes, is_own: Callable[[bytes], bool], now: int) -> Read | Fault:
     """What a host makes of an IPv4 header with options.
 
     It writes an address into those that ask for one: into Record Route that by which the packet is `leaving`,
@@ -68,18 +66,19 @@ def read(
         length = header[position + 1] if room >= 2 else 0
         if length < 2 or length > room:
             return Fault(position)
+        fault: Fault | None = None
+        if kind in (RECORD_ROUTE, TIMESTAMP) and kind in seen:
+            return Fault(position)
         if kind in (RECORD_ROUTE, TIMESTAMP, LOOSE_SOURCE_ROUTE, STRICT_SOURCE_ROUTE):
-            once = LOOSE_SOURCE_ROUTE if kind == STRICT_SOURCE_ROUTE else kind
-            if once in seen:
-                return Fault(position)
-            seen.add(once)
+            seen.add(kind)
             least = 4 if kind == TIMESTAMP else 3
             if length < least:
                 return Fault(position + 1)
             if header[position + 2] < least + 1:
                 return Fault(position + 2)
-        fault: Fault | None = None
         if kind in (LOOSE_SOURCE_ROUTE, STRICT_SOURCE_ROUTE):
+            if source_routed:
+                return Fault(position)
             source_routed = True
         elif kind == RECORD_ROUTE:
             fault = _record(out, position, length, leaving)

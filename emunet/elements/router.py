@@ -173,6 +173,8 @@ class Router(Element):
             return self._refuse(packet, Reason.NO_ROUTE, NET_UNREACHABLE, now, no_route=True, destination=destination)
         if route.kind is not RouteKind.UNICAST:
             reason, error = ROUTE_ERRORS[route.kind]
+            if packet.is_ipv6 and error is HOST_UNREACHABLE:
+                error = NET_UNREACHABLE  # Linux says of such a route in IPv6 that there is none
             return self._refuse(packet, reason, error, now, no_route=True, prefix=route.prefix)
         if packet.destination[0] & 1:
             return drop(self.name, Reason.LINK_GROUP_NOT_ROUTED)
@@ -293,7 +295,8 @@ class Router(Element):
     def _options(self, packet: Packet, address: bytes | None, now: int) -> bytes | Step:
         """The IPv4 header as it goes on, its checksum not yet right; or the end of the packet."""
         header = packet.ip_packet("IP options are read at each hop")[: packet.header_length]
-        facing = self.errors.facing(packet) or ANY_V4
+        source = packet.ip_source
+        facing = self.errors.facing(packet) or self.own.source(packet.interface, source, source) or ANY_V4
         found = options.read(header, address or ANY_V4, facing, lambda own: self.own.owner(own) is not None, now)
         if isinstance(found, options.Fault):
             pointer = found.pointer
@@ -318,7 +321,7 @@ class Router(Element):
         reason, pointer = Reason.IP_OPTION_MALFORMED, fault.pointer
         if not pointer:
             return drop(self.name, reason, pointer=ipv6.HEADER_LENGTH, sent="")
-        if is_multicast(packet.ip_destination) and not fault.to_group:
+        if (is_multicast(packet.ip_destination) or packet.destination[0] & 1) and not fault.to_group:
             return drop(self.name, reason, pointer=pointer, sent="")
         return self._refuse(packet, reason, UNKNOWN_OPTION, now, pointer, pointer=pointer)
 

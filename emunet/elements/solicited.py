@@ -13,6 +13,7 @@ Rule of this file: it tells what a message means; `neighbor` changes the table.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,8 @@ from emunet.plane.reason import Reason
 from emunet.plane.step import Emission
 
 MILLISECOND = 1_000_000
+
+Known = Callable[[str, bytes, int], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,10 @@ class Heard:
 class Solicited:
     """The ears and the mouth of one host's neighbour element. Malformed is raised with what is wrong with a message."""
 
-    def __init__(self, device: str, own: OwnAddresses, routes: RouteTable, seed: int) -> None:
+    def __init__(self, device: str, own: OwnAddresses, routes: RouteTable, known: Known, seed: int) -> None:
+        """`known` tells the MAC of a neighbour on an interface, if it is known."""
         self.device = device
+        self.known = known
         self.own = own
         self.routes = routes
         self.sources = Sources(own, routes)
@@ -166,10 +171,14 @@ class Solicited:
         if not ours and not self.own.is_anycast(target, interface.name):
             return ignored
         news = None
-        if not probe and message.source_mac is not None:
-            news = News(source, message.source_mac, solicited=False, create=True, override=True)
-        elif to_group and not probe:
-            return ignored  # it says not where to answer (RFC 4861 4.3: it must)
+        asker = message.source_mac
+        if not probe and asker is not None:
+            news = News(source, asker, solicited=False, create=True, override=True)
+        elif not probe:
+            # It says not where to answer: to the MAC that is known, else only to who asked us alone.
+            asker = self.known(interface.name, source, now) or (None if to_group else packet.source)
+            if asker is None:
+                return ignored
         to = ALL_NODES_V6 if probe else source
         advertisement = icmpv6.NeighborAdvertisement(
             target,
@@ -179,7 +188,7 @@ class Solicited:
             override=ours and to_group,
         )
         body = ipv6.IPv6(target, to, ipv4.ICMPV6, hop_limit=255).pack(advertisement.pack(target, to))
-        mac = multicast_mac(to) if probe else message.source_mac or packet.source
+        mac = asker or multicast_mac(to)
         reply = Emission(mac + interface.mac + IPV6 + body, interface.name, {"egress": interface.name})
         arguments = {"device": self.device, "address": target, "asker": source, "mac": interface.mac}
         if ours or not to_group:

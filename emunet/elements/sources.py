@@ -32,6 +32,8 @@ class Sources:
         mode = self.own.interfaces[interface].settings.rp_filter
         if not mode:
             return None
+        if self.own.is_broadcast(source):
+            return Reason.MARTIAN_SOURCE
         routes = [route for route in self.routes.candidates(source) if route.kind is RouteKind.UNICAST]
         if mode == STRICT:
             routes = [route for route in routes if route.interface == interface]

@@ -37,6 +37,7 @@ from emunet.plane.table import Advance, Counter, Put, Refresh, Table, Watch
 HEADERS_V4 = Struct(">12s2sHHHHBBH4s4sHHHH8s")
 HEADERS_V6 = Struct(">12s2sIHBB16s16sHHHH8s")
 CAPABLE_1, CAPABLE, CONGESTED = 1, 2, 3
+INNER_HEADERS = {IPV4: 20, IPV6: 40}
 MARKS = {"local": True, "interface": "", "egress": "", "bridged": False}
 
 
@@ -223,6 +224,8 @@ class VxlanElement(Element):
             inner = carried[offset:]
             if len(inner) < ETHERNET_HEADER:
                 raise Malformed("it carries no whole Ethernet header")
+            if len(inner) - ETHERNET_HEADER < INNER_HEADERS.get(inner[12:14], 0):
+                raise Malformed("it carries an IP header that is cut short")
         except Malformed as problem:
             return drop(self.name, Reason.VXLAN_MALFORMED, problem=str(problem))
         if vni != self.config.vni:

@@ -324,10 +324,11 @@ class FlowCache:
                 replay.edge = end
             fused.write(replay, packet.frame, replay.advances)
         # Of a tracked connection only what cannot move its state is repeated.
-        replay.guard_flags = replay.guard_flags and fused.is_tcp
+        tracked = replay.guard_flags
+        replay.guard_flags = tracked and fused.is_tcp
         replay.old_sum = fused.old_sum
         replay.limit = fused.limit
-        if replay.guard_flags or replay.transport is not None:
+        if tracked or replay.transport is not None:
             replay.least = fused.least
         replay.watched = recording.record is not None or bool(replay.views)
         if not replay.fits(recording.frame, 0, len(recording.frame), recording.offload, now):

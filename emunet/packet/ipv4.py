@@ -101,6 +101,11 @@ class IPv4:
         return value, packet[header_length:length]
 
 
+def later_options(header: IPv4) -> bytes:
+    """The options of the pieces after the first: of what is itself a later piece all are kept."""
+    return header.options if header.fragment_offset else copied_options(header.options)
+
+
 def copied_options(options: bytes) -> bytes:
     """The options of later fragments: those with the copy bit, the others made no-operations (RFC 791 3.1, FR-07).
 
@@ -134,7 +139,7 @@ def fragment(packet: bytes, mtu: int) -> list[bytes]:
     if header.header_length + len(payload) <= mtu:
         return [packet[: header.header_length + len(payload)]]
     lengths: list[int] = []
-    later = HEADER_LENGTH + len(copied_options(header.options))
+    later = HEADER_LENGTH + len(later_options(header))
     position = 0
     while position < len(payload):
         head = later if lengths else header.header_length
@@ -154,7 +159,7 @@ def fragment_at(packet: bytes, lengths: Iterable[int]) -> list[bytes]:
     """
     header, payload = IPv4.parse(packet)
     pieces: list[bytes] = []
-    later = replace(header, options=copied_options(header.options))
+    later = replace(header, options=later_options(header))
     position = 0
     for length in lengths:
         offset = header.fragment_offset + position

@@ -82,7 +82,7 @@ def test_an_echo_to_a_group_is_ignored(group: str) -> None:
     dst = parse_ip(group)
     mac = multicast_mac(dst) if group.startswith("224") else BROADCAST_MAC
     assert knowing().receive(frame(echo_to(dst, PEER4), mac), 0) == []
-    assert knowing().receive(frame(echo_to(OUR4, PEER4), BROADCAST_MAC), 0) == []
+    assert len(knowing().receive(frame(echo_to(OUR4, PEER4), mac), 0)) == 1, "Linux looks at the address alone"
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class Labs:
                     ours.add(pid)
             except OSError:  # it has ended
                 continue
-        # A pause has no environment, and is the child of one that has.
+        # Containers have an environment of their own; they are children of one that has ours.
         while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
             ours |= more
         return {pid: names[pid] for pid in ours}

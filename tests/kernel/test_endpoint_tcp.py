@@ -8,6 +8,7 @@ Whatever happens, the namespace and the TAP end with the two processes.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -121,6 +122,19 @@ def make_tap() -> int:
     return tap
 
 
+def bind_when_usable(listener: socket.socket, address: tuple[str, int]) -> None:
+    """Bind, waiting for the kernel's own worker: even without detection an IPv6 address is tentative until it ran."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            listener.bind(address)
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
+                raise
+        select.select([], [], [], 0.01)
+
+
 def kernel_half(control: socket.socket) -> None:
     """The helper's main: hand over the TAP, run every exchange, report as one line of JSON."""
     tap = make_tap()
@@ -129,7 +143,7 @@ def kernel_half(control: socket.socket) -> None:
     for family in (socket.AF_INET, socket.AF_INET6) if has_v6 else (socket.AF_INET,):
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((ADDRESSES[KERNEL][family == socket.AF_INET6], PORT))
+        bind_when_usable(listener, (ADDRESSES[KERNEL][family == socket.AF_INET6], PORT))
         listener.listen(AT_ONCE * 2)
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ, None)

@@ -293,7 +293,8 @@ def test_what_nohup_ignores_stays_ignored(bench: Bench) -> None:
     sandbox = bench.pod(1)
     command = ["nohup", *client(sandbox.pid, "grep", "SigIgn", "/proc/self/status")]
     seen = subprocess.check_output(command, cwd=ROOT, text=True, stderr=subprocess.DEVNULL)
-    assert int(seen.split()[1], 16) == 1 << (signal.SIGHUP - 1)
+    ignored = [number for number in range(1, 32) if int(seen.split()[1], 16) >> (number - 1) & 1]
+    assert ignored == [signal.SIGHUP]  # whoever started the tests may ignore signals of their own, from 32 on
 
 
 def test_the_caller_itself_stays_where_it_is(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,11 +57,12 @@ def test_down_returns_the_machine_as_it_was(labs: Labs, wires: str) -> None:
     assert machine() == before
 
 
-@pytest.mark.parametrize("wires", ["tap", "memory"])
-@pytest.mark.parametrize("victim", VICTIMS[1:])
+@pytest.mark.parametrize(
+    ("victim", "wires"),
+    [(victim, "tap") for victim in VICTIMS[1:]]
+    + [(victim, "memory") for victim in VICTIMS[1:] if victim != "emunet-keeper"],  # memory wires need none
+)
 def test_a_lab_ends_with_any_of_its_processes(labs: Labs, victim: str, wires: str) -> None:
-    if (victim, wires) == ("emunet-keeper", "memory"):
-        pytest.skip("there is no keeper on memory wires")
     labs.ok("up", str(TWO_HOSTS), "--wires", wires)
     status = labs.status()
     if wires == "tap":
@@ -220,12 +222,24 @@ def big_topology(pods: int) -> str:
     return head + "".join(pod.replace("NUMBER", str(number + 1)) for number in range(pods))
 
 
+def crowding() -> float:
+    """How many times longer than alone work takes here just now: 1 on a machine that does nothing else."""
+    work = "import time; b, c = time.perf_counter(), time.process_time()\nwhile time.process_time() < c + 0.1: pass\n"
+    work += "print((time.perf_counter() - b) / (time.process_time() - c))"
+    workers = [
+        subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE, text=True)
+        for _ in range(os.cpu_count() or 1)
+    ]
+    return max(1.0, *(float(worker.communicate()[0]) for worker in workers))
+
+
 @pytest.mark.slow
 def test_200_pods_are_up_in_5_seconds_and_down_in_2(labs: Labs, tmp_path: Path) -> None:
     topology = tmp_path / "big.yaml"
     topology.write_text(big_topology(200))
     figures = []
-    for _ in range(3):  # the machine may have been busy with something else
+    for _ in range(3):
+        share = crowding()  # others may be at work on this machine, the other worker of these tests among them
         began = time.monotonic()
         labs.ok("up", str(topology), "--wires", "tap")
         up = time.monotonic() - began
@@ -235,8 +249,9 @@ def test_200_pods_are_up_in_5_seconds_and_down_in_2(labs: Labs, tmp_path: Path) 
         assert {sum(pod["host"] == f"host{n}" for pod in status["pods"]) for n in range(1, 5)} == {50}
         began = time.monotonic()
         labs.ok("down")
-        figures.append((up, time.monotonic() - began))
+        down = time.monotonic() - began
         assert labs.processes() == {}
-        if figures[-1][0] < 5 and figures[-1][1] < 2:
+        if up < 5 * share and down < 2 * share:
             return
-    pytest.fail(f"up and down took {figures} s")
+        figures.append(f"up {up:.1f} s, down {down:.1f} s on a machine that is {share:.1f} times as slow as alone")
+    pytest.fail("; ".join(figures))

@@ -187,6 +187,11 @@ def test_a_pod_has_files_of_its_own_beside_those_of_the_machine(labs: Labs, tmp_
     assert labs.run("exec", "web-2", "--isolated", "--", "cat", "/etc/emunet-test").returncode == 1
 
 
+def test_a_pod_cannot_read_the_environment_that_up_was_called_with(labs: Labs) -> None:
+    done = labs.run("exec", "web-1", "--isolated", "--", "cat", "/proc/1/environ")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_a_pod_has_its_own_interface_and_names(labs: Labs) -> None:
     links = json.loads(labs.ok("exec", "web-1", "--", "ip", "-j", "address", "show", "eth0"))
     assert links[0]["mtu"] == 1450

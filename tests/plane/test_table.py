@@ -132,7 +132,7 @@ def test_eviction_is_exact_against_a_plain_model() -> None:
         elif key in model:
             things.delete(key)
             del model[key]
-        assert {one: value for one, value in things.items(now)} == {one: value for one, (value, _) in model.items()}
+        assert dict(things.items(now)) == {one: value for one, (value, _) in model.items()}
 
 
 def test_a_use_that_a_dependent_knows_of_counts_before_anything_ages_or_makes_room() -> None:

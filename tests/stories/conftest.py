@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 
 from emunet.plane.device import Device
-from emunet.plane.step import Step, Verdict
 from emunet.plane.reason import Kind, Reason
+from emunet.plane.step import Step, Verdict
 
 ENDS = {Verdict.DROP: Kind.DROPPED, Verdict.CONSUME: Kind.CONSUMED, Verdict.HOLD: Kind.HELD}
 

@@ -175,9 +175,8 @@ def test_a_pod_that_comes_and_one_that_goes_leave_the_others_neighbours_alone() 
         assert isinstance(neighbor, NeighborElement)
         before = neighbor.table.get(("web-1", lab.address("web-1")), lab.clock.now)
         assert before is not None
-        lab.apply(
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: web-9}\nspec: {nodeName: host1, containers: [{name: a, image: b}]}\n"
-        )
+        spec = "spec: {nodeName: host1, containers: [{name: a, image: b}]}"
+        lab.apply(f"apiVersion: v1\nkind: Pod\nmetadata: {{name: web-9}}\n{spec}\n")
         assert lab.plane.world.devices["host1"].elements["neighbor"] is neighbor, "the device was kept"
         assert neighbor.table.get(("web-1", lab.address("web-1")), lab.clock.now) == before
         assert lab.ping("web-9", "web-1").ttl == 63

@@ -45,9 +45,12 @@ spec:
 apiVersion: v1
 kind: List
 items:
-  - {{apiVersion: v1, kind: Pod, metadata: {{name: p1a}}, spec: {{nodeName: host1, containers: [{{name: a, image: b}}]}}}}
-  - {{apiVersion: v1, kind: Pod, metadata: {{name: p1b}}, spec: {{nodeName: host1, containers: [{{name: a, image: b}}]}}}}
-  - {{apiVersion: v1, kind: Pod, metadata: {{name: p2a}}, spec: {{nodeName: host2, containers: [{{name: a, image: b}}]}}}}
+  - apiVersion: v1
+    kind: Pod
+    metadata: {{name: p1a}}
+    spec: {{nodeName: host1, containers: [&c {{name: a, image: b}}]}}
+  - {{apiVersion: v1, kind: Pod, metadata: {{name: p1b}}, spec: {{nodeName: host1, containers: [*c]}}}}
+  - {{apiVersion: v1, kind: Pod, metadata: {{name: p2a}}, spec: {{nodeName: host2, containers: [*c]}}}}
 """
 
 

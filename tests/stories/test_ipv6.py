@@ -360,7 +360,7 @@ def test_an_expired_hop_limit_is_told_in_1280_bytes(hop_limit: int) -> None:
 
 @of_router("V6-09")
 @pytest.mark.parametrize(
-    ("kind", "error"), [("prohibit", (1, 1)), ("unreachable", (1, 3)), ("blackhole", None), ("throw", (1, 0))]
+    ("kind", "error"), [("prohibit", (1, 1)), ("unreachable", (1, 0)), ("blackhole", None), ("throw", (1, 0))]
 )
 def test_what_a_route_says_is_told(kind: str, error: tuple[int, int] | None) -> None:
     net = router(routes=[route("fd09::/32", kind=kind)])

@@ -523,11 +523,11 @@ class Endpoint:
     def _receive_icmp(self, arrived: _Arrived, message: bytes, now: int) -> list[bytes]:
         news = icmp.Icmp.parse(message)
         if news.type == icmp.ECHO_REQUEST:
-            if arrived.dst not in self._addresses.own or is_unspecified(arrived.src):
+            if self._addresses.is_group(arrived.dst) or is_unspecified(arrived.src):
                 return self._ignore("echo-to-group")
             reply = icmp.echo_reply(news).pack()
             return self.transmit(arrived.dst, arrived.src, ICMP, reply, now, tos=arrived.tos, dont_fragment=False)
-        if news.type == icmp.TIMESTAMP_REQUEST and arrived.dst in self._addresses.own:
+        if news.type == icmp.TIMESTAMP_REQUEST and not self._addresses.is_group(arrived.dst):
             answer = echo.timestamp_reply(news, now).pack()
             return self.transmit(arrived.dst, arrived.src, ICMP, answer, now, tos=arrived.tos, dont_fragment=False)
         if news.type == icmp.ECHO_REPLY:
@@ -559,8 +559,14 @@ class Endpoint:
 
     def _speaking(self, arrived: _Arrived) -> bytes | None:
         """From which address to answer: the one called; for a group or an anycast address one of our own."""
-        own = arrived.dst in self._addresses.own or (len(arrived.dst) == 16 and is_link_local(arrived.dst))
-        return arrived.dst if own else self.source_for(arrived.src)
+        shared = is_multicast(arrived.dst) or self._is_shared(arrived.dst)
+        return self.source_for(arrived.src) if shared else arrived.dst
+
+    def _is_shared(self, address: bytes) -> bool:
+        """Whether a unicast address that we got something for is not ours alone: an anycast address (RFC 4291 2.6)."""
+        if len(address) == 4 or is_link_local(address) or is_loopback(address):
+            return False
+        return address not in self._addresses.own
 
     def _pong(self, arrived: _Arrived, identifier: int, sequence: int, now: int) -> list[bytes]:
         record = self._pings.get((identifier, sequence))
@@ -595,7 +601,7 @@ class Endpoint:
         return None
 
     def _receive_tcp(self, arrived: _Arrived, segment: bytes, now: int) -> list[bytes]:
-        if arrived.group or is_unspecified(arrived.src):
+        if arrived.group or is_unspecified(arrived.src) or self._is_shared(arrived.dst):
             return self._ignore("tcp-to-group")
         header, data = tcp.Tcp.parse(segment)
         key = (arrived.dst, header.dport, arrived.src, header.sport)
@@ -633,15 +639,14 @@ class Endpoint:
         """An ICMP error about a packet to us, from the address called; unless a rule forbids it (IC-07, IC-10)."""
         if arrived.group or is_unspecified(arrived.src):
             return []
-        source = self._speaking(arrived)
-        if source is None or not self._budget.allow(arrived.src, now):
+        if not self._budget.allow(arrived.src, now):
             return self._ignore("error-rate")
-        if len(source) == 4:
+        if len(arrived.src) == 4:
             message = icmp.error(type, code, arrived.packet, rest).pack()
             tos = (arrived.tos & 0x1E) | 0xC0
-            return self.transmit(source, arrived.src, ICMP, message, now, tos=tos, dont_fragment=False)
-        message = icmpv6.error(type, code, arrived.packet, rest).pack(source, arrived.src)
-        return self.transmit(source, arrived.src, ICMPV6, message, now)
+            return self.transmit(arrived.dst, arrived.src, ICMP, message, now, tos=tos, dont_fragment=False)
+        message = icmpv6.error(type, code, arrived.packet, rest).pack(arrived.dst, arrived.src)
+        return self.transmit(arrived.dst, arrived.src, ICMPV6, message, now)
 
     def _report(
         self, packet: bytes, failure: Failure, source: bytes | None, now: int, mtu: int | None = None

@@ -2,7 +2,8 @@
 
 Read in this order: `load` (YAML with places), `schema` (models and their sentences),
 `topology` and `objects` (the kinds), `desired` (the cluster as a value), `assign`
-(addresses), `compile` (what the World needs), `plan` (what must change).
+(addresses), `compile` (what the World needs), `plan` (what must change). Then the objects:
+`kinds`, `fields`, `store`, `requests`, `controllers`, and `control_plane`, which joins them.
 
 Rule of this package: it never sees a frame, a clock or a file descriptor. Every
 function is a function of its arguments, and whatever is wrong with the input is said

@@ -1,10 +1,9 @@
 """From what a person asked for to a running lab: every step of `emunet up`, in order.
 
-    topology files -> desired -> addresses -> state      (cluster; nothing is started yet)
+    what is wanted, as a state                           (`caretaker`; nothing is started yet)
     run folder taken, log opened
     keeper -> sandboxes with their TAPs                  (on TAP wires)
     plane told what it is, captures in place, TAPs handed over, World configured
-    containers started
 
 Rule of this file: each step either is done or raises `CannotBuild` (or what the cluster
 found wrong), and whoever called ends what was made until then.

@@ -104,6 +104,7 @@ class Caretaker:
             self.containers = Containers(self.control, self._programs, self.now, self._wake.set)
             self.containers.register = self._register
             self.containers.missed = lab.notice
+            self.containers.keeper = lab.keeper
         lab.listeners.append(self._hear)
         await self._settle_in(lab.state.pods)
         await self._converge()

@@ -15,7 +15,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from emunet.cluster.bound import environment, expand
@@ -24,6 +24,8 @@ from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
 from emunet.cluster.moments import SECOND, to_text_micro
 from emunet.cluster.store import Object, meta
 from emunet.daemon.container_log import ContainerLog
+from emunet.daemon.keeper_link import KeeperLink
+from emunet.daemon.probes import Prober
 from emunet.daemon.programs import Output, Programs, found_on_machine
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited
 from emunet.linux.specification import ProgramSpec
@@ -49,6 +51,12 @@ class Slot:
     log: ContainerLog | None = None
     before: ContainerLog | None = None
     restart: asyncio.TimerHandle | None = None
+    probing: asyncio.Task[None] | None = None
+
+    @property
+    def is_probed(self) -> bool:
+        """True where a probe must say that it is ready."""
+        return "readinessProbe" in self.spec or "startupProbe" in self.spec
 
 
 @dataclass(slots=True)
@@ -82,6 +90,8 @@ class Containers:
         self._now = now
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
+        self.keeper: KeeperLink | None = None
+        """Opens the sockets that probes travel by."""
         self.register: Callable[[PodRun, str, int, int, str], None] = lambda *_: None
         """Hears of each program: the pod, the container, the number, the pid, the program's name."""
         self.missed: Callable[[ProcessExited], None] = lambda _: None
@@ -130,6 +140,8 @@ class Containers:
         for slot in run.slots.values():
             if slot.restart is not None:
                 slot.restart.cancel()
+            if slot.probing is not None:
+                slot.probing.cancel()
             if slot.log is not None:
                 slot.log.end()
 
@@ -200,12 +212,48 @@ class Containers:
         self.register(run, slot.name, slot.number, slot.pid, spec.argv[0])
         slot.before, slot.log = slot.log, log
         last = slot.fact if slot.fact.state == "terminated" else slot.fact.last
-        slot.fact = ContainerFact(since=self._now(), restarts=slot.fact.restarts, program=True, last=last)
+        ready, restarts = not slot.is_probed, slot.fact.restarts
+        slot.fact = ContainerFact("running", ready, self._now(), restarts=restarts, program=True, last=last)
         self._task(_follow(output, log))
+        self._probe(run, slot)
         for what in early:
             self.missed(what)
             self._ended(run, slot, what)
         self._changed()
+
+    def _probe(self, run: PodRun, slot: Slot) -> None:
+        """Begin to ask the container's probes."""
+        probes = ("startupProbe", "readinessProbe", "livenessProbe")
+        if self.keeper is None or self._programs is None or slot.init or not run.addresses:
+            return
+        if not any(name in slot.spec for name in probes):
+            return
+
+        def ready(is_ready: bool) -> None:
+            if slot.fact.state == "running" and slot.fact.ready != is_ready:
+                slot.fact = replace(slot.fact, ready=is_ready)
+                if not is_ready:
+                    self._control.note(run.pod, "Unhealthy", "Readiness probe failed", self._now(), warning=True)
+                self._changed()
+
+        def failed(why: str) -> None:
+            self._control.note(run.pod, "Unhealthy", why, self._now(), warning=True)
+            message = f"Container {slot.name} failed a probe, will be restarted"
+            self._control.note(run.pod, "Killing", message, self._now())
+            if slot.number > 0 and self._programs is not None:
+                grace = run.pod["spec"].get("terminationGracePeriodSeconds", 30)
+                self._task(self._end(slot.number, grace))
+
+        host = run.pod["spec"]["nodeName"]
+        prober = Prober(self.keeper, self._programs, host, run.sandbox, run.addresses[0], ready, failed)
+        slot.probing = asyncio.create_task(prober.run(slot.spec))
+
+    async def _end(self, number: int, grace: int) -> None:
+        """End one program: asked first, then by force."""
+        assert self._programs is not None
+        await self._programs.signal(number, signal.SIGTERM)
+        await asyncio.sleep(grace)
+        await self._programs.signal(number, signal.SIGKILL)
 
     def _program(self, pod: Object, spec: Object) -> ProgramSpec:
         hostname = pod["spec"].get("hostname") or meta(pod)["name"]
@@ -226,6 +274,9 @@ class Containers:
         now = self._now()
         if slot.log is not None:
             slot.log.end()
+        if slot.probing is not None:
+            slot.probing.cancel()
+            slot.probing = None
         reason, message = "", ""
         if what.failure is not None:
             reason = "StartError"

@@ -21,6 +21,7 @@ from emunet.cluster.controllers.kubelet import Kubelet, PodFact
 from emunet.cluster.controllers.nodes import Health, node_of
 from emunet.cluster.controllers.pods import is_terminating, pod_key
 from emunet.cluster.controllers.runner import Runner
+from emunet.cluster.custom import kind_of
 from emunet.cluster.desired import Cluster, Pod
 from emunet.cluster.events import record
 from emunet.cluster.kinds import Kind, NoSuchKind
@@ -28,7 +29,7 @@ from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.moments import DEFAULT_EPOCH
 from emunet.cluster.requests import Request, Rules, Validation
 from emunet.cluster.status import StatusError
-from emunet.cluster.store import Key, Object, Store, meta
+from emunet.cluster.store import Change, Key, Object, Store, meta
 from emunet.packet.address import format_ip
 
 FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -43,6 +44,9 @@ class ControlPlane:
         self.health = Health()
         self.kubelet = Kubelet(self.health)
         self.rules = Rules()
+        self._built_in = {kind.resource for kind in self.store.kinds}
+        self._retired: list[Kind] = []
+        self.store.listeners.append(self._learn)
         self.runner = Runner(self.store, controllers(self.health, self.kubelet), self.rules)
         self._begin(now)
 
@@ -57,6 +61,11 @@ class ControlPlane:
     def settle(self, now: int) -> tuple[Pod, ...]:
         """Let the controllers work until there is nothing left to do; the pods that are to be in the lab."""
         self.runner.run(now)
+        for kind in self._retired:
+            for item in list(self.store.items(kind.resource)):
+                self.store.remove(self.store.key(kind, item))
+            self.store.kinds.remove(kind.resource)
+        self._retired.clear()
         return self.wanted()
 
     def wanted(self) -> tuple[Pod, ...]:
@@ -199,6 +208,19 @@ class ControlPlane:
                 raise
             self.store.delete(self.store.key(kind, old), now, grace=0)
             return request.create(kind, data, namespace)
+
+    def _learn(self, change: Change) -> None:
+        """A CustomResourceDefinition brings a kind, or takes it away with all its objects."""
+        if change.kind.name != "CustomResourceDefinition":
+            return
+        kind = kind_of(change.item)
+        if kind is None or kind.resource in self._built_in:
+            return
+        self._retired = [one for one in self._retired if one.resource != kind.resource]
+        if change.verb == "DELETED":
+            self._retired.append(kind)
+        else:
+            self.store.kinds.add(kind)
 
     # The beginning
 

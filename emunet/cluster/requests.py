@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from emunet.cluster import defaults, fields, patches, status, validate
+from emunet.cluster import custom, defaults, fields, patches, status, validate
 from emunet.cluster.check import RESERVED_POD_NAMES, port_name
 from emunet.cluster.kinds import Kind
 from emunet.cluster.load import format_path
@@ -94,6 +94,8 @@ class Request:
             item = reserve(self.store, self.rules.service_ranges, item)
         if kind.name == "Job":
             item = _job(self.store, item)
+        if kind.name == "CustomResourceDefinition":
+            item["status"] = custom.accepted(item, self.store.moment(self.now))
         if not kind.effect and not self.trusted:
             self.warnings.append(f"emunet keeps this {kind.name} and lists it; it has no effect on the network")
         if self.dry_run:

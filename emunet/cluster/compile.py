@@ -185,9 +185,14 @@ def masquerade_rows(cluster: Cluster, host: Host, wish: Masquerade) -> Iterator[
 
 
 def publish_rows(host: Host, pods: Sequence[PodAddresses]) -> Iterator[Publishing]:
-    """A row for each family that the pod has, and the host's address, where one is given, is of."""
+    """A row for each family that the pod has, and the host's address, where one is given, is of.
+
+    A pod that is not there (yet, or any more) has no ports to publish.
+    """
     given = {pod.port: pod for pod in pods}
     for row in host.publish:
+        if row.pod not in given:
+            continue
         for entry in given[row.pod].addresses:
             if row.host_address is not None and len(row.host_address) != len(entry.address):
                 continue

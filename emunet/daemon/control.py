@@ -92,8 +92,8 @@ class Control:
                 lab, api = await building.make(site, self.settings, name, state, log, self._tell, _load_api)
             finally:
                 os.close(log)
-            await caretaker.begin(lab, self._tell)
             self._caretaker = caretaker
+            await caretaker.begin(lab, self._tell)
             self._caretaking = asyncio.create_task(caretaker.run())
             self._kube = KubeService(name, caretaker, site.folder.folder.path)
             server = api.Server(lab, self, caretaker, self._kube)
@@ -101,6 +101,7 @@ class Control:
             gc.freeze()
             gc.enable()
             self._tell("ready", await lab.status())
+            self._kube.open()  # not before: it loads much, and nobody waits for it
             return server
         except BadInput as error:
             self._tell("error", str(error))
@@ -172,9 +173,10 @@ class Control:
 
     async def end(self, site: building.Site) -> None:
         """End everything but this process and its server."""
-        if self._caretaking is not None and self._caretaker is not None:
+        if self._caretaking is not None:
             self._caretaking.cancel()
             await asyncio.gather(self._caretaking, return_exceptions=True)
+        if self._caretaker is not None:
             self._caretaker.close()
         if self._kube is not None:
             await self._kube.close()

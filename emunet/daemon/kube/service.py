@@ -23,7 +23,13 @@ class KubeService:
         self._folder = folder
         self._server: Any = None
         self._credentials: Credentials | None = None
-        self._opening = asyncio.create_task(self._open())
+        self._opening: asyncio.Task[int] | None = None
+
+    def open(self) -> asyncio.Task[int]:
+        """Begin to answer on a port, if that has not begun; the task that gives its number."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        return self._opening
 
     async def _open(self) -> int:
         self._credentials = await asyncio.to_thread(Credentials.make)
@@ -34,7 +40,7 @@ class KubeService:
 
     async def kubeconfig(self) -> str:
         """The file that points kubectl here."""
-        port = await asyncio.shield(self._opening)
+        port = await asyncio.shield(self.open())
         assert self._credentials is not None
         return kubeconfig(self._lab, port, self._credentials)
 
@@ -50,7 +56,8 @@ class KubeService:
 
     async def close(self) -> None:
         """Answer no more."""
-        self._opening.cancel()
-        await asyncio.gather(self._opening, return_exceptions=True)
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
         if self._server is not None:
             await self._server.close()

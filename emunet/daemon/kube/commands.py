@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from aiohttp import WSMsgType, web
 
 from emunet.daemon.kube.backend import CannotServe, Session
+from emunet.daemon.kube.paths import is_set
 from emunet.daemon.kube.pipes import Pipe, RawPipe, open_socket, wants_socket, wants_spdy
 from emunet.daemon.kube.spdy import Data, GoneAway, Opened, Spdy, SpdyError
 
@@ -53,8 +54,8 @@ async def serve(request: web.Request, query: dict[str, str], begin: Begin) -> we
     words = {word.strip() for line in offered for word in line.split(",")}
     version = next((one for one in _SPDY_VERSIONS if one in words), "v4.channel.k8s.io")
     pipe = RawPipe(request, "SPDY/3.1", version)
-    wanted = {ERROR} | {_NAMES[name] for name in ("stdin", "stdout", "stderr") if query.get(name) in ("true", "1")}
-    if query.get("tty") in ("true", "1"):
+    wanted = {ERROR} | {_NAMES[name] for name in ("stdin", "stdout", "stderr") if is_set(query, name)}
+    if is_set(query, "tty"):
         wanted = (wanted | {RESIZE}) - {STDERR}
     carrier = _Streams(pipe, wanted)
     if await carrier.open():

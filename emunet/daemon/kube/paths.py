@@ -8,6 +8,7 @@ Rule of this file: a path is taken apart here and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -23,6 +24,11 @@ class Target:
     namespace: str = ""
     name: str = ""
     subresource: str = ""
+
+
+def is_set(query: Mapping[str, str], name: str) -> bool:
+    """Whether a query says yes to something: `watch=true`, `watch=True`, `watch=1`."""
+    return query.get(name, "").lower() in ("true", "t", "1")
 
 
 def parse(path: str) -> Target | None:

@@ -24,7 +24,7 @@ from emunet.cluster.status import StatusError
 from emunet.cluster.store import Object
 from emunet.daemon.kube import discovery, openapi, protobuf, resources, streams, tables, watching
 from emunet.daemon.kube.backend import Backend, CannotServe
-from emunet.daemon.kube.paths import Target, parse
+from emunet.daemon.kube.paths import Target, is_set, parse
 from emunet.daemon.kube.resources import Question
 
 MAXIMUM_BODY = 16 << 20
@@ -175,7 +175,7 @@ def _one(question: Question, request: web.Request, item: Object, code: int = 200
 
 async def _many(question: Question, request: web.Request) -> web.StreamResponse:
     as_table, include = _wants_table(request)
-    if question.query.get("watch") in ("true", "1"):
+    if is_set(question.query, "watch"):
         watching.check(question)
         return await _stream(request, watching.watch(question, as_table=as_table, include=include))
     items, metadata = resources.select(question)

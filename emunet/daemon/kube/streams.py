@@ -15,6 +15,7 @@ from emunet.cluster.defaults import containers_of
 from emunet.cluster.store import Object, meta
 from emunet.daemon.kube import commands, forwarding
 from emunet.daemon.kube.backend import Connection, LogWish, Session
+from emunet.daemon.kube.paths import is_set
 from emunet.daemon.kube.resources import Question, get
 
 
@@ -40,7 +41,7 @@ async def answer(question: Question, request: web.Request) -> web.StreamResponse
         argv = request.query.getall("command", [])
         if not argv:
             raise status.bad_request("you must specify at least 1 command for the container")
-        stdin, terminal = (query.get(name) in ("true", "1") for name in ("stdin", "tty"))
+        stdin, terminal = (is_set(query, name) for name in ("stdin", "tty"))
         return await backend.execute(pod, container, argv, stdin=stdin, terminal=terminal)
 
     return await commands.serve(request, query, begin)
@@ -54,12 +55,12 @@ async def _log(question: Question, request: web.Request, pod: Object, container:
         return int(text) if text.lstrip("-").isdigit() else None
 
     wish = LogWish(
-        follow=query.get("follow") in ("true", "1"),
+        follow=is_set(query, "follow"),
         tail=number("tailLines"),
-        timestamps=query.get("timestamps") in ("true", "1"),
+        timestamps=is_set(query, "timestamps"),
         since=number("sinceSeconds"),
         limit=number("limitBytes"),
-        previous=query.get("previous") in ("true", "1"),
+        previous=is_set(query, "previous"),
     )
     chunks = question.backend.logs(pod, container, wish)
     response = web.StreamResponse(headers={"Content-Type": "text/plain"})

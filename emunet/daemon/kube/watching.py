@@ -16,6 +16,7 @@ from emunet.cluster.selectors import FieldSelector, LabelSelector
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Object, labels_of
 from emunet.daemon.kube import tables
+from emunet.daemon.kube.paths import is_set
 from emunet.daemon.kube.resources import Question
 
 LONGEST = 3600.0
@@ -41,8 +42,8 @@ async def watch(question: Question, *, as_table: bool, include: str) -> AsyncIte
     kind, query = question.kind, question.query
     labels, fields, namespace = question.labels, question.fields, question.target.namespace
     version = query.get("resourceVersion", "")
-    bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
-    initial = query.get("sendInitialEvents") in ("true", "1")
+    bookmarks = is_set(query, "allowWatchBookmarks")
+    initial = is_set(query, "sendInitialEvents")
     lines = _Lines(question, as_table=as_table, include=include)
     if version in ("", "0") or initial:
         since = store.version
@@ -66,6 +67,8 @@ async def watch(question: Question, *, as_table: bool, include: str) -> AsyncIte
             seen = _seen(change, namespace, labels, fields)
             if seen is not None:
                 yield lines.event(seen, change.item)
+        if changes:
+            continue  # more may have come while these were on their way
         left = end - loop.time()
         if left <= 0:
             return

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from emunet.cluster.plan import State
+from emunet.cluster.plan import PodState, State
 from emunet.daemon.capture_file import CaptureFile
 from emunet.daemon.folder import FolderError, HeldFolder, folder_of, try_hold
 from emunet.daemon.frame_channel import FrameChannelError
@@ -28,7 +28,7 @@ from emunet.daemon.names import Names
 from emunet.daemon.plane_client import PlaneClient
 from emunet.daemon.port_facts import ports_of
 from emunet.daemon.running import RunningLab
-from emunet.daemon.sandboxes import host_interfaces, host_spec, hosts_file, pod_spec
+from emunet.daemon.sandboxes import host_interfaces, host_spec, hosts_file
 from emunet.daemon.settings import CaptureWish, Settings
 from emunet.linux.keeper_client import (
     CreateSandbox,
@@ -102,9 +102,12 @@ async def hold(name: str, tell: Tell) -> HeldFolder:
 
 
 async def make(
-    site: Site, settings: Settings, name: str, state: State, log: int, tell: Tell, load: Callable[[], Loaded]
-) -> tuple[RunningLab, Loaded]:
+    site: Site, settings: Settings, name: str, state: State, log: int, tell: Tell, load: Callable[[], Loaded],
+    specify: Callable[[PodState, str], SandboxSpec],
+) -> tuple[RunningLab, Loaded]:  # fmt: skip
     """The running lab, and what `load` gives, which runs beside, while others work for us.
+
+    `specify` says what the sandbox of a pod is to be, given the names of the lab.
 
     `site.folder` is held already, and `site` has at any moment all that was made.
     """
@@ -118,7 +121,7 @@ async def make(
             keeper = await asyncio.to_thread(Keeper.start)
             site.keeper = KeeperLink(keeper, site.notice)
             loading = asyncio.create_task(asyncio.to_thread(load))
-            sandboxes = await _make_sandboxes(site.keeper, state, settings, tell)
+            sandboxes = await _make_sandboxes(site.keeper, state, settings, tell, specify)
             wires = "tap"
         except (LinuxRefused, KeeperRefused, KeeperGone) as error:
             if settings.wires == "tap":
@@ -152,10 +155,12 @@ async def make(
     return lab, await loading
 
 
-async def _make_sandboxes(keeper: KeeperLink, state: State, settings: Settings, tell: Tell) -> dict[str, Sandbox]:
+async def _make_sandboxes(
+    keeper: KeeperLink, state: State, settings: Settings, tell: Tell, specify: Callable[[PodState, str], SandboxSpec]
+) -> dict[str, Sandbox]:
     names = hosts_file(state)
     specs: list[SandboxSpec] = [host_spec(state.world, host, names, settings.offload) for host in state.world.hosts]
-    specs += [pod_spec(pod, names, settings.offload) for pod in state.pods if pod.edge is not None]
+    specs += [specify(pod, names) for pod in state.pods if pod.edge is not None]
     tell("progress", f"making {len(specs)} sandboxes")
     made = await keeper.ask_all([CreateSandbox(spec) for spec in specs])
     return {sandbox.id: sandbox for sandbox in made}

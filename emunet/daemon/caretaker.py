@@ -38,7 +38,7 @@ from emunet.daemon.sandboxes import hosts_file, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of
 from emunet.linux.keeper_client import CreateSandbox, KeeperGone, KeeperRefused, RemoveSandbox, SandboxEnded
-from emunet.linux.specification import ProgramSpec
+from emunet.linux.specification import ProgramSpec, SandboxSpec
 from emunet.packet.address import format_ip
 
 BEGIN_SECONDS = 2.0
@@ -223,11 +223,7 @@ class Caretaker:
         for pod in pods:
             if pod.edge is None:
                 continue
-            spec = pod_spec(pod, names, self.settings.offload)
-            item = self._object_of(pod)
-            if item is not None:
-                spec = replace(spec, files={**spec.files, **files_of(self.control.store, item)})
-            wanted.append((pod, spec))
+            wanted.append((pod, self.specify(pod, names)))
         answers = await asyncio.gather(
             *[lab.keeper.ask(CreateSandbox(spec)) for _, spec in wanted], return_exceptions=True
         )
@@ -242,6 +238,18 @@ class Caretaker:
             taps.append((pod.name, answer.taps[0]))
         await lab.plane.give_taps(taps)
         return {name for name, _ in taps}
+
+    def specify(self, pod: PodState, names: str) -> SandboxSpec:
+        """What the sandbox of a pod is to be: its network, the files of its volumes, its own lines in /etc/hosts."""
+        spec = pod_spec(pod, names, self.settings.offload)
+        item = self._object_of(pod)
+        if item is None:
+            return spec
+        aliases = "".join(
+            f"{one['ip']} {' '.join(one.get('hostnames', ()))}\n" for one in item["spec"].get("hostAliases", ())
+        )
+        hosts = {"/etc/hosts": spec.files["/etc/hosts"] + aliases} if aliases else {}
+        return replace(spec, files={**spec.files, **hosts, **files_of(self.control.store, item)})
 
     async def _remove(self, lab: RunningLab, pod: PodState) -> None:
         self.containers.forget(pod.pod.uid)
@@ -303,7 +311,8 @@ class Caretaker:
 
     async def logs(self, pod: Object, container: str, wish: LogWish) -> AsyncIterator[bytes]:
         """What a container has said."""
-        run = self.containers.runs.get(meta(pod)["uid"])
+        uid = meta(pod)["uid"]
+        run = self.containers.runs.get(uid) or self.containers.past.get(uid)
         slot = run.slots.get(container) if run is not None else None
         log = (slot.before if wish.previous else slot.log) if slot is not None else None
         if log is None:

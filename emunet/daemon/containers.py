@@ -34,6 +34,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
 SOUND_SECONDS = 600
 """A container that ran for so long begins its pauses anew."""
 
+PAST = 100
+"""Pods without a sandbox whose logs are kept."""
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -85,6 +88,8 @@ class Containers:
         self, control: ControlPlane, programs: Programs | None, now: Callable[[], int], changed: Callable[[], None]
     ) -> None:
         self.runs: dict[str, PodRun] = {}
+        self.past: dict[str, PodRun] = {}
+        """Pods whose sandbox is gone: Jobs that are done have logs to read."""
         self._control = control
         self._programs = programs
         self._now = now
@@ -131,10 +136,13 @@ class Containers:
         run.killed = loop.call_later(max(grace, 0), self._signal, run, signal.SIGKILL)
 
     def forget(self, uid: str) -> None:
-        """A pod's sandbox is gone."""
+        """A pod's sandbox is gone; what its containers have said is kept for a while."""
         run = self.runs.pop(uid, None)
         if run is None:
             return
+        self.past[uid] = run
+        if len(self.past) > PAST:
+            del self.past[next(iter(self.past))]
         if run.killed is not None:
             run.killed.cancel()
         for slot in run.slots.values():

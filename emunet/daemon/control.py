@@ -89,7 +89,9 @@ class Control:
             os.chdir("/")
             try:
                 state = caretaker.state
-                lab, api = await building.make(site, self.settings, name, state, log, self._tell, _load_api)
+                lab, api = await building.make(
+                    site, self.settings, name, state, log, self._tell, _load_api, caretaker.specify
+                )
             finally:
                 os.close(log)
             self._caretaker = caretaker
@@ -173,6 +175,8 @@ class Control:
 
     async def end(self, site: building.Site) -> None:
         """End everything but this process and its server."""
+        if site.folder is not None:  # whoever asks from now on finds a lab that is ending, not one that is running
+            site.folder.folder.api.unlink(missing_ok=True)
         if self._caretaking is not None:
             self._caretaking.cancel()
             await asyncio.gather(self._caretaking, return_exceptions=True)

@@ -381,6 +381,68 @@ def test_only_the_owner_gets_in(kubectl: Kubectl, running: tuple[Labs, Path]) ->
     assert "Unauthorized" in done.stderr or "must be logged in" in done.stderr
 
 
+BEGUN = """apiVersion: emunet/v1
+kind: Topology
+metadata: {name: begun}
+spec: {hosts: [host1, host2]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: page}
+data: {line: "there from the beginning"}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 2
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      hostAliases: [{ip: 192.0.2.1, hostnames: [nobody.example]}]
+      containers:
+        - {name: c, image: busybox, command: [sleep, "1000"], volumeMounts: [{name: page, mountPath: /page}]}
+      volumes: [{name: page, configMap: {name: page}}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: sum}
+spec:
+  template:
+    spec: {restartPolicy: Never, containers: [{name: c, image: busybox, command: [sh, -c, "echo $((6*7))"]}]}
+"""
+
+
+def test_a_file_of_up_may_have_every_kind(tmp_path: Path) -> None:
+    """`emunet up` with controllers in its file: their pods are there when it returns, with volumes and aliases."""
+    labs = Labs(tmp_path / "run")
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "begun.yaml").write_text(BEGUN)
+    try:
+        labs.ok("up", str(tmp_path / "begun.yaml"))
+        kubectl = Kubectl(KUBECTLS[0], labs, tmp_path)
+        kubectl.ok("wait", "--for=condition=complete", "job/sum", "--timeout=20s")
+        assert kubectl.ok("logs", "job/sum") == "42\n"
+        eventually(lambda: len(labs.status("begun")["pods"]) == 2, "the Job's pod is over and has left the lab")
+        assert [pod["name"] for pod in labs.status("begun")["pods"]] == ["db-0", "db-1"]
+        seen = kubectl.ok("exec", "db-0", "--", "sh", "-c", "cat /page/line; echo; tail -n 1 /etc/hosts; hostname")
+        assert seen.splitlines() == ["there from the beginning", "192.0.2.1 nobody.example", "db-0"]
+        assert labs.json("ping", "db-0", "db-1")["unanswered"] == 0
+        told = labs.ok("get", "sts", "db")
+        assert told.split()[-3:-1] == ["db", "2/2"]
+        assert labs.ok("scale", "sts", "db", "--replicas", "3") == "statefulset.apps/db scaled\n"
+        eventually(lambda: "db-2" in labs.ok("get", "pods"), "the third pod does not come")
+        labs.ok("apply", "-f", str(_write_map(tmp_path)))
+        assert "configmap/seen unchanged" in labs.ok("apply", "-f", str(tmp_path / "seen.yaml"))
+        assert labs.ok("delete", "cm", "seen") == 'configmap "seen" deleted\n'
+        refused = labs.run("delete", "cm", "seen")
+        assert (refused.returncode, refused.stderr) == (1, 'emunet: configmaps "seen" not found\n')
+    finally:
+        labs.leave()
+
+
 # Manifests that others wrote, by the kubectl of this machine
 
 

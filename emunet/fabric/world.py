@@ -28,11 +28,11 @@ from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
 from emunet.fabric.switch import build_switch
+from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
-from emunet.plane.chance import chance
 from emunet.plane.device import Device
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
@@ -77,6 +77,8 @@ class World:
         self._running = False
         self._resumes = 0
         self._dry = False
+        self._off: set[str] = set()
+        self.trouble = Trouble(self)
 
     @property
     def ledger(self) -> Ledger:
@@ -108,10 +110,14 @@ class World:
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
-        self._join(config.wires)
+        before = {wire.name: wire for wire in self.config.wires}
+        fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
         self._tunnels = frozenset(vxlan.port.to_bytes(2, "big") for host in config.hosts for vxlan in host.vxlans)
         self.config = config
+        for wire in config.wires:
+            self.trouble.configured(self.wires[wire.name], None if wire.name in fresh else before.get(wire.name), wire)
+        self.trouble.apply_partition()
 
     def attach(self, edge: Edge) -> None:
         """Join a stack to its port. The port must exist."""
@@ -154,13 +160,34 @@ class World:
 
     def advance(self, now: int) -> None:
         """Move time to `now`, waking what is due on the way, in order."""
-        while True:
-            due = self.due()
-            if due > now:
-                break
-            self.now = max(self.now, due)
-            self._wake(self.now)
+        while self.due() <= now:
+            self.step()
         self.now = max(self.now, now)
+
+    def step(self) -> None:
+        """Move time to what is due next, and let that happen: wires first, then devices and stacks."""
+        self.now = now = max(self.now, self.due())
+        if self._heap and self._heap[0][0] <= now:
+            heappop(self._heap)[2](now)
+            self._run(now)
+            return
+        timed = self._timed.take(now)
+        if timed is None:
+            return
+        kind, name = timed
+        if kind == "device":
+            device = self.devices.get(name)
+            if device is not None:
+                device.wake(now)
+                self._run(now)
+                self._look_at_device(device)
+            return
+        edge = self.edges.get(name)
+        if edge is not None:
+            for frame in edge.wake(now):
+                self._admit(edge, frame, None, None)
+            self._run(now)
+            self._look_at_edge(edge)
 
     def due(self) -> int:
         """The next moment at which anything happens by itself (ns), or NEVER."""
@@ -259,27 +286,38 @@ class World:
 
     def set_wire(self, name: str, *, up: bool) -> None:
         """Plug a wire in or out; the next frame meets it so."""
-        wire = self.wire(name)
-        wire.up = up
-        if not up:
-            for device, port in wire.ends:
-                self._forget_stations(device, port)
-        self.flows.clear("a wire went up or down")
+        self.trouble.set_up(name, up)
 
     def impair(self, name: str, impairment: Impairment, end: int | None = None) -> None:
         """Set what goes wrong on a wire: from end 0 or 1, or both ways. What is on the wire keeps its time."""
-        wire = self.wire(name)
-        for number in (0, 1) if end is None else (end,):
-            lane = wire.lanes[number]
-            if lane is not None and not (lane.empty and impairment.plain):
-                lane.impairment = impairment
-            elif impairment.plain:
-                wire.lanes[number] = None
-            else:
-                device, port = wire.ends[1 - number]
-                seed = chance(self.seed, name, number, "impairment")
-                wire.lanes[number] = Lane(name, device, port, impairment, seed, self)
-        self.flows.clear("a wire's impairment changed")
+        self.trouble.impair(name, impairment, end)
+
+    def wire_changed(self, wire: Wire, why: str) -> None:
+        """Something was set on a wire: the next frame meets it so."""
+        if not wire.up:
+            for device, port in wire.ends:
+                self._forget_stations(device, port)
+        self.flows.clear(why)
+
+    def set_power(self, name: str, *, on: bool) -> None:
+        """Take a device's power away, and with it all that it held and learned; or give it back."""
+        device = self.devices.get(name)
+        if device is None:
+            raise UnknownPort(f"there is no device {name}; there are: {', '.join(self.devices)}")
+        if on is not device.off:
+            return
+        self.flows.clear("a device lost its power or got it back")
+        if on:
+            self._off.discard(name)
+            device.off = False
+        else:
+            self._off.add(name)
+            figures = device.figures
+            self._place(self._configs[name])
+            self.devices[name].figures = figures  # its counters are the experimenter's, not its own
+            figures.drop(Reason.DEVICE_OFF, figures.queued)
+            figures.queued = 0
+        self._look_at_device(self.devices[name])
 
     def locate(self, port: str) -> tuple[Device, str, str]:
         """A port's name -> (device, entry, interface inside the device or "")."""
@@ -332,6 +370,10 @@ class World:
         """Wake one direction of a wire at `due`."""
         self.at(due, lane.wake)
 
+    def retire(self, lane: Lane) -> None:
+        """One direction of a wire does nothing any more that a plain one would not do."""
+        self.trouble.retire(lane)
+
     @property
     def dry(self) -> bool:
         """Whether this is a dry run: wires then neither lose nor wait."""
@@ -363,11 +405,13 @@ class World:
         self.devices[config.name] = device
         self._configs[config.name] = config
         device.watched = self._watching.points(device.name)
+        device.off = config.name in self._off
         self._look_at_device(device)
 
     def _remove_device(self, name: str) -> None:
         self._abandon(self.devices.pop(name))
         del self._configs[name]
+        self._off.discard(name)
         for edge in [edge for edge in self.edges.values() if edge.device == name]:
             self.detach(edge.name)
 
@@ -376,9 +420,10 @@ class World:
         held = device.figures.queued
         if held:
             self.figures.queued -= held
-            self.figures.drop(Reason.DEVICE_GONE, held)
+            self.figures.drop(Reason.DEVICE_OFF if device.name in self._off else Reason.DEVICE_GONE, held)
 
-    def _join(self, wires: tuple[WireConfig, ...]) -> None:
+    def _join(self, wires: tuple[WireConfig, ...]) -> set[str]:
+        """Plug the wires in as they are to be; the names of those that are new."""
         wanted = {wire.name: wire for wire in wires}
         self._ends.clear()
         kept = {name for name, row in wanted.items() if name in self.wires and self.wires[name].ends == (row.a, row.b)}
@@ -390,6 +435,7 @@ class World:
                 wire = self.wires[name] = Wire(name, config.a, config.b, self)
             self._ends[config.a] = (wire, 0)
             self._ends[config.b] = (wire, 1)
+        return wanted.keys() - kept
 
     def _admit(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None) -> None:
         self._arrivals.append((edge, frame, offload, trace))
@@ -501,26 +547,6 @@ class World:
             self._look_at_edge(edge)
         for answer in answers:
             self._arrivals.append((edge, answer, None, None))
-
-    def _wake(self, now: int) -> None:
-        """Let everything happen that is due by `now`: wires first, then devices and stacks."""
-        while self._heap and self._heap[0][0] <= now:
-            heappop(self._heap)[2](now)
-            self._run(now)
-        for kind, name in self._timed.pop(now):
-            if kind == "device":
-                device = self.devices.get(name)
-                if device is not None:
-                    device.wake(now)
-                    self._run(now)
-                    self._look_at_device(device)
-                continue
-            edge = self.edges.get(name)
-            if edge is not None:
-                for frame in edge.wake(now):
-                    self._admit(edge, frame, None, None)
-                self._run(now)
-                self._look_at_edge(edge)
 
     def _look_at_device(self, device: Device) -> None:
         """Note when a device wants to be woken: it may have changed its mind."""

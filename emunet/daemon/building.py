@@ -16,7 +16,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Literal, TypeVar
 from emunet.cluster.assign import assign
 from emunet.cluster.desired import Desired, build
 from emunet.cluster.load import load_files
-from emunet.cluster.plan import State, target
+from emunet.cluster.plan import PodState, State, target
 from emunet.daemon.capture_file import CaptureFile
 from emunet.daemon.folder import FolderError, HeldFolder, folder_of, try_hold
 from emunet.daemon.frame_channel import FrameChannelError
@@ -169,7 +169,7 @@ async def make(
         for wish in settings.captures:
             await _begin_capture(site, state, name, wish)
     await _join(lab, state)
-    await _start_containers(lab, tell)
+    await start_containers(lab, state.pods, tell)
     return lab, await loading
 
 
@@ -218,12 +218,12 @@ async def _join(lab: RunningLab, state: State) -> None:
     await lab.plane.configure(state.world)
 
 
-async def _start_containers(lab: RunningLab, tell: Tell) -> None:
-    """Start the programs of all pods that name one. What cannot be started is a warning, and the pod is not ready."""
+async def start_containers(lab: RunningLab, pods: Iterable[PodState], tell: Tell) -> None:
+    """Start the programs of those pods that name one. What cannot be started is a warning, and the pod is not ready."""
     if lab.keeper is None:
         return
     started: list[tuple[ContainerState, asyncio.Future[int]]] = []
-    for pod in lab.state.pods:
+    for pod in pods:
         place = lab.names.places[pod.name]
         for container in pod.pod.containers:
             spec = container_spec(pod.pod, container)

@@ -27,9 +27,10 @@ from collections.abc import Callable
 from typing import Any
 
 from emunet.daemon.frames import FrameServer
+from emunet.daemon.plane_trouble import Answer, trouble_calls
 from emunet.elements.endpoint.echo import Ping
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
-from emunet.fabric.edge import Edge, MemoryEdge, MemoryEdges
+from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge, MemoryEdges
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.sources import host_source
 from emunet.lab.plane import Plane
@@ -44,8 +45,6 @@ TRACE_LIMIT = 4 * 1_000_000_000
 TRACE_PAUSE = 20 * 1_000_000
 ECHO_PAUSE = 5 * 1_000_000
 ENDING_SECONDS = 5
-
-Answer = Callable[[Any], None]
 
 
 class Refused(Exception):
@@ -75,9 +74,8 @@ class PlaneProcess:
             "counters": self._counters,
             "tables": self._tables,
             "ports": self._ports,
-            "wires": self._wires_of,
-            "set_wire": self._set_wire,
             "jump": self._jump,
+            **trouble_calls(self.plane, self.loop),
         }
         self.loop.add_reader(control.fileno(), self._read)
 
@@ -259,6 +257,8 @@ class PlaneProcess:
         way = host_source(host, target) if host is not None else None
         if way is not None:
             edge = self.plane.edge(f"{port}:{way[0]}")
+        if isinstance(edge, FrozenEdge):
+            raise Refused(f"{port} is frozen: `emunet freeze {port} --thaw` lets it go on")
         if not isinstance(edge, MemoryEdge):
             raise Refused("a kernel sends its own echo requests on TAP wires")
         return edge, way[1] if way is not None else None
@@ -271,14 +271,6 @@ class PlaneProcess:
 
     def _ports(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.world.port_names())
-
-    def _wires_of(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
-        wires = self.plane.world.wires.values()
-        answer([{"name": one.name, "ends": [":".join(end) for end in one.ends], "up": one.up} for one in wires])
-
-    def _set_wire(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
-        self.plane.set_wire(body["wire"], up=body["up"])
-        answer(None)
 
 
 def _trace_body(trace: Trace) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class RunningLab:
 
     `keeper` is None on memory wires, `wires_reason` then says why, where nobody asked for them.
     `sandboxes` are by their ids, `containers` by the number of the request that started them.
+    `off` are devices without power, `frozen` pods whose processes are stopped.
     """
 
     name: str
@@ -74,6 +75,8 @@ class RunningLab:
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     containers: dict[int, ContainerState] = field(default_factory=dict)
     captures: list[CaptureFile] = field(default_factory=list)
+    off: set[str] = field(default_factory=set)
+    frozen: set[str] = field(default_factory=set)
     _overruns: tuple[float, int] = (0.0, 0)
     _overruns_before: int = 0
     _detaching: asyncio.Task[None] | None = None
@@ -180,7 +183,7 @@ class RunningLab:
         return {
             "name": name,
             "ips": [format_ip(one.address) for one in place.addresses],
-            "ready": self.wires == "memory" or name in self.sandboxes,
+            "ready": (self.wires == "memory" or name in self.sandboxes) and name not in self.off,
         }
 
     def _pod(self, pod: PodState) -> dict[str, Any]:
@@ -193,6 +196,8 @@ class RunningLab:
             "ips": [format_ip(one.address) for one in place.addresses],
             "mac": format_mac(pod.edge.mac) if pod.edge is not None else None,
             "ready": (self.wires == "memory" or place.sandbox in self.sandboxes)
+            and place.host not in self.off
+            and place.name not in self.frozen
             and all(one.is_running or (one.code == 0 and pod.pod.restart_policy != "Always") for one in containers),
         }
         if containers:

@@ -29,9 +29,10 @@ from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url
 from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
-from emunet.fabric.edge import MemoryEdge, MemoryEdges
+from emunet.fabric.edge import FrozenEdge, MemoryEdge, MemoryEdges
 from emunet.fabric.sources import host_source
 from emunet.lab.plane import Plane
+from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
 from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter
 from emunet.plane.table import NEVER
@@ -207,6 +208,8 @@ class Lab:
         """The pod of that port name (`web-1`, `blue/web-1`); KeyError with what there is otherwise."""
         for pod in self.desired.pods:
             edge = self.plane.world.edges.get(pod.port)
+            if isinstance(edge, FrozenEdge):
+                edge = edge.edge
             if pod.port == name and isinstance(edge, MemoryEdge):
                 return LabPod(self, pod, edge)
         raise KeyError(f"there is no pod {name}; there are: {', '.join(pod.port for pod in self.desired.pods)}")
@@ -239,6 +242,8 @@ class Lab:
         """One echo request, and what became of it. Waits up to ten lab seconds."""
         target = self.address(destination, family)
         edge = self.plane.edge(source)
+        if isinstance(edge, FrozenEdge):
+            return Pong(source, destination, False, None, None, f"{source} is frozen")
         assert isinstance(edge, MemoryEdge)
         sender: bytes | None = None
         for host in self.plane.world.config.hosts:
@@ -290,9 +295,35 @@ class Lab:
         """Add or change objects: a path or YAML text. Bad input changes nothing."""
         self._apply(_merged(self._documents, _documents(topology)))
 
-    def link(self, wire: str, *, up: bool) -> None:
-        """Plug a wire in or out."""
-        self.plane.set_wire(wire, up=up)
+    def link(
+        self, wire: str, *, up: bool | None = None, flap: str | None = None, source: str | None = None, **settings: Any
+    ) -> None:
+        """Change one thing on a wire and keep the rest: `lab.link("host1--switch1", delay="20ms", loss="1%")`.
+
+        The words are those of `emunet link`; `source` names the end whose direction is meant, both without it.
+        ValueError for what makes no sense, and then nothing is changed.
+        """
+        self.plane.trouble.change_wire(wire, WireChange(settings, source, up, flap))
+
+    def power(self, device: str, *, on: bool) -> None:
+        """Take a host's or a switch's power away, or give it back: what it held, had learned and served is lost."""
+        self.plane.trouble.set_power(device, on=on)
+
+    def partition(self, *groups: Sequence[str]) -> None:
+        """Part the hosts into groups that do not hear each other, the unnamed ones together; without any, heal it."""
+        self.plane.trouble.part(groups)
+
+    def freeze(self, pod: str) -> None:
+        """Stop a pod's stack: what comes waits, and nothing is answered."""
+        self.plane.trouble.freeze(pod, self.clock.now, frozen=True)
+
+    def thaw(self, pod: str) -> None:
+        """Let a frozen pod go on, with what has come meanwhile."""
+        self.plane.trouble.freeze(pod, self.clock.now, frozen=False)
+
+    def exhaust(self, device: str, table: str, capacity: int | None = None) -> None:
+        """Let a table of a device hold so many entries at most; without a number it is full with what it holds."""
+        self.plane.trouble.limit_table(device, table, capacity)
 
     def wait(self, until: Callable[[], bool], timeout: float = PATIENCE / SECOND) -> bool:
         """Let time jump from event to event until something holds; False after `timeout` lab seconds."""

@@ -19,6 +19,7 @@ from emunet.fabric.edge import Edge
 from emunet.fabric.explain import frame_from
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.world import World
+from emunet.lab.trouble import Trouble
 from emunet.plane.reason import describe
 from emunet.plane.table import Table
 from emunet.plane.trace import Trace
@@ -45,6 +46,7 @@ class Plane:
         self._make_edge = make_edge
         self._drop_edge = drop_edge
         self._made: dict[str, PodEdge | HostEdge] = {}
+        self.trouble = Trouble(self)
 
     def configure(self, config: WorldConfig) -> None:
         """Become this. Edges that are new or changed are made; those that are gone are let go first."""
@@ -132,6 +134,14 @@ class Plane:
     def set_wire(self, wire: str, *, up: bool) -> None:
         """Plug a wire in or out; the next frame meets it so."""
         self.world.set_wire(wire, up=up)
+
+    def pods_on(self, device: str) -> list[str]:
+        """The pods whose port is on a device."""
+        return [name for name, made in self._made.items() if isinstance(made, PodEdge) and made.device == device]
+
+    def renew(self, pod: str) -> None:
+        """Make a pod's stack anew, as its configuration describes it."""
+        self.world.attach(self._make_edge(self._made[pod], self.world.config))
 
 
 def _text(value: Any) -> str:

@@ -282,6 +282,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     syscalls.set_process_name("emunet-plane")
+    syscalls.set_timer_slack(1)
     # When control dies this process finds its socket closed and ends in order; and were it stuck, by force.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(ENDING_SECONDS))
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM, "asking to be told of the end of control")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab_driver import Labs, balance, eventually
+
+from emunet.daemon.client import LabClient
+from emunet.daemon.folder import RunFolder
 
 WIRE = "host1--switch1"
 TOPOLOGY = """
@@ -181,6 +186,23 @@ def test_tables_are_listed_and_limited(labs: Labs) -> None:
     labs.ok("exhaust", "switch1", "bridge stations", "--to", "16384")
     done = labs.run("exhaust", "switch1", "routes")
     assert (done.returncode, done.stderr) == (1, "emunet: switch1 has no table routes; it has: bridge stations\n")
+
+
+def test_a_lab_that_cannot_keep_its_time_says_by_how_much(labs: Labs) -> None:
+    """The data plane gets no processor for a while, with frames on a link whose time comes meanwhile."""
+    plane = labs.pid_of("emunet-plane")
+    assert plane is not None
+    labs.ok("link", WIRE, "--delay", "50ms")
+    ping = labs.start("exec", "client", "--", "ping", "-c", "200", "-i", "0.01", "server")
+    client = LabClient(RunFolder(labs.folder / "troubled"))
+    eventually(lambda: any(client.get("wires")[0]["waiting"].values()), "frames are on the link")
+    os.kill(plane, signal.SIGSTOP)
+    time.sleep(0.3)
+    os.kill(plane, signal.SIGCONT)
+    ping.wait()
+    timing = labs.json("status")["timing"]
+    assert timing.startswith("late by ")
+    assert 200 < float(timing.split()[2]) < 1000
 
 
 def test_memory_wires_have_the_same_trouble(tmp_path: Path) -> None:

@@ -103,6 +103,18 @@ def _made(settings: dict[str, Any]) -> Impairment:
     return Impairment(**values) if values else PLAIN
 
 
+def check_settings(settings: dict[str, Any]) -> str:
+    """What is wrong with settings whatever else is set on the wire; empty where nothing is."""
+    alone = dict(settings)
+    if "jitter" in alone:
+        alone.setdefault("delay", alone["jitter"])
+    try:
+        _made(alone)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def check_impairments(document: Document, path: Path, link: Troubled) -> Iterator[Problem]:
     """Settings of one link that contradict each other, or speak of a device that is not at its end."""
     for device in link.directions():

@@ -9,11 +9,47 @@ from collections.abc import Callable
 from typing import Any
 
 from emunet.lab.plane import Plane
+from emunet.lab.traffic import Flow, Traffic
 from emunet.lab.trouble import WireChange
 from emunet.linux.loop import Loop
 
 Answer = Callable[[Any], None]
 Call = Callable[[dict[str, Any], list[int], Answer], None]
+
+
+class _Flows:
+    """The flows that are watched just now, if any are."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._traffic: Traffic | None = None
+        self._paused: set[str] = set()
+
+    def begin(self, body: dict[str, Any], now: int) -> None:
+        """Send and watch these, instead of those before."""
+        if self._traffic is not None:
+            self._traffic.end()
+            self._traffic = None
+        self._traffic = Traffic(self._plane, [Flow(**one) for one in body["flows"]], now, body["duration"])
+        self._traffic.paused = self._paused
+
+    def tell(self, body: dict[str, Any], now: int) -> dict[str, Any]:
+        """What became of them until now. With `stop` nothing more is sent."""
+        if self._traffic is None:
+            raise ValueError("no flow is watched")
+        if body.get("stop"):
+            self._traffic.stop()
+        return {"flows": [outcome.as_dict() for outcome in self._traffic.outcome()]}
+
+    def end(self, body: dict[str, Any], now: int) -> None:
+        """Watch them no more."""
+        if self._traffic is not None:
+            self._traffic.end()
+            self._traffic = None
+
+    def pause(self, body: dict[str, Any], now: int) -> None:
+        """The programs of a pod are stopped, or go on: its flows with them."""
+        (self._paused.add if body["paused"] else self._paused.discard)(body["pod"])
 
 
 def trouble_calls(plane: Plane, loop: Loop) -> dict[str, Call]:
@@ -35,10 +71,14 @@ def trouble_calls(plane: Plane, loop: Loop) -> dict[str, Call]:
         asked = plane.trouble
         return {"powered": asked.powered(), "frozen": asked.frozen(), "groups": asked.groups()}
 
+    flows = _Flows(plane)
     return {
+        "begin_flows": timed(flows.begin),
+        "flows": timed(flows.tell),
+        "end_flows": timed(flows.end),
+        "pause": timed(flows.pause),
         "wires": wires,
         "trouble": timed(trouble),
-        "now": timed(lambda body, now: None),
         "change_wire": timed(lambda body, now: plane.trouble.change_wire(body["wire"], WireChange(**body["change"]))),
         "partition": timed(lambda body, now: plane.trouble.part(body["groups"])),
         "power": timed(lambda body, now: plane.trouble.set_power(body["device"], on=body["on"])),

@@ -7,6 +7,10 @@
     PUT  /pods/NAME                 {"frozen": bool}
     PUT  /partition                 {"groups": [[HOST, ...], ...]}; none: all hear all again
     PUT  /tables/DEVICE/TABLE       {"capacity": N}; without it the table is full with what it holds
+    POST /flows                     {"flows": [fields of `lab.traffic.Flow`], "duration": ns}: send and watch them
+    GET  /flows                     what became of them until now
+    POST /flows/stop                send no more, and watch what is on its way
+    DELETE /flows                   watch them no more
 
 Each answers with the lab's time when it was done, in ns.
 
@@ -58,7 +62,25 @@ def trouble_routes(lab: RunningLab) -> Iterable[web.RouteDef]:
         device, table = request.match_info["device"], request.match_info["table"]
         return web.json_response(await lab.plane.ask("limit_table", device=device, table=table, **body))
 
+    async def begin_flows(request: web.Request) -> web.Response:
+        body = await body_of(request, {"flows": list, "duration": int})
+        duration: int = body["duration"]
+        return web.json_response(await lab.plane.ask("begin_flows", flows=body["flows"], duration=duration))
+
+    async def flows(request: web.Request) -> web.Response:
+        return web.json_response(await lab.plane.ask("flows"))
+
+    async def stop_flows(request: web.Request) -> web.Response:
+        return web.json_response(await lab.plane.ask("flows", stop=True))
+
+    async def end_flows(request: web.Request) -> web.Response:
+        return web.json_response(await lab.plane.ask("end_flows"))
+
     return [
+        web.post("/flows", begin_flows),
+        web.get("/flows", flows),
+        web.post("/flows/stop", stop_flows),
+        web.delete("/flows", end_flows),
         web.get("/wires", wires),
         web.put("/wires/{name}", change_wire),
         web.get("/trouble", trouble),

@@ -70,7 +70,7 @@ async def freeze(lab: RunningLab, name: str, *, frozen: bool) -> dict[str, Any]:
     number = signal.SIGSTOP if frozen else signal.SIGCONT
     reached = await asyncio.to_thread(signal_network, pause, number)
     _note(lab, place, frozen)
-    now: dict[str, Any] = await lab.plane.ask("now")
+    now: dict[str, Any] = await lab.plane.ask("pause", pod=place.name, paused=frozen)
     return now | {"processes": reached}
 
 

@@ -26,13 +26,14 @@ INK, FAINT, GRID, BAD = "#1f2933", "#52606d", "#e4e7eb", "#d64545"
 def figure(played: dict[str, Any]) -> str:
     """The picture as SVG."""
     flows, events = played["flows"], played["events"]
-    end = played["duration_ns"]
+    began: int = played["began_ns"]
+    end: int = played["duration_ns"]
     rows = len(flows) + len(events)
     height = TOP + 2 * PANEL + BETWEEN + BELOW + 16 + rows * LINE + 24
     span = WIDTH - LEFT - RIGHT
 
     def x(at: int) -> float:
-        return LEFT + span * float(min(max(at - played["began_ns"], 0), end)) / end
+        return LEFT + span * min(max(at - began, 0), end) / end
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
@@ -46,7 +47,7 @@ def figure(played: dict[str, Any]) -> str:
     parts += _panel(first, "arrived per second", _rates(flows), x, lambda value: f"{value:,g}", filled=False)
     parts += _panel(second, "took, ms (least, median, most)", _latencies(flows), x, lambda value: f"{value:,g}")
     parts += _lost(flows, x, first + PANEL)
-    parts += _time_axis(x, played["began_ns"], end, second + PANEL)
+    parts += _time_axis(x, began, end, second + PANEL)
     parts += _event_lines(events, x, first, second + PANEL)
     y = second + PANEL + BELOW + 16
     for number, flow in enumerate(flows):

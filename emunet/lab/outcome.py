@@ -11,6 +11,8 @@ from typing import Any
 
 from emunet.packet.quantity import format_duration
 
+SECOND = 1_000_000_000
+
 MOST_TOLD = 20
 """Moves and gaps that are told one by one; of a flapping link there are thousands."""
 
@@ -131,7 +133,10 @@ class Outcome:
 
 def seconds(nanoseconds: int) -> str:
     """A moment or a stretch as people read it: `12.5s`, `3m`, rounded to what matters."""
-    return format_duration(round(nanoseconds, -6)) if nanoseconds >= 1_000_000 else format_duration(nanoseconds)
+    rounded = round(nanoseconds, -6) if nanoseconds >= 1_000_000 else nanoseconds
+    if rounded < SECOND or rounded % SECOND == 0:
+        return format_duration(rounded)
+    return f"{rounded / SECOND:.3f}".rstrip("0") + "s"
 
 
 __all__ = ["Bucket", "Move", "Outcome", "seconds"]

@@ -188,6 +188,40 @@ def test_tables_are_listed_and_limited(labs: Labs) -> None:
     assert (done.returncode, done.stderr) == (1, "emunet: switch1 has no table routes; it has: bridge stations\n")
 
 
+def test_a_scenario_on_a_running_lab(labs: Labs, tmp_path: Path) -> None:
+    """The same file, in the lab's own time, among real kernels."""
+    path = tmp_path / "short.yaml"
+    path.write_text(
+        """
+apiVersion: emunet/v1
+kind: Scenario
+metadata: {name: short}
+spec:
+  duration: 3s
+  flows: [{name: f, from: client, to: server, rate: 100/s}]
+  events:
+    - {at: 0.5s, link: host1--switch1, clear: true, delay: 10ms, from: host1}
+    - {at: 1s, host: host2, power: off}
+    - {at: 1.5s, host: host2, power: on}
+    - {at: 2s, freeze: client}
+    - {at: 2.5s, thaw: client}
+    - {at: 2.6s, partition: [[host1]]}
+    - {at: 2.8s, heal: true}
+"""
+    )
+    picture = tmp_path / "short.svg"
+    played = labs.json("scenario", str(path), "--lab", "troubled", "--figure", str(picture))
+    [flow] = played["flows"]
+    assert 200 < flow["sent"] < 290
+    assert flow["sent"] == flow["received"] + flow["lost"] + flow["on_the_way"]
+    assert {"DEVICE_OFF", "WIRE_PARTITIONED"} <= flow["why"].keys()
+    assert flow["latency_ns"]["median"] >= 10_000_000
+    assert len(played["events"]) == 7
+    assert picture.read_text().startswith("<svg")
+    assert labs.run("scenario", str(path)).returncode == 2
+    assert labs.json("freeze")["frozen"] == []
+
+
 def test_a_lab_that_cannot_keep_its_time_says_by_how_much(labs: Labs) -> None:
     """The data plane gets no processor for a while, with frames on a link whose time comes meanwhile."""
     plane = labs.pid_of("emunet-plane")

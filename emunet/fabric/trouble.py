@@ -49,14 +49,14 @@ class Trouble:
         wire.flap = flap
         if flap is not None:
             self._plug(wire, True)
-            self._world.at(self._world.now + flap[0], lambda now: self._turn(wire, turn, now))
+            self._world.at(self._world.now + flap[0], lambda now: self._turn(wire, turn, now), own=True)
 
     def _turn(self, wire: Wire, turn: int, now: int) -> None:
         """It is time to go down or up, unless something else was decided meanwhile."""
         if wire.flap is None or self._turns.get(wire.name) != turn or self._world.wires.get(wire.name) is not wire:
             return
         self._plug(wire, not wire.up)
-        self._world.at(now + wire.flap[0 if wire.up else 1], lambda then: self._turn(wire, turn, then))
+        self._world.at(now + wire.flap[0 if wire.up else 1], lambda then: self._turn(wire, turn, then), own=True)
 
     def _plug(self, wire: Wire, up: bool) -> None:
         if wire.up == up:

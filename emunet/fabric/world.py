@@ -27,6 +27,7 @@ from emunet.fabric.flows import FlowCache, Recording, Replay
 from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
+from emunet.fabric.recording import Recorder
 from emunet.fabric.switch import build_switch
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
@@ -69,7 +70,10 @@ class World:
         self._tunnels: frozenset[bytes] = frozenset()
         self._edge_tables: dict[str, dict[Key, Replay]] = {}
         self._hops: deque[tuple[Device, str, Packet]] = deque()
-        self._heap: list[tuple[int, int, Callable[[int], None]]] = []
+        self._heap: list[tuple[int, int, bool, Callable[[int], None]]] = []
+        self.events = 0
+        """How much of its own has happened: frames that came off wires, timers of devices. `recording` counts on it."""
+        self.recorder: Recorder | None = None
         self._timed: Timers[tuple[str, str]] = Timers()
         self._order = count()
         self._watching = Watching(self.watch)
@@ -168,7 +172,9 @@ class World:
         """Move time to what is due next, and let that happen: wires first, then devices and stacks."""
         self.now = now = max(self.now, self.due())
         if self._heap and self._heap[0][0] <= now:
-            heappop(self._heap)[2](now)
+            _, _, own, action = heappop(self._heap)
+            self.events += own
+            action(now)
             self._run(now)
             return
         timed = self._timed.take(now)
@@ -176,6 +182,7 @@ class World:
             return
         kind, name = timed
         if kind == "device":
+            self.events += 1
             device = self.devices.get(name)
             if device is not None:
                 device.wake(now)
@@ -194,9 +201,12 @@ class World:
         first = self._timed.first()
         return min(first, self._heap[0][0]) if self._heap else first
 
-    def at(self, due: int, action: Callable[[int], None]) -> None:
-        """Call `action(now)` when time reaches `due`; first come, first served at the same moment."""
-        heappush(self._heap, (due, next(self._order), action))
+    def at(self, due: int, action: Callable[[int], None], *, own: bool = False) -> None:
+        """Call `action(now)` when time reaches `due`; first come, first served at the same moment.
+
+        `own`: it is of the World's own making, and would come again from the same inputs.
+        """
+        heappush(self._heap, (due, next(self._order), own, action))
 
     def send(self, edge: Edge, frames: Any, now: int) -> None:
         """Let frames in that an edge's stack made by itself (its program sent something)."""
@@ -218,6 +228,8 @@ class World:
                 raise UnknownPort(f"{port} is an interface inside {device.name}: frames enter by a pod or a port")
             packet = Packet(frame)
             packet.trace = trace
+            if self.recorder is not None:
+                self.recorder.injected(port, frame, now, self.events)
             self._arrivals.append((device, entry, packet))
         self._run(now)
 
@@ -283,6 +295,12 @@ class World:
         self._watching.remove((device.name, inner or entry), sink)
         device.watched = self._watching.points(device.name)
         self.flows.clear("a port is watched no more")
+
+    def record(self, recorder: Recorder | None) -> None:
+        """Tell everything that is let in to a recorder from now on; None: no more."""
+        self.recorder = recorder
+        self.flows.recorded = recorder is not None
+        self.flows.clear("a recording began or ended")
 
     def set_wire(self, name: str, *, up: bool) -> None:
         """Plug a wire in or out; the next frame meets it so."""
@@ -368,7 +386,7 @@ class World:
 
     def wake_lane(self, lane: Lane, due: int) -> None:
         """Wake one direction of a wire at `due`."""
-        self.at(due, lane.wake)
+        self.at(due, lane.wake, own=True)
 
     def retire(self, lane: Lane) -> None:
         """One direction of a wire does nothing any more that a plain one would not do."""
@@ -459,7 +477,7 @@ class World:
                 # Two stacks may answer each other without an end: time must go on all the same.
                 if arrivals and not self._dry:
                     self._resumes = now + RUN_PAUSE
-                    self.at(self._resumes, lambda _: None)
+                    self.at(self._resumes, lambda _: None, own=True)
         finally:
             self._running = False
             self.watch.leaned = self.watch.steps = self._watching.recording = None
@@ -467,6 +485,8 @@ class World:
 
     def _from_edge(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int) -> None:
         """A frame from an edge's stack: repeated from the cache where it can be, before anything is made of it."""
+        if self.recorder is not None and not self._dry:
+            self.recorder.frame(edge.name, frame, offload, now, self.events)
         if trace is None and self.flows.enabled and not self._dry:
             key = key_of(frame, self._tunnels)
             if key is not None:
@@ -540,6 +560,8 @@ class World:
             replay.wire.carry(frame, offload, hops + replay.hops, told, now)
             return
         answers = edge.deliver(frame, offload, now)
+        if self.recorder is not None:
+            self.recorder.delivered(edge.name, frame, offload, now, taken=answers is not None)
         if answers is None:
             replay.refused += frames
             return
@@ -590,6 +612,8 @@ class World:
                 self._admit(edge, reply, None, None)
             return
         answers = edge.deliver(packet.frame, packet.offload, now)
+        if self.recorder is not None:
+            self.recorder.delivered(edge.name, packet.frame, packet.offload, now, taken=answers is not None)
         frames = packet.segments
         if answers is None:
             self._end_on_wire(packet, Step("edge", Verdict.DROP, Reason.EDGE_FULL, {"port": edge.name}))

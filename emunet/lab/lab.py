@@ -30,11 +30,12 @@ from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
 from emunet.fabric.edge import FrozenEdge, MemoryEdge, MemoryEdges
+from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
 from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
-from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter
+from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter, read_capture
 from emunet.plane.table import NEVER
 from emunet.plane.trace import Trace
 
@@ -288,6 +289,33 @@ class Lab:
                 yield
             finally:
                 self.plane.untap(names, sink)
+
+    @contextmanager
+    def record(self, path: str | os.PathLike[str]) -> Iterator[Recorder]:
+        """Within it, all that comes into the lab is written to a file that `rerun` plays again. Begin at once."""
+        with open(path, "wb") as file:
+            recorder = Recorder(file, self.seed, flow_cache=self.plane.world.flows.enabled)
+            self.plane.record(recorder)
+            try:
+                yield recorder
+            finally:
+                self.plane.end_recording()
+
+    def play(self, path: str | os.PathLike[str], into: str, *, interface: str | None = None) -> int:
+        """Let the frames of a capture in by a port, with the time between them that they had; how many there were.
+
+        `interface`: only those of this interface of a pcapng file.
+        """
+        began, first, count = self.clock.now, None, 0
+        for frame in read_capture(path):
+            if interface is not None and frame.interface != interface:
+                continue
+            first = frame.time_ns if first is None else first
+            at = began + max(0, frame.time_ns - first)
+            self.plane.world.advance(max(at, self.clock.now))
+            self.plane.world.inject(into, frame.data, self.clock.now)
+            count += 1
+        return count
 
     # What can be changed
 

@@ -15,11 +15,13 @@ from typing import Any
 from emunet.elements.connections import ConnectionTable
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
+from emunet.fabric.config_text import encode
 from emunet.fabric.edge import Edge
 from emunet.fabric.explain import frame_from
 from emunet.fabric.names import UnknownPort
+from emunet.fabric.recording import Recorder
 from emunet.fabric.world import World
-from emunet.lab.trouble import Trouble
+from emunet.lab.trouble import Trouble, WireChange
 from emunet.plane.reason import describe
 from emunet.plane.table import Table
 from emunet.plane.trace import Trace
@@ -57,6 +59,7 @@ class Plane:
             del self._made[name]
             if edge is not None and self._drop_edge is not None:
                 self._drop_edge(edge)
+        self.note("configure", config=encode(config) if self.world.recorder is not None else None)
         self.world.configure(config)
         for name, description in wanted.items():
             if name not in self._made:
@@ -133,7 +136,28 @@ class Plane:
 
     def set_wire(self, wire: str, *, up: bool) -> None:
         """Plug a wire in or out; the next frame meets it so."""
-        self.world.set_wire(wire, up=up)
+        self.trouble.change_wire(wire, WireChange(up=up))
+
+    def record(self, recorder: Recorder) -> None:
+        """Record from now on what is let in. What the World has learned until now is not in it: begin early."""
+        self.world.record(recorder)
+        if self.world.config.hosts:
+            self.note("configure", config=encode(self.world.config))
+            for wire in self.world.wires.values():
+                for row in self.trouble.settings_of(wire.name):
+                    self.note("wire", wire=wire.name, change=row)
+
+    def end_recording(self) -> None:
+        """Record no more, and write what came of it."""
+        recorder = self.world.recorder
+        if recorder is not None:
+            self.world.record(None)
+            recorder.end(self.world.now, self.world.events, self.world.ledger.as_dict())
+
+    def note(self, command: str, **said: Any) -> None:
+        """Let a recorder know what was done beside frames."""
+        if self.world.recorder is not None:
+            self.world.recorder.command(command, said, self.world.now, self.world.events)
 
     def pods_on(self, device: str) -> list[str]:
         """The pods whose port is on a device."""

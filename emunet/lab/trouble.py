@@ -11,7 +11,7 @@ Rule of this file: a request is carried out whole or refused whole, with a sente
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from emunet.fabric.edge import FrozenEdge, MemoryEdge
@@ -68,6 +68,8 @@ class Trouble:
     def change_wire(self, wire: str, change: WireChange) -> None:
         """Change what `change` says and keep the rest: all of it, or nothing where some of it makes no sense."""
         trouble = self._world.trouble
+        self._world.wire(wire)
+        self._plane.note("wire", wire=wire, change=asdict(change))
         if change.settings:
             trouble.change(wire, change.settings, change.source)
         if change.up is not None:
@@ -75,8 +77,19 @@ class Trouble:
         if change.flap is not None:
             trouble.flap(wire, parse_flap(change.flap))
 
+    def settings_of(self, wire: str) -> list[dict[str, Any]]:
+        """The changes that make a plain wire what this one is: one for each direction, and whether it is up."""
+        shown = self._world.trouble.described(self._world.wire(wire))
+        rows = [asdict(WireChange(settings, device)) for device, settings in shown["from"].items() if settings]
+        if shown["flap"] is not None:
+            rows.append(asdict(WireChange(flap=shown["flap"])))
+        elif not shown["up"]:
+            rows.append(asdict(WireChange(up=False)))
+        return rows
+
     def part(self, groups: Sequence[Sequence[str]]) -> None:
         """Part the hosts into groups that do not hear each other; none: all hear all again."""
+        self._plane.note("partition", groups=[list(group) for group in groups])
         self._world.trouble.part(groups)
 
     def groups(self) -> list[list[str]]:
@@ -85,6 +98,7 @@ class Trouble:
 
     def set_power(self, device: str, *, on: bool) -> None:
         """Take a device's power away, or give it back. On memory wires its pods' stacks begin anew."""
+        self._plane.note("power", device=device, on=on)
         self._world.set_power(device, on=on)
         for pod in self._plane.pods_on(device) if not on else ():
             if isinstance(self._world.edges[pod], MemoryEdge | FrozenEdge):
@@ -128,6 +142,7 @@ class Trouble:
             raise UnknownPort(f"{device} has no table {name}; it has: {', '.join(tables)}")
         if capacity is not None and capacity < 1:
             raise ValueError("a table holds at least one entry")
+        self._plane.note("limit", device=device, table=name, capacity=capacity)
         gone = table.limit(max(1, len(table)) if capacity is None else capacity)
         self._world.flows.clear("a table holds less or more")
         return {"entries": len(table), "capacity": table.capacity, "gone": gone}

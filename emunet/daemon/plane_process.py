@@ -82,6 +82,7 @@ class PlaneProcess:
     def run(self) -> None:
         """Move frames until control lets go."""
         self.loop.run()
+        self.plane.end_recording()
         self._control.close()
         edges = [edge.fd for edge in self.plane.world.edges.values() if isinstance(edge, TapEdge)]
         close_many([*edges, *self._taps.values(), *self._gone])

@@ -5,9 +5,12 @@ Rule of this file: it passes on to `lab.trouble`, and says at which lab time tha
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
+from emunet.fabric.recording import Recorder
 from emunet.lab.plane import Plane
 from emunet.lab.traffic import Flow, Traffic
 from emunet.lab.trouble import WireChange
@@ -52,6 +55,39 @@ class _Flows:
         (self._paused.add if body["paused"] else self._paused.discard)(body["pod"])
 
 
+class _Recordings:
+    """The recording that is being made, if one is."""
+
+    def __init__(self, plane: Plane, loop: Loop) -> None:
+        self._plane = plane
+        self._loop = loop
+        self._file: BinaryIO | None = None
+
+    def begin(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Record into the file that comes with the request, from the next frame on."""
+        file = os.fdopen(descriptors[0], "wb", buffering=1 << 20)
+        world = self._plane.world
+        if world.recorder is not None:
+            file.close()
+            raise ValueError("this lab is being recorded already: one recording at a time")
+        self._file = file
+        now = self._loop.now()
+        world.now = max(world.now, now)
+        epoch = time.time_ns() - now
+        self._plane.record(Recorder(file, world.seed, flow_cache=world.flows.enabled, epoch=epoch))
+        answer({"at_ns": now})
+
+    def end(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Record no more."""
+        recorder = self._plane.world.recorder
+        if recorder is None or self._file is None:
+            raise ValueError("this lab is not being recorded")
+        self._plane.end_recording()
+        self._file.close()
+        self._file = None
+        answer({"at_ns": self._loop.now(), "inputs": recorder.inputs})
+
+
 def trouble_calls(plane: Plane, loop: Loop) -> dict[str, Call]:
     """The requests by their names."""
 
@@ -71,11 +107,13 @@ def trouble_calls(plane: Plane, loop: Loop) -> dict[str, Call]:
         asked = plane.trouble
         return {"powered": asked.powered(), "frozen": asked.frozen(), "groups": asked.groups()}
 
-    flows = _Flows(plane)
+    flows, recordings = _Flows(plane), _Recordings(plane, loop)
     return {
         "begin_flows": timed(flows.begin),
         "flows": timed(flows.tell),
         "end_flows": timed(flows.end),
+        "record": recordings.begin,
+        "end_record": recordings.end,
         "pause": timed(flows.pause),
         "wires": wires,
         "trouble": timed(trouble),

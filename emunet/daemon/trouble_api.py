@@ -11,6 +11,8 @@
     GET  /flows                     what became of them until now
     POST /flows/stop                send no more, and watch what is on its way
     DELETE /flows                   watch them no more
+    POST /record                    {"file": absolute name}: record what comes in from now on
+    DELETE /record                  record no more
 
 Each answers with the lab's time when it was done, in ns.
 
@@ -25,6 +27,7 @@ from aiohttp import web
 
 from emunet.daemon import troubles
 from emunet.daemon.bodies import body_of
+from emunet.daemon.recordings import record as begin_recording
 from emunet.daemon.running import RunningLab
 
 
@@ -76,7 +79,16 @@ def trouble_routes(lab: RunningLab) -> Iterable[web.RouteDef]:
     async def end_flows(request: web.Request) -> web.Response:
         return web.json_response(await lab.plane.ask("end_flows"))
 
+    async def record(request: web.Request) -> web.Response:
+        body = await body_of(request, {"file": str})
+        return web.json_response(await begin_recording(lab.plane, body["file"]))
+
+    async def end_record(request: web.Request) -> web.Response:
+        return web.json_response(await lab.plane.ask("end_record"))
+
     return [
+        web.post("/record", record),
+        web.delete("/record", end_record),
         web.post("/flows", begin_flows),
         web.get("/flows", flows),
         web.post("/flows/stop", stop_flows),

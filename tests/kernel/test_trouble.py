@@ -239,6 +239,49 @@ def test_a_lab_that_cannot_keep_its_time_says_by_how_much(labs: Labs) -> None:
     assert 200 < float(timing.split()[2]) < 1000
 
 
+def test_a_run_among_kernels_plays_again_in_memory(tmp_path: Path) -> None:
+    """TCP over a lossy link, a host without power: the same frames at every pod, at the same times, byte for byte."""
+    (tmp_path / "troubled.yaml").write_text(TOPOLOGY)
+    file = tmp_path / "run.pcapng"
+    labs = Labs(tmp_path)
+    try:
+        labs.ok("up", str(tmp_path / "troubled.yaml"), "--wires", "tap", "--record", str(file))
+        labs.ok("link", WIRE, "--delay", "5ms", "--jitter", "2ms", "--loss", "5%", "--reorder", "2%")
+        eventually(lambda: fetched(labs), "the server's program answers")
+        labs.json("ping", "client", "server", "-c", "20", "-i", "0.01")
+        labs.ok("link", WIRE, "--flap", "200ms,50ms")
+        fetched(labs)
+        labs.ok("host", "host2", "--off")
+        labs.run("ping", "client", "server", "-c", "1", "-W", "0.2")
+        labs.ok("host", "host2", "--on")
+        assert "is being recorded already" in labs.run("record", "-w", str(tmp_path / "second.pcapng")).stderr
+        frames = labs.json("status")["frames"]
+        labs.ok("down")
+        again = labs.json("replay", str(file))
+        assert again["differences"] == []
+        assert again["same"] is True
+        assert again["inputs"] > 50
+        assert again["frames"]["received"] >= frames["received"]
+        assert again["frames"]["reasons"]["WIRE_LOST"] >= frames["reasons"].get("WIRE_LOST", 0)
+        assert "all came out as it did then" in labs.ok("replay", str(file))
+    finally:
+        labs.leave()
+
+
+def test_a_recording_of_a_lab_that_runs_already(labs: Labs, tmp_path: Path) -> None:
+    file = tmp_path / "later.pcapng"
+    recording = labs.start("record", "-w", str(file), "--seconds", "1.5")
+    eventually(lambda: file.exists() and labs.run("ping", "client", "server", "-c", "1").returncode == 0, "it began")
+    assert recording.wait() == 0
+    assert recording.stdout is not None
+    assert f"`emunet replay {file}` plays them again" in recording.stdout.read()
+    played = labs.run("replay", str(file), "-o", "json")  # what it had learned before is not in it, and may show
+    assert json.loads(played.stdout)["inputs"] > 3
+    done = labs.run("replay", str(tmp_path / "none.pcapng"))
+    assert done.returncode == 2
+    assert labs.run("record", "-w", str(tmp_path / "no" / "such")).stderr.startswith("emunet: cannot write ")
+
+
 def test_memory_wires_have_the_same_trouble(tmp_path: Path) -> None:
     (tmp_path / "troubled.yaml").write_text(TOPOLOGY)
     labs = Labs(tmp_path)

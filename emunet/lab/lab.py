@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from emunet.cluster.assign import Allocation, assign
 from emunet.cluster.compile import compile as compile_world
@@ -182,7 +182,7 @@ class Lab:
         self._allocation = Allocation()
         self._apply(_documents(topology))
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -39,8 +39,16 @@ COMMANDS = {
         "ping": ("emunet.cli.ping:ping", "Echo between two pods, or between all of them."),
         "exec": ("emunet.cli.execute:execute", "Run a program in a pod or on a host."),
         "shell": ("emunet.cli.shell:shell", "A Scapy prompt in which every port is an interface."),
-        "replay": ("emunet.cli.replay:replay", "Play a capture file into a port."),
-        "link": ("emunet.cli.link:link", "Take a wire down, or up again."),
+        "replay": ("emunet.cli.replay:replay", "Play a capture into a port, or a recording again."),
+    },
+    "Make trouble": {
+        "link": ("emunet.cli.link:link", "Delay, lose, slow down, cut: one thing on a running wire."),
+        "host": ("emunet.cli.trouble:host", "Take a host's power away, or give it back."),
+        "partition": ("emunet.cli.trouble:partition", "Part the hosts into groups that do not hear each other."),
+        "freeze": ("emunet.cli.trouble:freeze", "Stop a pod in its tracks, or let it go on."),
+        "record": ("emunet.cli.record:record", "Write what comes into a lab, to play it again."),
+        "scenario": ("emunet.cli.scenario:scenario", "Play a timeline of trouble, and tell what became of flows."),
+        "exhaust": ("emunet.cli.trouble:exhaust", "Let a table of a device be full."),
     },
     "Look into it": {
         "trace": ("emunet.cli.trace:trace", "Follow one frame hop by hop, and say why."),

@@ -98,9 +98,41 @@ def chosen(frames: Iterator[CapturedFrame], direction: str, interface: str | Non
             yield frame
 
 
+def _again(file: str, output: str) -> None:
+    """Play a recording again, in memory; exit code 1 where something else came of it."""
+    from emunet.fabric.recording import NotARecording, Recording, is_recording
+    from emunet.lab.rerun import Rerun
+
+    try:
+        if not is_recording(file):
+            raise click.UsageError(f"{file} is a capture: say with --from PORT which pod is to have sent it")
+        recording = Recording.load(file)
+    except NotARecording as error:
+        raise click.ClickException(str(error)) from None
+    began = time.process_time()
+    again = Rerun(recording).run()
+    took = time.process_time() - began
+    whole = recording.delivered is not None
+    if output == "json":
+        ledger = again.plane.world.ledger.as_dict()
+        same = again.same if whole else None
+        print_json({"inputs": again.inputs, "same": same, "differences": again.differences, "frames": ledger})
+    else:
+        last = recording.entries[-1].at if recording.entries else recording.began
+        click.echo(f"{again.inputs:,} inputs of {(last - recording.began) / 1e9:.1f} s played again in {took:.1f} s")
+        if not whole:
+            click.echo("the recording was cut off, so nothing tells whether the same came of it")
+        elif again.same:
+            click.echo("all came out as it did then: every frame at every pod, byte for byte, at the same time")
+        for difference in again.differences:
+            click.echo(f"not as then: {difference}")
+    if again.differences:
+        click.get_current_context().exit(1)
+
+
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--from", "port", required=True, metavar="PORT", help="The pod that is to have sent the frames.")
+@click.option("--from", "port", metavar="PORT", help="The pod that is to have sent the frames of a capture.")
 @click.option(
     "--rate", type=Rate(), default="original", metavar="RATE",
     help="original (as captured; the default), fast, or frames per second.",
@@ -111,15 +143,27 @@ def chosen(frames: Iterator[CapturedFrame], direction: str, interface: str | Non
 @lab_option
 @output_option
 def replay(
-    file: str, port: str, rate: float | str, times: int, only: str, interface: str | None, lab: str | None, output: str
+    file: str,
+    port: str | None,
+    rate: float | str,
+    times: int,
+    only: str,
+    interface: str | None,
+    lab: str | None,
+    output: str,
 ) -> None:
-    """Play a capture (pcap or pcapng) into a port, as if the pod there had sent it.
+    """Play a capture (pcap or pcapng) into a port, as if the pod there had sent it; or a recording again.
+
+    What `emunet record` wrote needs no lab: it is played again in memory, and compared with what came of it then.
 
     \b
     emunet replay x.pcapng --from web-1
     emunet replay x.pcap --from web-1 --rate 1000 --loop 10
     """  # noqa: D301 - click knows the character by this escape
     began = time.monotonic()
+    if port is None:
+        _again(file, output)
+        return
     try:
         with (
             FrameChannel.connect(the_lab(lab).folder.frames, [port], watch=False, inject=True) as channel,

@@ -64,6 +64,10 @@ class LabName(click.ParamType[str]):
     "--capture", "captures", type=CaptureOption(), multiple=True, metavar="PORT[,PORT...]=FILE",
     help="Write what passes these ports to a pcapng file, from the first frame on. May be given more than once.",
 )  # fmt: skip
+@click.option(
+    "--record", type=click.Path(dir_okay=False, writable=True), metavar="FILE",
+    help="Write all that comes into the lab to a file that `emunet replay` plays again.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="What MACs and all chance come from.")
 @click.option(
     "--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, metavar="X",
@@ -73,7 +77,8 @@ class LabName(click.ParamType[str]):
 @click.option("--offload", type=click.Choice(["on", "off"]), default="on", help="Let TCP of up to 64 KB pass uncut.")
 @output_option
 def up(
-    files: tuple[str, ...], lab: str | None, wires: Wires, captures: tuple[CaptureWish, ...], seed: int, speed: float,
+    files: tuple[str, ...], lab: str | None, wires: Wires, captures: tuple[CaptureWish, ...], record: str | None,
+    seed: int, speed: float,
     no_flow_cache: bool, offload: str, output: str,
 ) -> None:  # fmt: skip
     """Start a lab in the background; returns once every pod is ready.
@@ -95,6 +100,7 @@ def up(
         lab=lab or "",
         wires=wires,
         captures=captures,
+        record=os.path.abspath(record) if record else "",
         seed=seed,
         speed=speed,
         flow_cache=not no_flow_cache,

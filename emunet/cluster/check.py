@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from emunet.cluster.impairments import check_impairments
 from emunet.cluster.load import Document, Path, Problem
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION, Pod
 from emunet.cluster.ranges import FAMILY, last_usable, list_of, special_use
@@ -284,6 +285,7 @@ def _check_links(document: Document, spec: Spec) -> list[Problem]:
     faults: list[Problem] = []
     for index, link in enumerate(spec.all_links):
         path: Path = ("spec", "links", index)
+        faults += check_impairments(document, path, link)
         strangers = [(end, name) for end, name in (("a", link.a), ("b", link.b)) if name not in devices]
         for end, name in strangers:
             message = f"there is no host or switch {name!r}{did_you_mean(name, devices)}"

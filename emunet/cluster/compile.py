@@ -254,7 +254,10 @@ def wire_up(cluster: Cluster) -> tuple[tuple[WireConfig, ...], dict[str, tuple[P
         ports[device] = (*ports.get(device, ()), port)
         return device, port.name
 
-    wires = tuple(WireConfig(link.name, end(link.a, link), end(link.b, link)) for link in cluster.links)
+    wires = tuple(
+        WireConfig(link.name, end(link.a, link), end(link.b, link), link.impairments, link.up, link.flap)
+        for link in cluster.links
+    )
     return wires, ports
 
 

@@ -32,6 +32,7 @@ from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored
 from emunet.cluster.objects import Pod as PodModel
 from emunet.cluster.ranges import natural
 from emunet.cluster.topology import Topology
+from emunet.fabric.config import PLAIN, Impairment
 from emunet.packet.address import InterfaceAddress, Prefix, format_ip
 
 Pairs = tuple[tuple[str, str], ...]
@@ -112,12 +113,15 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A cable between two devices, each named; `mtu` in bytes."""
+    """A cable between two devices, each named; `mtu` in bytes, the rest as in `fabric.config.WireConfig`."""
 
     name: str
     a: str
     b: str
     mtu: int
+    impairments: tuple[Impairment, Impairment] = (PLAIN, PLAIN)
+    up: bool = True
+    flap: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +359,15 @@ def _publish(row: topology.Publish) -> Publish:
 
 
 def _link(link: topology.Link, mtu: int) -> Link:
-    return Link(link.called_by, link.a, link.b, mtu if link.mtu is None else link.mtu)
+    return Link(
+        link.called_by,
+        link.a,
+        link.b,
+        mtu if link.mtu is None else link.mtu,
+        link.impairments(),
+        not link.down,
+        link.flap,
+    )
 
 
 # The pods

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
+from emunet.cluster.impairments import Direction, Troubled
 from emunet.cluster.schema import (
     Address,
     Addresses,
@@ -152,14 +153,17 @@ class Switch(Named):
     called: ClassVar[str] = "a switch"
 
 
-class Link(Model):
-    """A cable. `host1 -- switch1` is the short form."""
+class Link(Troubled):
+    """A cable, and what goes wrong on it. `host1 -- switch1` is the short form."""
 
     called: ClassVar[str] = "a link"
-    a: str
-    b: str
     name: DnsLabel | None = None
     mtu: Mtu | None = None
+    one_way: dict[str, Direction] = Field({}, alias="from")
+
+    def directions(self) -> dict[str, Direction]:
+        """What `from` says."""
+        return self.one_way
 
     @model_validator(mode="before")
     @classmethod

@@ -6,8 +6,6 @@
     GET  /names                     {name: {"mac", "addresses"}} of every pod and host
     GET  /ports                     every port that can be watched
     GET  /counters                  the ledgers of the World and of each device
-    GET  /wires                     every wire, its ends, and whether it is up
-    PUT  /wires/NAME                {"up": bool}
     GET  /tables/DEVICE             every table of a device, as text
     GET  /sandboxes/NAME            what it takes to enter a pod's or host's namespaces
     POST /ping                      {"from", "to", "count", "timeout", "interval", "size"}, all of them optional
@@ -17,6 +15,8 @@
     GET  /kubeconfig                {"kubeconfig": text} that points kubectl to the lab's Kubernetes API
     *    /kube/PATH                 that same API, without TLS and token, in its own forms
     POST /down                      ends the lab; answered when all of it but this server is gone
+
+What goes wrong on purpose is in `trouble_api`.
 
 An error is {"error": sentence}: 400 for a question that makes no sense, 404 for a name that
 there is not, 409 for what this lab cannot do, 500 for a fault of ours.
@@ -30,16 +30,18 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import web
 
 from emunet.daemon import pings
+from emunet.daemon.bodies import body_of
 from emunet.daemon.caretaker import Caretaker
 from emunet.daemon.kube.service import KubeService
 from emunet.daemon.names import UnknownName
 from emunet.daemon.plane_client import PlaneGone, PlaneRefused
 from emunet.daemon.running import NotOnTheseWires, RunningLab
+from emunet.daemon.trouble_api import trouble_routes
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 
 _CLOSING_SECONDS = 0.1
@@ -70,8 +72,6 @@ class Server:
                 web.get("/names", self._names),
                 web.get("/ports", self._ports),
                 web.get("/counters", self._counters),
-                web.get("/wires", self._wires),
-                web.put("/wires/{name}", self._set_wire),
                 web.get("/tables/{device}", self._tables),
                 web.get("/sandboxes/{name:.+}", self._sandbox),
                 web.post("/ping", self._ping),
@@ -80,6 +80,7 @@ class Server:
                 web.post("/down", self._down),
                 web.get("/kubeconfig", self._kubeconfig),
                 web.route("*", "/kube/{path:.*}", self._objects),
+                *trouble_routes(lab),
             ]
         )
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSING_SECONDS)
@@ -105,14 +106,6 @@ class Server:
     async def _counters(self, request: web.Request) -> web.Response:
         return web.json_response(await self._lab.counters())
 
-    async def _wires(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._lab.plane.ask("wires"))
-
-    async def _set_wire(self, request: web.Request) -> web.Response:
-        body = await _body(request, {"up": bool})
-        await self._lab.plane.ask("set_wire", wire=request.match_info["name"], up=body["up"])
-        return web.json_response(None)
-
     async def _tables(self, request: web.Request) -> web.Response:
         return web.json_response(await self._lab.plane.ask("tables", device=request.match_info["device"]))
 
@@ -121,14 +114,14 @@ class Server:
 
     async def _ping(self, request: web.Request) -> web.Response:
         kinds = {"from": str, "to": str, "count": int, "timeout": float, "interval": float, "size": int}
-        body = await _body(request, {}, kinds)
+        body = await body_of(request, {}, kinds)
         body["source"], body["target"] = body.pop("from", None), body.pop("to", None)
         if (body["source"] is None) != (body["target"] is None):
             raise ValueError("a ping goes from one name to another, or between all pods: give both names or none")
         return web.json_response(await pings.ping(self._lab, pings.Wish(**body)))
 
     async def _trace(self, request: web.Request) -> web.Response:
-        body = await _body(request, {"port": str}, {"data": str, "is_frame": bool, "to": str, "live": bool})
+        body = await body_of(request, {"port": str}, {"data": str, "is_frame": bool, "to": str, "live": bool})
         place = self._lab.names.find(body["port"])
         if "to" in body:
             data = pings.request_to(self._lab.names, place, body["to"])
@@ -141,7 +134,7 @@ class Server:
         return web.json_response(trace)
 
     async def _time(self, request: web.Request) -> web.Response:
-        body = await _body(request, {"seconds": float})
+        body = await body_of(request, {"seconds": float})
         await self._lab.plane.ask("jump", nanoseconds=int(body["seconds"] * 1e9))
         self._caretaker.jump(int(body["seconds"] * 1e9))
         return web.json_response(None)
@@ -159,28 +152,6 @@ class Server:
         response = web.json_response(None)
         response.force_close()  # there is nothing more to ask
         return response
-
-
-async def _body(
-    request: web.Request, needed: dict[str, type], optional: dict[str, type] | None = None
-) -> dict[str, Any]:
-    """The JSON object of a request, with the fields that it must and may have. ValueError says what is wrong."""
-    allowed = needed | (optional or {})
-    text = await request.text()
-    body = json.loads(text) if text else {}
-    if not isinstance(body, dict):
-        raise ValueError("expected a JSON object")
-    for name in needed.keys() - body.keys():
-        raise ValueError(f"the field {name} is missing")
-    for name, value in body.items():
-        kind = allowed.get(name)
-        if kind is None:
-            raise ValueError(f"there is no field {name}; there are: {', '.join(allowed)}")
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            continue
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ValueError(f"the field {name} must be of the type {kind.__name__}")
-    return body
 
 
 @web.middleware

@@ -27,6 +27,7 @@ from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.names import Names
 from emunet.daemon.plane_client import PlaneClient
 from emunet.daemon.port_facts import ports_of
+from emunet.daemon.recordings import record
 from emunet.daemon.running import RunningLab
 from emunet.daemon.sandboxes import host_interfaces, host_spec, hosts_file
 from emunet.daemon.settings import CaptureWish, Settings
@@ -146,6 +147,11 @@ async def make(
     listener = site.folder.bind(site.folder.folder.frames, socket.SOCK_SEQPACKET)
     await site.plane.ask("frames", [listener.fileno()])
     listener.close()
+    if settings.record:
+        try:
+            await record(site.plane, settings.record)
+        except ValueError as error:
+            raise CannotBuild(f"--record: {error}") from None
     if settings.captures:
         # Ports exist once the devices do; nothing passes them before the edges are joined.
         await site.plane.configure(replace(state.world, pods=(), host_edges=()))

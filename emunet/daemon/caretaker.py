@@ -106,6 +106,7 @@ class Caretaker:
             self.containers.missed = lab.notice
             self.containers.keeper = lab.keeper
         lab.listeners.append(self._hear)
+        lab.power_changed = self.power
         await self._settle_in(lab.state.pods)
         await self._converge()
         deadline = time.monotonic() + BEGIN_SECONDS
@@ -115,6 +116,13 @@ class Caretaker:
         for state in lab.containers.values():
             if state.failure is not None:
                 tell("warning", f"{state.pod}: the container {state.name} could not be started: {state.failure}")
+
+    def power(self, device: str, on: bool) -> None:
+        """A device lost its power or got it back. A host without power is a node that says nothing more."""
+        if any(host.name == device for host in self.control.cluster.hosts):
+            self.control.set_power(device, on=on, now=self.now())
+            self.containers.power(device, on)
+            self._wake.set()
 
     def _is_starting(self) -> bool:
         """Whether a program that the keeper has forked is not yet the program itself."""

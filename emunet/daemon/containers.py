@@ -95,6 +95,7 @@ class Containers:
         self._now = now
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dark: set[str] = set()
         self.keeper: KeeperLink | None = None
         """Opens the sockets that probes travel by."""
         self.register: Callable[[PodRun, str, int, int, str], None] = lambda *_: None
@@ -118,6 +119,16 @@ class Containers:
         run = self.runs.get(uid)
         if run is not None:
             self._next(run)
+
+    def power(self, host: str, on: bool) -> None:
+        """A host lost its power: nothing is started on it. Or got it back: what is to run there is started."""
+        if not on:
+            self._dark.add(host)
+            return
+        self._dark.discard(host)
+        for run in self.runs.values():
+            if run.pod["spec"].get("nodeName") == host:
+                self._next(run)
 
     def stop(self, uid: str, grace: int) -> None:
         """Ask the programs of a pod to end; after `grace` seconds they are ended."""
@@ -189,7 +200,8 @@ class Containers:
                 self._begin(run, slot)
 
     def _begin(self, run: PodRun, slot: Slot) -> None:
-        if not run.stopping and self._programs is not None and not slot.number:
+        dark = run.pod["spec"].get("nodeName") in self._dark
+        if not run.stopping and self._programs is not None and not slot.number and not dark:
             slot.number = -1  # being started
             self._task(self._start(run, slot, self._programs))
 

@@ -27,9 +27,10 @@ from collections.abc import Callable
 from typing import Any
 
 from emunet.daemon.frames import FrameServer
+from emunet.daemon.plane_trouble import Answer, trouble_calls
 from emunet.elements.endpoint.echo import Ping
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
-from emunet.fabric.edge import Edge, MemoryEdge, MemoryEdges
+from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge, MemoryEdges
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.sources import host_source
 from emunet.lab.plane import Plane
@@ -44,8 +45,6 @@ TRACE_LIMIT = 4 * 1_000_000_000
 TRACE_PAUSE = 20 * 1_000_000
 ECHO_PAUSE = 5 * 1_000_000
 ENDING_SECONDS = 5
-
-Answer = Callable[[Any], None]
 
 
 class Refused(Exception):
@@ -75,15 +74,15 @@ class PlaneProcess:
             "counters": self._counters,
             "tables": self._tables,
             "ports": self._ports,
-            "wires": self._wires_of,
-            "set_wire": self._set_wire,
             "jump": self._jump,
+            **trouble_calls(self.plane, self.loop),
         }
         self.loop.add_reader(control.fileno(), self._read)
 
     def run(self) -> None:
         """Move frames until control lets go."""
         self.loop.run()
+        self.plane.end_recording()
         self._control.close()
         edges = [edge.fd for edge in self.plane.world.edges.values() if isinstance(edge, TapEdge)]
         close_many([*edges, *self._taps.values(), *self._gone])
@@ -259,6 +258,8 @@ class PlaneProcess:
         way = host_source(host, target) if host is not None else None
         if way is not None:
             edge = self.plane.edge(f"{port}:{way[0]}")
+        if isinstance(edge, FrozenEdge):
+            raise Refused(f"{port} is frozen: `emunet freeze {port} --thaw` lets it go on")
         if not isinstance(edge, MemoryEdge):
             raise Refused("a kernel sends its own echo requests on TAP wires")
         return edge, way[1] if way is not None else None
@@ -272,14 +273,6 @@ class PlaneProcess:
     def _ports(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.world.port_names())
 
-    def _wires_of(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
-        wires = self.plane.world.wires.values()
-        answer([{"name": one.name, "ends": [":".join(end) for end in one.ends], "up": one.up} for one in wires])
-
-    def _set_wire(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
-        self.plane.set_wire(body["wire"], up=body["up"])
-        answer(None)
-
 
 def _trace_body(trace: Trace) -> dict[str, Any]:
     return trace.as_dict() | {"text": trace.as_text()}
@@ -290,6 +283,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     syscalls.set_process_name("emunet-plane")
+    syscalls.set_timer_slack(1)
     # When control dies this process finds its socket closed and ends in order; and were it stuck, by force.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(ENDING_SECONDS))
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM, "asking to be told of the end of control")

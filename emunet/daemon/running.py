@@ -60,6 +60,7 @@ class RunningLab:
 
     `keeper` is None on memory wires, `wires_reason` then says why, where nobody asked for them.
     `sandboxes` are by their ids, `containers` by the number of the request that started them.
+    `off` are devices without power, `frozen` pods whose processes are stopped.
     """
 
     name: str
@@ -76,6 +77,10 @@ class RunningLab:
     captures: list[CaptureFile] = field(default_factory=list)
     listeners: list[Callable[[ProcessExited | SandboxEnded], None]] = field(default_factory=list)
     """Who hears of every program and sandbox that has ended."""
+    power_changed: Callable[[str, bool], None] = lambda device, on: None
+    """Who hears that a device lost its power, before its programs end, or got it back."""
+    off: set[str] = field(default_factory=set)
+    frozen: set[str] = field(default_factory=set)
     _overruns: tuple[float, int] = (0.0, 0)
     _overruns_before: int = 0
     _detaching: asyncio.Task[None] | None = None
@@ -191,7 +196,7 @@ class RunningLab:
         return {
             "name": name,
             "ips": [format_ip(one.address) for one in place.addresses],
-            "ready": self.wires == "memory" or name in self.sandboxes,
+            "ready": (self.wires == "memory" or name in self.sandboxes) and name not in self.off,
         }
 
     def _pod(self, pod: PodState) -> dict[str, Any]:
@@ -204,6 +209,8 @@ class RunningLab:
             "ips": [format_ip(one.address) for one in place.addresses],
             "mac": format_mac(pod.edge.mac) if pod.edge is not None else None,
             "ready": (self.wires == "memory" or place.sandbox in self.sandboxes)
+            and place.host not in self.off
+            and place.name not in self.frozen
             and all(one.is_running or (one.code == 0 and pod.pod.restart_policy != "Always") for one in containers),
         }
         if containers:

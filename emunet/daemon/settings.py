@@ -34,6 +34,7 @@ class Settings:
     lab: str = ""
     wires: Wires = "auto"
     captures: tuple[CaptureWish, ...] = ()
+    record: str = ""
     seed: int = 0
     speed: float = 1.0
     flow_cache: bool = True

@@ -25,9 +25,12 @@ class Sink(Protocol):
 
 
 class Record:
-    """One packet at one port. `inbound` is seen from the port's own stack."""
+    """One packet at one port. `inbound` is seen from the port's own stack.
 
-    __slots__ = ("at", "comments", "frames", "handed", "inbound", "port", "sinks")
+    `drops` says where a copy of it was dropped and by which step, `comments` the same in words.
+    """
+
+    __slots__ = ("at", "comments", "drops", "frames", "handed", "inbound", "port", "sinks")
 
     def __init__(self, port: str, inbound: bool, frames: list[bytes], at: int, sinks: list[Sink]) -> None:
         self.port = port
@@ -35,6 +38,7 @@ class Record:
         self.at = at
         self.frames = frames
         self.comments: list[str] = []
+        self.drops: list[tuple[str, Step]] = []
         self.sinks = sinks
         self.handed = False
 
@@ -58,8 +62,10 @@ class Record:
         comment = f"dropped at {device}, {step.element}: {step.reason.name}: {step.why}"
         if not self.handed:
             self.comments.append(comment)
+            self.drops.append((device, step))
             return
         waited = f"{(now - self.at) / 1e9:.3f} s after it passed here: {comment}"
         again = Record(self.port, self.inbound, self.frames, now, self.sinks)
         again.comments.append(waited)
+        again.drops.append((device, step))
         again.hand_over()

@@ -17,6 +17,7 @@ from emunet.elements.interface import Interface, Settings
 from emunet.elements.neighbor import StaticNeighbor
 from emunet.elements.routes import Route, RouteKind
 from emunet.elements.vxlan import Vxlan
+from emunet.fabric.impairment import PLAIN, Impairment
 from emunet.packet.address import InterfaceAddress
 
 
@@ -77,11 +78,18 @@ class SwitchConfig:
 
 @dataclass(frozen=True, slots=True)
 class WireConfig:
-    """A cable between two device ports, each `(device, port)`."""
+    """A cable between two device ports, each `(device, port)`.
+
+    impairments  what goes wrong from `a` to `b`, and from `b` to `a`
+    flap         ns that it is up and down, again and again, or None
+    """
 
     name: str
     a: tuple[str, str]
     b: tuple[str, str]
+    impairments: tuple[Impairment, Impairment] = (PLAIN, PLAIN)
+    up: bool = True
+    flap: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +134,12 @@ class WorldConfig:
 
 
 __all__ = [
+    "PLAIN",
     "Bridge",
     "ConnectionsConfig",
     "HostConfig",
     "HostEdge",
+    "Impairment",
     "Interface",
     "Masquerade",
     "PodEdge",

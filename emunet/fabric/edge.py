@@ -18,6 +18,9 @@ from emunet.packet.address import InterfaceAddress
 from emunet.packet.offload import Offload, split
 from emunet.plane.table import NEVER
 
+FROZEN_QUEUE = 1000
+"""Frames that wait for a frozen stack: what a TAP's own queue holds (txqueuelen)."""
+
 
 class Edge(Protocol):
     """An end of the World.
@@ -93,6 +96,48 @@ class MemoryEdge:
     def wake(self, now: int) -> Sequence[bytes]:
         """Run the endpoint's timers."""
         return self.endpoint.wake(now)
+
+
+class FrozenEdge:
+    """An end whose stack does nothing until it is thawed: what comes waits, and what comes then is refused.
+
+    As with a process that was sent SIGSTOP: its queue takes what fits, and its timers stand still.
+    """
+
+    keeps_time = False
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.name = edge.name
+        self.device = edge.device
+        self.entry = edge.entry
+        self.mac = edge.mac
+        self.addresses = edge.addresses
+        self.gateways = edge.gateways
+        self.mtu = edge.mtu
+        self.waiting: list[tuple[bytes, Offload | None]] = []
+
+    def deliver(self, frame: bytes, offload: Offload | None, now: int) -> Sequence[bytes] | None:
+        """Keep it for later, as long as there is room."""
+        if len(self.waiting) >= FROZEN_QUEUE:
+            return None
+        self.waiting.append((frame, offload))
+        return ()
+
+    def due(self) -> int:
+        """Never."""
+        return NEVER
+
+    def wake(self, now: int) -> Sequence[bytes]:
+        """Nothing."""
+        return ()
+
+    def thaw(self, now: int) -> list[bytes]:
+        """What its stack sends when it gets at last what waited, and its timers run again."""
+        answers: list[bytes] = []
+        for frame, offload in self.waiting:
+            answers += self.edge.deliver(frame, offload, now) or ()
+        return [*answers, *self.edge.wake(now)]
 
 
 class MemoryEdges:

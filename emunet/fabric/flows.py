@@ -209,6 +209,8 @@ class FlowCache:
 
     def __init__(self, watch: Watch, enabled: bool = True) -> None:
         self.enabled = enabled
+        self.recorded = False
+        """Whether the World wants to see every frame, hits too: then the executor passes all of them on to it."""
         self.size = 0
         self.hits = 0
         self.misses = 0
@@ -330,7 +332,7 @@ class FlowCache:
         replay.limit = fused.limit
         if tracked or replay.transport is not None:
             replay.least = fused.least
-        replay.watched = recording.record is not None or bool(replay.views)
+        replay.watched = recording.record is not None or bool(replay.views) or self.recorded
         if not replay.fits(recording.frame, 0, len(recording.frame), recording.offload, now):
             # What it was decided by lies outside the key: a bad checksum, a wrong length.
             raise Unfusable("the frame is not sound")

@@ -1,10 +1,9 @@
-"""Impairment: what goes wrong on a wire, per direction, decided by the wire's own seed.
+"""Lanes: one direction of a wire on which something goes wrong, decided by the wire's own seed.
 
-A lane is one direction of a wire with an impairment. Every frame that enters it is
-drawn for in the same fixed order, with `random()` alone (whose numbers are the same in
-every Python), so the same seed loses the same frames. Frames keep their order on a
-lane unless `reorder` lets one pass; what is on the wire keeps its due time when the
-settings change (tc-netem(8) has the same words for the same things).
+Every frame that enters a lane is drawn for in the same fixed order, with `random()`
+alone (whose numbers are the same in every Python), so the same seed loses the same
+frames. Frames keep their order on a lane unless `reorder` lets one pass; what is on
+the wire keeps its due time when the settings change. (`impairment` has the settings.)
 
 What is impaired is cut first: a superframe is lost, delayed and counted by wire frames.
 
@@ -15,58 +14,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
 
+from emunet.fabric.impairment import Impairment
+from emunet.packet.filter import compile_filter
 from emunet.packet.offload import split
-from emunet.packet.view import Packet
+from emunet.packet.view import ETHERNET_HEADER, VLAN, VLAN_SERVICE, Packet
 from emunet.plane.reason import Reason
 
 SECOND = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Impairment:
-    """Settings of one direction. All zero is a plain wire.
-
-    delay, jitter  ns; each frame takes delay plus or minus up to jitter (uniform)
-    loss           share of frames lost, 0 to 1
-    burst          (p, r): Gilbert-Elliott, chance to go bad and to go good again; bad loses all
-    every          lose every n-th frame; 0: none
-    duplicate      share of frames that arrive twice
-    reorder        share of frames that are sent at once, past those that wait
-    corrupt        share of frames with one bit flipped
-    rate           bits a second on the wire (whole frames); 0: no limit
-    queue          frames that may wait for the rate; more are dropped from the tail
-    """
-
-    delay: int = 0
-    jitter: int = 0
-    loss: float = 0.0
-    burst: tuple[float, float] | None = None
-    every: int = 0
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    corrupt: float = 0.0
-    rate: int = 0
-    queue: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("loss", "duplicate", "reorder", "corrupt"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is a share of all frames: 0 to 1 (or 0% to 100%), not {getattr(self, name)}")
-        for name in ("delay", "jitter", "every", "rate"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} cannot be negative")
-        if self.jitter > self.delay:
-            raise ValueError("jitter cannot be larger than delay: a frame would arrive before it was sent")
-        if self.queue < 1:
-            raise ValueError("queue must hold at least one frame")
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing is impaired."""
-        return self == Impairment(queue=self.queue)
 
 
 class Fabric(Protocol):
@@ -88,15 +44,23 @@ class Fabric(Protocol):
         """Call `lane.wake(now)` at `due`."""
         ...
 
+    def retire(self, lane: Lane) -> None:
+        """The lane is empty and does nothing that a plain wire would not do."""
+        ...
+
 
 class Lane:
-    """One direction of a wire under an impairment: towards `device`, `port`."""
+    """One direction of a wire under an impairment: towards `device`, `port`.
+
+    blocked  frames from these MACs end here: stations on the other side of a partition
+    """
 
     def __init__(self, wire: str, device: str, port: str, impairment: Impairment, seed: int, fabric: Fabric) -> None:
         self.wire = wire
         self.device = device
         self.port = port
         self.impairment = impairment
+        self.blocked: frozenset[bytes] = frozenset()
         self._random = random.Random(seed)
         self._fabric = fabric
         self._waiting: deque[tuple[int, Packet]] = deque()
@@ -107,6 +71,17 @@ class Lane:
         self._departures: deque[int] = deque()
         self._last_due = 0
         self._wake_at: int | None = None
+        self._matches = compile_filter(impairment.match)
+
+    def change(self, impairment: Impairment) -> None:
+        """From the next frame on, this."""
+        self.impairment = impairment
+        self._matches = compile_filter(impairment.match)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it does nothing that a wire would not do."""
+        return self.empty and self.impairment.plain and not self.blocked
 
     @property
     def empty(self) -> bool:
@@ -128,11 +103,27 @@ class Lane:
         if self._wake_at is None or now < self._wake_at:
             return  # an earlier appointment took this one's place
         self._wake_at = None
-        for queue in (self._passing, self._waiting):
-            while queue and queue[0][0] <= now:
-                _, packet = queue.popleft()
-                self._fabric.come_off(self.device, self.port, packet, now)
+        while (due := self.due()) is not None and due <= now:
+            first = self._passing if self._passing and self._passing[0][0] == due else self._waiting
+            _, packet = first.popleft()
+            self._fabric.come_off(self.device, self.port, packet, now)
         self._arm()
+        if self.plain:
+            self._fabric.retire(self)
+
+    def __len__(self) -> int:
+        """How many frames are on the wire in this direction."""
+        return len(self._waiting) + len(self._passing)
+
+    def loses(self, packet: Packet) -> Reason | None:
+        """Why a frame is certain to end here, for those who only ask; None where it may pass."""
+        impairment = self.impairment
+        if packet.source in self.blocked:
+            return Reason.WIRE_PARTITIONED
+        if impairment.mtu and _carried(packet.frame) > impairment.mtu and packet.offload is None:
+            return Reason.WIRE_TOO_LONG
+        all_lost = impairment.loss >= 1.0 or impairment.every == 1
+        return Reason.WIRE_LOST if all_lost and self._matches(packet.frame) else None
 
     def due(self) -> int | None:
         """When the next frame comes off (ns), or None."""
@@ -141,14 +132,22 @@ class Lane:
 
     def _send_one(self, packet: Packet, now: int) -> None:
         impairment = self.impairment
-        self._count += 1
-        if self._lost(impairment):
-            self._fabric.lose(self.wire, packet, Reason.WIRE_LOST, now)
+        if self.blocked and packet.source in self.blocked:
+            self._fabric.lose(self.wire, packet, Reason.WIRE_PARTITIONED, now)
             return
-        if impairment.corrupt and self._random.random() < impairment.corrupt:
-            packet = packet.copy(self._flip(packet.frame))
-        twice = bool(impairment.duplicate) and self._random.random() < impairment.duplicate
-        overtakes = bool(impairment.reorder) and self._random.random() < impairment.reorder
+        if impairment.mtu and _carried(packet.frame) > impairment.mtu:
+            self._fabric.lose(self.wire, packet, Reason.WIRE_TOO_LONG, now)
+            return
+        twice = overtakes = False
+        if not impairment.match or self._matches(packet.frame):
+            self._count += 1
+            if self._lost(impairment):
+                self._fabric.lose(self.wire, packet, Reason.WIRE_LOST, now)
+                return
+            if impairment.corrupt and self._random.random() < impairment.corrupt:
+                packet = packet.copy(self._flip(packet.frame))
+            twice = bool(impairment.duplicate) and self._random.random() < impairment.duplicate
+            overtakes = bool(impairment.reorder) and self._random.random() < impairment.reorder
         for number, piece in enumerate([packet, packet.copy()] if twice else [packet]):
             departs = self._depart(piece, now)
             if departs is None:
@@ -194,7 +193,7 @@ class Lane:
         impairment = self.impairment
         due = departs + impairment.delay
         if impairment.jitter:
-            due += int((self._random.random() * 2 - 1) * impairment.jitter)
+            due = max(departs, due + int(self._deviation(impairment) * impairment.jitter))
         if overtakes:
             due = departs
             queue = self._passing
@@ -205,8 +204,26 @@ class Lane:
         queue.append((due, packet))
         self._arm()
 
+    def _deviation(self, impairment: Impairment) -> float:
+        """-1 to 1, or of a normal distribution: twelve draws have a variance of one, and no tail beyond 6."""
+        draw = self._random.random
+        if impairment.distribution == "uniform":
+            return draw() * 2 - 1
+        return sum([draw() for _ in range(12)]) - 6
+
     def _arm(self) -> None:
         due = self.due()
         if due is not None and (self._wake_at is None or due < self._wake_at):
             self._wake_at = due
             self._fabric.wake_lane(self, due)
+
+
+def _carried(frame: bytes) -> int:
+    """The bytes that an MTU counts: what is behind the Ethernet header and its tags (IEEE 802.1Q)."""
+    header = ETHERNET_HEADER
+    while frame[header - 2 : header] in (VLAN, VLAN_SERVICE):
+        header += 4
+    return len(frame) - header
+
+
+__all__ = ["Impairment", "Lane"]

@@ -38,12 +38,17 @@ class Arrivals(Protocol):
 
 
 class Wire:
-    """A cable between two device ports. `lanes`: an impairment from end 0 to 1, and from 1 to 0, where there is one."""
+    """A cable between two device ports.
+
+    lanes  an impairment from end 0 to 1, and from 1 to 0, where there is one
+    flap   ns that it is up and down by turns, where it is
+    """
 
     def __init__(self, name: str, a: End, b: End, arrivals: Arrivals) -> None:
         self.name = name
         self.ends = (a, b)
         self.up = True
+        self.flap: tuple[int, int] | None = None
         self.lanes: list[Lane | None] = [None, None]
         self._arrivals = arrivals
 
@@ -53,9 +58,14 @@ class Wire:
             self._arrivals.lose(self.name, packet, Reason.WIRE_DOWN, now)
             return
         lane = self.lanes[end]
-        if lane is not None and not self._arrivals.dry:
-            lane.send(packet, now)
-            return
+        if lane is not None:
+            if not self._arrivals.dry:
+                lane.send(packet, now)
+                return
+            reason = lane.loses(packet)
+            if reason is not None:
+                self._arrivals.lose(self.name, packet, reason, now)
+                return
         device, port = self.ends[1 - end]
         self._arrivals.arrive(device, port, packet, now)
 

@@ -27,12 +27,13 @@ from emunet.fabric.flows import FlowCache, Recording, Replay
 from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
+from emunet.fabric.recording import Recorder
 from emunet.fabric.switch import build_switch
+from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
-from emunet.plane.chance import chance
 from emunet.plane.device import Device
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
@@ -69,7 +70,10 @@ class World:
         self._tunnels: frozenset[bytes] = frozenset()
         self._edge_tables: dict[str, dict[Key, Replay]] = {}
         self._hops: deque[tuple[Device, str, Packet]] = deque()
-        self._heap: list[tuple[int, int, Callable[[int], None]]] = []
+        self._heap: list[tuple[int, int, bool, Callable[[int], None]]] = []
+        self.events = 0
+        """How much of its own has happened: frames that came off wires, timers of devices. `recording` counts on it."""
+        self.recorder: Recorder | None = None
         self._timed: Timers[tuple[str, str]] = Timers()
         self._order = count()
         self._watching = Watching(self.watch)
@@ -77,6 +81,8 @@ class World:
         self._running = False
         self._resumes = 0
         self._dry = False
+        self._off: set[str] = set()
+        self.trouble = Trouble(self)
 
     @property
     def ledger(self) -> Ledger:
@@ -108,10 +114,14 @@ class World:
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
-        self._join(config.wires)
+        before = {wire.name: wire for wire in self.config.wires}
+        fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
         self._tunnels = frozenset(vxlan.port.to_bytes(2, "big") for host in config.hosts for vxlan in host.vxlans)
         self.config = config
+        for wire in config.wires:
+            self.trouble.configured(self.wires[wire.name], None if wire.name in fresh else before.get(wire.name), wire)
+        self.trouble.apply_partition()
 
     def attach(self, edge: Edge) -> None:
         """Join a stack to its port. The port must exist."""
@@ -154,22 +164,49 @@ class World:
 
     def advance(self, now: int) -> None:
         """Move time to `now`, waking what is due on the way, in order."""
-        while True:
-            due = self.due()
-            if due > now:
-                break
-            self.now = max(self.now, due)
-            self._wake(self.now)
+        while self.due() <= now:
+            self.step()
         self.now = max(self.now, now)
+
+    def step(self) -> None:
+        """Move time to what is due next, and let that happen: wires first, then devices and stacks."""
+        self.now = now = max(self.now, self.due())
+        if self._heap and self._heap[0][0] <= now:
+            _, _, own, action = heappop(self._heap)
+            self.events += own
+            action(now)
+            self._run(now)
+            return
+        timed = self._timed.take(now)
+        if timed is None:
+            return
+        kind, name = timed
+        if kind == "device":
+            self.events += 1
+            device = self.devices.get(name)
+            if device is not None:
+                device.wake(now)
+                self._run(now)
+                self._look_at_device(device)
+            return
+        edge = self.edges.get(name)
+        if edge is not None:
+            for frame in edge.wake(now):
+                self._admit(edge, frame, None, None)
+            self._run(now)
+            self._look_at_edge(edge)
 
     def due(self) -> int:
         """The next moment at which anything happens by itself (ns), or NEVER."""
         first = self._timed.first()
         return min(first, self._heap[0][0]) if self._heap else first
 
-    def at(self, due: int, action: Callable[[int], None]) -> None:
-        """Call `action(now)` when time reaches `due`; first come, first served at the same moment."""
-        heappush(self._heap, (due, next(self._order), action))
+    def at(self, due: int, action: Callable[[int], None], *, own: bool = False) -> None:
+        """Call `action(now)` when time reaches `due`; first come, first served at the same moment.
+
+        `own`: it is of the World's own making, and would come again from the same inputs.
+        """
+        heappush(self._heap, (due, next(self._order), own, action))
 
     def send(self, edge: Edge, frames: Any, now: int) -> None:
         """Let frames in that an edge's stack made by itself (its program sent something)."""
@@ -191,6 +228,8 @@ class World:
                 raise UnknownPort(f"{port} is an interface inside {device.name}: frames enter by a pod or a port")
             packet = Packet(frame)
             packet.trace = trace
+            if self.recorder is not None:
+                self.recorder.injected(port, frame, now, self.events)
             self._arrivals.append((device, entry, packet))
         self._run(now)
 
@@ -257,29 +296,46 @@ class World:
         device.watched = self._watching.points(device.name)
         self.flows.clear("a port is watched no more")
 
+    def record(self, recorder: Recorder | None) -> None:
+        """Tell everything that is let in to a recorder from now on; None: no more."""
+        self.recorder = recorder
+        self.flows.recorded = recorder is not None
+        self.flows.clear("a recording began or ended")
+
     def set_wire(self, name: str, *, up: bool) -> None:
         """Plug a wire in or out; the next frame meets it so."""
-        wire = self.wire(name)
-        wire.up = up
-        if not up:
-            for device, port in wire.ends:
-                self._forget_stations(device, port)
-        self.flows.clear("a wire went up or down")
+        self.trouble.set_up(name, up)
 
     def impair(self, name: str, impairment: Impairment, end: int | None = None) -> None:
         """Set what goes wrong on a wire: from end 0 or 1, or both ways. What is on the wire keeps its time."""
-        wire = self.wire(name)
-        for number in (0, 1) if end is None else (end,):
-            lane = wire.lanes[number]
-            if lane is not None and not (lane.empty and impairment.plain):
-                lane.impairment = impairment
-            elif impairment.plain:
-                wire.lanes[number] = None
-            else:
-                device, port = wire.ends[1 - number]
-                seed = chance(self.seed, name, number, "impairment")
-                wire.lanes[number] = Lane(name, device, port, impairment, seed, self)
-        self.flows.clear("a wire's impairment changed")
+        self.trouble.impair(name, impairment, end)
+
+    def wire_changed(self, wire: Wire, why: str) -> None:
+        """Something was set on a wire: the next frame meets it so."""
+        if not wire.up:
+            for device, port in wire.ends:
+                self._forget_stations(device, port)
+        self.flows.clear(why)
+
+    def set_power(self, name: str, *, on: bool) -> None:
+        """Take a device's power away, and with it all that it held and learned; or give it back."""
+        device = self.devices.get(name)
+        if device is None:
+            raise UnknownPort(f"there is no device {name}; there are: {', '.join(self.devices)}")
+        if on is not device.off:
+            return
+        self.flows.clear("a device lost its power or got it back")
+        if on:
+            self._off.discard(name)
+            device.off = False
+        else:
+            self._off.add(name)
+            figures = device.figures
+            self._place(self._configs[name])
+            self.devices[name].figures = figures  # its counters are the experimenter's, not its own
+            figures.drop(Reason.DEVICE_OFF, figures.queued)
+            figures.queued = 0
+        self._look_at_device(self.devices[name])
 
     def locate(self, port: str) -> tuple[Device, str, str]:
         """A port's name -> (device, entry, interface inside the device or "")."""
@@ -330,7 +386,11 @@ class World:
 
     def wake_lane(self, lane: Lane, due: int) -> None:
         """Wake one direction of a wire at `due`."""
-        self.at(due, lane.wake)
+        self.at(due, lane.wake, own=True)
+
+    def retire(self, lane: Lane) -> None:
+        """One direction of a wire does nothing any more that a plain one would not do."""
+        self.trouble.retire(lane)
 
     @property
     def dry(self) -> bool:
@@ -363,11 +423,13 @@ class World:
         self.devices[config.name] = device
         self._configs[config.name] = config
         device.watched = self._watching.points(device.name)
+        device.off = config.name in self._off
         self._look_at_device(device)
 
     def _remove_device(self, name: str) -> None:
         self._abandon(self.devices.pop(name))
         del self._configs[name]
+        self._off.discard(name)
         for edge in [edge for edge in self.edges.values() if edge.device == name]:
             self.detach(edge.name)
 
@@ -376,9 +438,10 @@ class World:
         held = device.figures.queued
         if held:
             self.figures.queued -= held
-            self.figures.drop(Reason.DEVICE_GONE, held)
+            self.figures.drop(Reason.DEVICE_OFF if device.name in self._off else Reason.DEVICE_GONE, held)
 
-    def _join(self, wires: tuple[WireConfig, ...]) -> None:
+    def _join(self, wires: tuple[WireConfig, ...]) -> set[str]:
+        """Plug the wires in as they are to be; the names of those that are new."""
         wanted = {wire.name: wire for wire in wires}
         self._ends.clear()
         kept = {name for name, row in wanted.items() if name in self.wires and self.wires[name].ends == (row.a, row.b)}
@@ -390,6 +453,7 @@ class World:
                 wire = self.wires[name] = Wire(name, config.a, config.b, self)
             self._ends[config.a] = (wire, 0)
             self._ends[config.b] = (wire, 1)
+        return wanted.keys() - kept
 
     def _admit(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None) -> None:
         self._arrivals.append((edge, frame, offload, trace))
@@ -413,7 +477,7 @@ class World:
                 # Two stacks may answer each other without an end: time must go on all the same.
                 if arrivals and not self._dry:
                     self._resumes = now + RUN_PAUSE
-                    self.at(self._resumes, lambda _: None)
+                    self.at(self._resumes, lambda _: None, own=True)
         finally:
             self._running = False
             self.watch.leaned = self.watch.steps = self._watching.recording = None
@@ -421,6 +485,8 @@ class World:
 
     def _from_edge(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int) -> None:
         """A frame from an edge's stack: repeated from the cache where it can be, before anything is made of it."""
+        if self.recorder is not None and not self._dry:
+            self.recorder.frame(edge.name, frame, offload, now, self.events)
         if trace is None and self.flows.enabled and not self._dry:
             key = key_of(frame, self._tunnels)
             if key is not None:
@@ -494,6 +560,8 @@ class World:
             replay.wire.carry(frame, offload, hops + replay.hops, told, now)
             return
         answers = edge.deliver(frame, offload, now)
+        if self.recorder is not None:
+            self.recorder.delivered(edge.name, frame, offload, now, taken=answers is not None)
         if answers is None:
             replay.refused += frames
             return
@@ -501,26 +569,6 @@ class World:
             self._look_at_edge(edge)
         for answer in answers:
             self._arrivals.append((edge, answer, None, None))
-
-    def _wake(self, now: int) -> None:
-        """Let everything happen that is due by `now`: wires first, then devices and stacks."""
-        while self._heap and self._heap[0][0] <= now:
-            heappop(self._heap)[2](now)
-            self._run(now)
-        for kind, name in self._timed.pop(now):
-            if kind == "device":
-                device = self.devices.get(name)
-                if device is not None:
-                    device.wake(now)
-                    self._run(now)
-                    self._look_at_device(device)
-                continue
-            edge = self.edges.get(name)
-            if edge is not None:
-                for frame in edge.wake(now):
-                    self._admit(edge, frame, None, None)
-                self._run(now)
-                self._look_at_edge(edge)
 
     def _look_at_device(self, device: Device) -> None:
         """Note when a device wants to be woken: it may have changed its mind."""
@@ -564,6 +612,8 @@ class World:
                 self._admit(edge, reply, None, None)
             return
         answers = edge.deliver(packet.frame, packet.offload, now)
+        if self.recorder is not None:
+            self.recorder.delivered(edge.name, packet.frame, packet.offload, now, taken=answers is not None)
         frames = packet.segments
         if answers is None:
             self._end_on_wire(packet, Step("edge", Verdict.DROP, Reason.EDGE_FULL, {"port": edge.name}))

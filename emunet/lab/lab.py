@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from emunet.cluster.assign import Allocation, assign
 from emunet.cluster.compile import compile as compile_world
@@ -33,11 +33,13 @@ from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url
 from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
-from emunet.fabric.edge import MemoryEdge, MemoryEdges
+from emunet.fabric.edge import FrozenEdge, MemoryEdge, MemoryEdges
+from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
 from emunet.lab.plane import Plane
+from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
-from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter
+from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter, read_capture
 from emunet.plane.table import NEVER
 from emunet.plane.trace import Trace
 
@@ -191,7 +193,7 @@ class Lab:
         self._build()
         self.settle()
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -222,6 +224,8 @@ class Lab:
         """The pod of that port name (`web-1`, `blue/web-1`); KeyError with what there is otherwise."""
         for pod in self.desired.pods:
             edge = self.plane.world.edges.get(pod.port)
+            if isinstance(edge, FrozenEdge):
+                edge = edge.edge
             if pod.port == name and isinstance(edge, MemoryEdge):
                 return LabPod(self, pod, edge)
         raise KeyError(f"there is no pod {name}; there are: {', '.join(pod.port for pod in self.desired.pods)}")
@@ -254,6 +258,8 @@ class Lab:
         """One echo request, and what became of it. Waits up to ten lab seconds."""
         target = self.address(destination, family)
         edge = self.plane.edge(source)
+        if isinstance(edge, FrozenEdge):
+            return Pong(source, destination, False, None, None, f"{source} is frozen")
         assert isinstance(edge, MemoryEdge)
         sender: bytes | None = None
         for host in self.plane.world.config.hosts:
@@ -299,6 +305,33 @@ class Lab:
             finally:
                 self.plane.untap(names, sink)
 
+    @contextmanager
+    def record(self, path: str | os.PathLike[str]) -> Iterator[Recorder]:
+        """Within it, all that comes into the lab is written to a file that `rerun` plays again. Begin at once."""
+        with open(path, "wb") as file:
+            recorder = Recorder(file, self.seed, flow_cache=self.plane.world.flows.enabled)
+            self.plane.record(recorder)
+            try:
+                yield recorder
+            finally:
+                self.plane.end_recording()
+
+    def play(self, path: str | os.PathLike[str], into: str, *, interface: str | None = None) -> int:
+        """Let the frames of a capture in by a port, with the time between them that they had; how many there were.
+
+        `interface`: only those of this interface of a pcapng file.
+        """
+        began, first, count = self.clock.now, None, 0
+        for frame in read_capture(path):
+            if interface is not None and frame.interface != interface:
+                continue
+            first = frame.time_ns if first is None else first
+            at = began + max(0, frame.time_ns - first)
+            self.plane.world.advance(max(at, self.clock.now))
+            self.plane.world.inject(into, frame.data, self.clock.now)
+            count += 1
+        return count
+
     # What can be changed
 
     def apply(self, topology: str | os.PathLike[str]) -> None:
@@ -342,17 +375,16 @@ class Lab:
         self.control.request(self.clock.now).patch(self.control.find(kind), namespace, name, patch, "merge")
         self.settle()
 
-    def power(self, host: str, *, on: bool) -> None:
-        """Switch a host off: its wires go dead and its pods with them. Or on again: it comes back as it was.
+    def power(self, device: str, *, on: bool) -> None:
+        """Take a host's or a switch's power away, or give it back: what it held, had learned and served is lost.
 
-        What the cluster makes of it takes time: 40 s until the node is NotReady, five minutes more until its pods
-        are made elsewhere (`lab.clock.advance`).
+        What the cluster makes of a dead host takes time: 40 s until the node is NotReady, five minutes more until
+        its pods are made elsewhere (`lab.clock.advance`).
         """
-        self.control.set_power(host, on=on, now=self.clock.now)
-        for wire in self.plane.world.config.wires:
-            if host in (wire.a[0], wire.b[0]):
-                self.plane.set_wire(wire.name, up=on)
-        self.settle()
+        self.plane.trouble.set_power(device, on=on)
+        if any(host.name == device for host in self.plane.world.config.hosts):
+            self.control.set_power(device, on=on, now=self.clock.now)
+            self.settle()
 
     def settle(self) -> None:
         """Let the controllers work, and build what they want, until nothing is left to do. Takes no time."""
@@ -384,9 +416,31 @@ class Lab:
         before = self.control.kubelet.facts.get(meta(pod)["uid"])
         return replace(before or PodFact((), self.clock.now), stopped=True)
 
-    def link(self, wire: str, *, up: bool) -> None:
-        """Plug a wire in or out."""
-        self.plane.set_wire(wire, up=up)
+    def link(
+        self, wire: str, *, up: bool | None = None, flap: str | None = None, source: str | None = None, **settings: Any
+    ) -> None:
+        """Change one thing on a wire and keep the rest: `lab.link("host1--switch1", delay="20ms", loss="1%")`.
+
+        The words are those of `emunet link`; `source` names the end whose direction is meant, both without it.
+        ValueError for what makes no sense, and then nothing is changed.
+        """
+        self.plane.trouble.change_wire(wire, WireChange(settings, source, up, flap))
+
+    def partition(self, *groups: Sequence[str]) -> None:
+        """Part the hosts into groups that do not hear each other, the unnamed ones together; without any, heal it."""
+        self.plane.trouble.part(groups)
+
+    def freeze(self, pod: str) -> None:
+        """Stop a pod's stack: what comes waits, and nothing is answered."""
+        self.plane.trouble.freeze(pod, self.clock.now, frozen=True)
+
+    def thaw(self, pod: str) -> None:
+        """Let a frozen pod go on, with what has come meanwhile."""
+        self.plane.trouble.freeze(pod, self.clock.now, frozen=False)
+
+    def exhaust(self, device: str, table: str, capacity: int | None = None) -> None:
+        """Let a table of a device hold so many entries at most; without a number it is full with what it holds."""
+        self.plane.trouble.limit_table(device, table, capacity)
 
     def wait(self, until: Callable[[], bool], timeout: float = PATIENCE / SECOND) -> bool:
         """Let time jump from event to event until something holds; False after `timeout` lab seconds."""

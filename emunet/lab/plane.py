@@ -15,10 +15,13 @@ from typing import Any
 from emunet.elements.connections import ConnectionTable
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
+from emunet.fabric.config_text import encode
 from emunet.fabric.edge import Edge
 from emunet.fabric.explain import frame_from
 from emunet.fabric.names import UnknownPort
+from emunet.fabric.recording import Recorder
 from emunet.fabric.world import World
+from emunet.lab.trouble import Trouble, WireChange
 from emunet.plane.reason import describe
 from emunet.plane.table import Table
 from emunet.plane.trace import Trace
@@ -45,6 +48,7 @@ class Plane:
         self._make_edge = make_edge
         self._drop_edge = drop_edge
         self._made: dict[str, PodEdge | HostEdge] = {}
+        self.trouble = Trouble(self)
 
     def configure(self, config: WorldConfig) -> None:
         """Become this. Edges that are new or changed are made; those that are gone are let go first."""
@@ -55,6 +59,7 @@ class Plane:
             del self._made[name]
             if edge is not None and self._drop_edge is not None:
                 self._drop_edge(edge)
+        self.note("configure", config=encode(config) if self.world.recorder is not None else None)
         self.world.configure(config)
         for name, description in wanted.items():
             if name not in self._made:
@@ -131,7 +136,36 @@ class Plane:
 
     def set_wire(self, wire: str, *, up: bool) -> None:
         """Plug a wire in or out; the next frame meets it so."""
-        self.world.set_wire(wire, up=up)
+        self.trouble.change_wire(wire, WireChange(up=up))
+
+    def record(self, recorder: Recorder) -> None:
+        """Record from now on what is let in. What the World has learned until now is not in it: begin early."""
+        self.world.record(recorder)
+        if self.world.config.hosts:
+            self.note("configure", config=encode(self.world.config))
+            for wire in self.world.wires.values():
+                for row in self.trouble.settings_of(wire.name):
+                    self.note("wire", wire=wire.name, change=row)
+
+    def end_recording(self) -> None:
+        """Record no more, and write what came of it."""
+        recorder = self.world.recorder
+        if recorder is not None:
+            self.world.record(None)
+            recorder.end(self.world.now, self.world.events, self.world.ledger.as_dict())
+
+    def note(self, command: str, **said: Any) -> None:
+        """Let a recorder know what was done beside frames."""
+        if self.world.recorder is not None:
+            self.world.recorder.command(command, said, self.world.now, self.world.events)
+
+    def pods_on(self, device: str) -> list[str]:
+        """The pods whose port is on a device."""
+        return [name for name, made in self._made.items() if isinstance(made, PodEdge) and made.device == device]
+
+    def renew(self, pod: str) -> None:
+        """Make a pod's stack anew, as its configuration describes it."""
+        self.world.attach(self._make_edge(self._made[pod], self.world.config))
 
 
 def _text(value: Any) -> str:

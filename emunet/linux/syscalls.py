@@ -47,6 +47,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
+PR_SET_TIMERSLACK = 29
 PR_SET_CHILD_SUBREAPER = 36
 PR_GET_CHILD_SUBREAPER = 37
 
@@ -127,6 +128,11 @@ def prctl(option: int, argument: int, tried: str) -> int:
 def set_process_name(name: str) -> None:
     """What `ps -o comm` shows of this process; the kernel cuts it to 15 bytes."""
     prctl(PR_SET_NAME, ctypes.addressof(ctypes.create_string_buffer(name.encode())), "naming a process")
+
+
+def set_timer_slack(nanoseconds: int) -> None:
+    """How much later than asked the kernel may end a sleep of this thread, to wake several at once (50 µs at first)."""
+    prctl(PR_SET_TIMERSLACK, nanoseconds, "asking for exact timers")
 
 
 def set_child_subreaper(value: bool) -> bool:

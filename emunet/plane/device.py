@@ -53,6 +53,7 @@ Observe = Callable[["Device", str, bool, Packet, int], None]
 class Device:
     """Elements, how they are joined, and ports.
 
+    off       it has no power: what reaches it is dropped, and its clocks stand still
     transmit  called with every packet that leaves by a port
     observe   called for packets that pass a tapped interface, where somebody watches
     """
@@ -77,6 +78,7 @@ class Device:
         self.observe: Observe | None = None
         self.watched: set[str] = set()
         self.dry = False
+        self.off = False
         self._watch = watch
         self._timed = [element for element in elements.values() if type(element).due is not Element.due]
 
@@ -93,12 +95,15 @@ class Device:
         frames = packet.segments
         self.figures.received += frames
         packet.hop = packet.trace.enter(self.name, entry, now) if packet.trace is not None else None
+        if self.off:
+            self._end(packet, Step("power", Verdict.DROP, Reason.DEVICE_OFF, {"device": self.name}), now)
+            return
         target = self.entries[entry]
         self._walk(deque([(target, packet)]), now)
 
     def wake(self, now: int) -> None:
         """Let every element whose time has come decide."""
-        for element in self._timed:
+        for element in self._timed if not self.off else ():
             if element.due() > now:
                 continue
             for packet, step in element.wake(now):
@@ -112,6 +117,8 @@ class Device:
 
     def due(self) -> int:
         """The earliest time at which an element wants to be woken (ns), or NEVER."""
+        if self.off:
+            return NEVER
         return min((element.due() for element in self._timed), default=NEVER)
 
     def state(self) -> Iterable[Table[Any, Any] | Counter]:

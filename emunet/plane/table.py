@@ -196,7 +196,7 @@ class Table(Generic[K, V]):
                 self.changed(key, "changed")
         else:
             if len(self._entries) >= self.capacity and not static:
-                self._make_room(key, value)
+                self._make_room()
             self.changed(key, "entered")
         entry = self._entries[key] = Entry(value, now, static)
         group = self._group_of(key, value)
@@ -239,6 +239,17 @@ class Table(Generic[K, V]):
         for key in doomed:
             self.delete(key)
         return len(doomed)
+
+    def limit(self, capacity: int) -> int:
+        """Hold so many entries at most from now on; how many had to go. Static ones stay, however many they are."""
+        self.capacity = capacity
+        gone = self.evicted
+        while len(self._entries) > capacity:
+            before = len(self._entries)
+            self._make_room()
+            if len(self._entries) == before:
+                break
+        return self.evicted - gone
 
     # Dry runs
 
@@ -308,7 +319,7 @@ class Table(Generic[K, V]):
         if not members.size:
             del self._groups[group]
 
-    def _make_room(self, key: K, value: V) -> None:
+    def _make_room(self) -> None:
         """The entry of the largest group that was used longest ago goes; static ones stay."""
         for members in sorted(self._groups.values(), key=lambda members: -members.size):
             oldest = members.oldest(self._entries, self._credited)

@@ -59,6 +59,14 @@ class Timers(Generic[K]):
                 keys.append(key)
         return keys
 
+    def take(self, now: int) -> K | None:
+        """The key that is due first, if it is by `now`; it is cleared."""
+        if self.first() > now:
+            return None
+        key = heappop(self._heap)[2]
+        del self._due[key]
+        return key
+
     def begin_overlay(self) -> None:
         """From here changes are thrown away at the end."""
         self._kept = (dict(self._due), list(self._heap))

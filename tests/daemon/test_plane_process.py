@@ -153,9 +153,9 @@ def test_speed_is_lab_seconds_per_second() -> None:
 
 def test_a_wire_is_taken_down_and_up(control: Control) -> None:
     data = request("10.244.1.2", "10.244.2.2")
-    control.ask("set_wire", wire="host1--switch1", up=False)
+    control.ask("change_wire", wire="host1--switch1", change={"up": False})
     assert control.ask("trace", port="web-1", data=data, is_frame=False, live=False)["reason"] != "RECEIVED"
-    control.ask("set_wire", wire="host1--switch1", up=True)
+    control.ask("change_wire", wire="host1--switch1", change={"up": True})
     assert control.ask("trace", port="web-1", data=data, is_frame=False, live=False)["reason"] == "RECEIVED"
 
 

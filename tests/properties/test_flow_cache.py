@@ -232,10 +232,30 @@ class Twins:
         """A wire begins to delay and to lose, or stops."""
         name = self.random.choice(list(self.cached.world.wires))
         impairment = self.random.choice(
-            [Impairment(), Impairment(delay=300_000, jitter=100_000, loss=0.1), Impairment(delay=50_000, duplicate=0.2)]
+            [
+                Impairment(),
+                Impairment(delay=300_000, jitter=100_000, loss=0.1),
+                Impairment(delay=50_000, duplicate=0.2),
+                Impairment(mtu=900),
+                Impairment(loss=0.5, match="vxlan and udp or tcp"),
+            ]
         )
         for net in self.both:
             net.world.impair(name, impairment)
+
+    def part(self) -> None:
+        """The hosts are parted in two, or joined again."""
+        hosts = [host.name for host in self.cached.config.hosts]
+        groups = [[self.random.choice(hosts)]] if self.random.random() < 0.5 and len(hosts) > 1 else []
+        for net in self.both:
+            net.world.trouble.part(groups)
+
+    def power(self) -> None:
+        """A device loses its power, or all have it again."""
+        off = self.random.choice(list(self.cached.world.devices)) if self.random.random() < 0.4 else ""
+        for net in self.both:
+            for name in net.world.devices:
+                net.world.set_power(name, on=name != off)
 
     def route(self) -> None:
         """A blackhole for one pod's address comes on the first host, or the one that is there goes."""
@@ -309,7 +329,7 @@ def play(topology: str, seed: int, *, translating: bool = False) -> Twins:
     twins = Twins(topology, seed, translating=translating)
     trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route, twins.watch]
     if twins.cached.world.wires:
-        trouble += [twins.wire, twins.impair]
+        trouble += [twins.wire, twins.impair, twins.part, twins.power]
     for _ in range(60):
         for _ in range(twins.random.randrange(1, 25)):
             twins.traffic()

@@ -1,0 +1,39 @@
+"""`emunet record`: write all that comes into a lab to a file that `emunet replay` plays again.
+
+Rule of this file: the lab writes; this command only says from when to when.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+import click
+
+from emunet.cli.interrupt import until_interrupted
+from emunet.cli.options import lab_option, output_option, print_json, the_lab
+
+
+@click.command()
+@click.option("-w", "file", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Where to.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="End after so many seconds.")
+@lab_option
+@output_option
+def record(file: str, seconds: float | None, lab: str | None, output: str) -> None:
+    """Write frames, commands and seed to a file, until Ctrl-C; `emunet replay FILE` plays the run again, in memory.
+
+    What the lab had learned before is not in it: `emunet up --record FILE` begins with the first frame.
+
+    \b
+    emunet record -w run.pcapng --seconds 10
+    emunet replay run.pcapng
+    """  # noqa: D301 - click knows the character by this escape
+    client = the_lab(lab)
+    client.post("record", file=os.path.abspath(file))
+    with until_interrupted() as interrupted:
+        select.select([interrupted], [], [], seconds)
+    done = client.ask("DELETE", ("record",))
+    if output == "json":
+        print_json({"file": file, "inputs": done["inputs"]})
+        return
+    click.echo(f"{done['inputs']:,} inputs recorded: `emunet replay {file}` plays them again")

@@ -13,7 +13,7 @@ import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from emunet.cluster.controllers.pods import is_finished
+from emunet.cluster.controllers.pods import is_finished, is_terminating
 from emunet.cluster.desired import Cluster, Container, ContainerPort, Pod
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION
 from emunet.cluster.ranges import natural
@@ -26,16 +26,18 @@ Addresses = Callable[[Object], tuple[str, ...]]
 
 
 def bound_pods(view: View, cluster: Cluster, silent: Iterable[str] = ()) -> tuple[Pod, ...]:
-    """The pods that are to be in the lab, by namespace and name; none on hosts that are `silent`.
+    """The pods that are to be in the lab, by namespace and name; of hosts that are `silent` none
+    that were asked to end: nobody there hears of it, and what comes back with the host is over.
 
     A pod that is over leaves the lab where a controller manages it; one that a person made stays, to be looked into.
     """
-    hosts = {host.name for host in cluster.hosts} - set(silent)
+    dead = set(silent)
     found = [
         pod_of(view, item)
-        for host in hosts
+        for host in [host.name for host in cluster.hosts]
         for item in view.pods_on(host)
         if not (is_finished(item) and controller_of(item) is not None)
+        and not (host in dead and is_terminating(item))
     ]  # fmt: skip
     return tuple(sorted(found, key=lambda pod: (natural(pod.namespace), natural(pod.name))))
 

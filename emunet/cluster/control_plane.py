@@ -79,8 +79,12 @@ class ControlPlane:
         return self.runner.due()
 
     def ending(self) -> list[Object]:
-        """The pods that were asked to end and are still in the lab."""
-        return [pod for pod in self.store.items("pods") if is_terminating(pod) and pod["spec"].get("nodeName")]
+        """The pods that were asked to end and are still in the lab. A host that is silent does not hear of it."""
+        return [
+            pod
+            for pod in self.store.items("pods")
+            if is_terminating(pod) and pod["spec"].get("nodeName") and pod["spec"]["nodeName"] not in self.health.silent
+        ]
 
     def find(self, word: str) -> Kind:
         """The kind that a person calls so: `pods`, `po`, `deploy`, `deployments.apps`. KeyError."""

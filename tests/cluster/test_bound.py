@@ -91,6 +91,10 @@ def test_only_bound_pods_on_hosts_that_are_there_are_built(plane: ControlPlane) 
         made(plane, "pod", metadata={"name": name}, spec={**spec, "nodeName": node})
     made(plane, "pod", metadata={"name": "d"}, spec=spec)
     assert [pod.port for pod in bound_pods(plane.store, plane.cluster)] == ["a", "b"]
+    # A host that is dead keeps its pods until they are asked to end: nobody there hears of it, and they are over.
+    assert [pod.port for pod in bound_pods(plane.store, plane.cluster, silent=["host1"])] == ["a", "b"]
+    plane.request(0).delete(plane.find("pods"), "default", "a")
+    assert [pod.port for pod in bound_pods(plane.store, plane.cluster)] == ["a", "b"]
     assert [pod.port for pod in bound_pods(plane.store, plane.cluster, silent=["host1"])] == ["b"]
 
 

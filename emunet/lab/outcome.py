@@ -103,6 +103,7 @@ class Outcome:
             row: dict[str, Any] = {"at_ns": self.began + number * self.bucket_size, "sent": one.sent, "lost": one.lost}
             row["received"] = len(times)
             row["latency_ns"] = [times[0], times[len(times) // 2], times[-1]] if times else None
+            row["mean_ns"] = sum(times) // len(times) if times else None
             rows.append(row)
         return rows
 

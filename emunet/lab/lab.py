@@ -26,7 +26,7 @@ from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.docker.begin import engine_of
-from emunet.cluster.load import BadInput, Document, load_files, load_text
+from emunet.cluster.load import BadInput, Document, Problem, load_files, load_text
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.store import Object, Store, meta
 from emunet.elements.endpoint.echo import Ping
@@ -207,6 +207,11 @@ class Lab:
         self.plane.world.flows.clear("the lab is closed")
 
     # What there is
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What was read and has no effect, or will not fit on a link."""
+        return self._desired.warnings
 
     @property
     def desired(self) -> Desired:

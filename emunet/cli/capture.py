@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol, TextIO, cast
 
 import click
 
-from emunet.cli.frame_line import frame_line
+from emunet.packet.summary import frame_line
 from emunet.cli.interrupt import until_interrupted
 from emunet.cli.options import lab_option, output_option, the_lab
 from emunet.daemon.capture_file import STANDARD_OUTPUT, CaptureFile

@@ -11,7 +11,7 @@ import pytest
 
 from emunet.cli.main import run
 from emunet.cluster.scenario import read_scenario
-from emunet.lab.figure import figure
+from emunet.pictures.timeline import figure
 from emunet.lab.lab import Lab
 from emunet.lab.scenario import ScenarioFailed, play
 from emunet.lab.traffic import Flow, Traffic

@@ -153,9 +153,7 @@ def _height(start: str, near: _Near) -> int:
     return height
 
 
-def _tree(
-    known: Mapping[str, Machine], near: _Near, order: Mapping[str, int], name: str, cable: Cable | None
-) -> Tree:
+def _tree(known: Mapping[str, Machine], near: _Near, order: Mapping[str, int], name: str, cable: Cable | None) -> Tree:
     below = sorted((one for one in near[name] if one[1] is not cable), key=lambda one: order[one[0]])
     return Tree(known[name], cable, tuple(_tree(known, near, order, other, by) for other, by in below))
 
@@ -208,9 +206,7 @@ def _machine(name: str, is_host: bool, interfaces: list[Interface], pods: list[P
     rows = []
     for interface in interfaces:
         prefixes = [InterfaceAddress.parse(row).prefix for row in interface.addresses]
-        own = [
-            pod for pod in pods if pod.name not in taken and any(_within(row, prefixes) for row in pod.addresses)
-        ]
+        own = [pod for pod in pods if pod.name not in taken and any(_within(row, prefixes) for row in pod.addresses)]
         taken.update(pod.name for pod in own)
         if interface.addresses:  # one without is the host's end of a pod's own link: the pod is shown
             rows.append(Interface(interface.name, interface.addresses, interface.mtu, tuple(own)))

@@ -9,7 +9,22 @@ from dataclasses import dataclass
 
 from emunet.pictures.network import PODS_SHOWN, Cable, Interface, Machine, Network, Pod, Tree
 from emunet.pictures.svg import (
-    AMBER, BLUE, FAINT, GREEN, INK, PAPER, RED, TINTS, VIOLET, box, cross, document, number, path, pill, text,
+    AMBER,
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    PAPER,
+    RED,
+    TINTS,
+    VIOLET,
+    box,
+    cross,
+    document,
+    number,
+    path,
+    pill,
+    text,
     text_width,
 )  # fmt: skip
 
@@ -181,10 +196,21 @@ class _Card:
             parts += self._pods(grid, x, at, BLUE)
             at += STEM + grid.height
         if self.loose.shown:
-            said = "a routed link to each" if any(pod.addresses for pod in machine.pods) else "in the host's own network"
+            said = (
+                "a routed link to each" if any(pod.addresses for pod in machine.pods) else "in the host's own network"
+            )
             at += 10
             parts.append(
-                box(x + PAD, at, self.width - 2 * PAD, BRIDGE_HIGH, fill=TINTS[FAINT], stroke=FAINT, radius=5, dash="4 4")
+                box(
+                    x + PAD,
+                    at,
+                    self.width - 2 * PAD,
+                    BRIDGE_HIGH,
+                    fill=TINTS[FAINT],
+                    stroke=FAINT,
+                    radius=5,
+                    dash="4 4",
+                )
             )
             parts.append(text(x + self.width / 2, at + 18, said, size=11, fill=FAINT, anchor="middle"))
             parts += self._pods(self.loose, x, at + BRIDGE_HIGH, FAINT)
@@ -278,5 +304,3 @@ def _cable(
     if not cable.up and not lines:
         said.append(cross(*at))
     return drawn, said
-
-

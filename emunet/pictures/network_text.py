@@ -80,7 +80,7 @@ class _Block:
         width = max(block.width, *(len(words) for words in said)) if said else block.width
         pad = (width - block.width) // 2
         column = block.column + pad
-        stroke = "│" if cable.up else "╳"
+        stroke = "│" if cable.up else "✗"
         lines: list[Line] = [_at(column, stroke, style)]
         for words in said:
             lines.append([(" " * max(0, min(column - len(words) // 2, width - len(words))), ""), (words, style)])
@@ -143,7 +143,10 @@ def _pods(pods: tuple[Pod, ...]) -> Iterator[Line]:
     wide = max((len(pod.name) for pod in shown), default=0)
     for number, pod in enumerate(shown):
         last = number == len(pods) - 1
-        line: Line = [("  └─ " if last else "  ├─ ", "blue"), (f"{pod.name:<{wide}}", "yellow" if pod.trouble else "green")]
+        line: Line = [
+            ("  └─ " if last else "  ├─ ", "blue"),
+            (f"{pod.name:<{wide}}", "yellow" if pod.trouble else "green"),
+        ]
         line.append((f"  {' '.join(one.partition('/')[0] for one in pod.addresses)} ", "dim"))
         if pod.trouble:
             line.append((f"{pod.trouble} ", "yellow"))

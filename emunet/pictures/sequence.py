@@ -25,7 +25,9 @@ EVERYBODY = "everybody"
 TOGETHER_NS = 2_000_000_000
 """One and the same frame at two ports is one message if it passed both within this time."""
 
-_DROPPED = re.compile(r"(?:(?P<after>[\d.]+ s) after it passed here: )?dropped at (?P<device>[^,]+), [^:]+: (?P<why>.*)", re.S)
+_DROPPED = re.compile(
+    r"(?:(?P<after>[\d.]+ s) after it passed here: )?dropped at (?P<device>[^,]+), [^:]+: (?P<why>.*)", re.S
+)
 _FLAG_WORDS = {"S": "SYN", "F": "FIN", "R": "RST", "P": "PSH", "U": "URG", "E": "ECE", "W": "CWR", ".": "ACK"}
 
 
@@ -56,7 +58,7 @@ class Message:
         if self.kind == "tcp" and self.title == "data":
             told = f"data, {self.size:,} bytes"
             return told if self.times == 1 else f"{told} in {self.times:,} segments"
-        return self.title if self.times == 1 else f"{self.title} × {self.times:,}"
+        return self.title if self.times == 1 else f"{self.title}, {self.times:,} times"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ def _told(summary: Summary, names: _Names) -> tuple[str, str]:
         return title, f"{detail} in {outer}" if detail else f"in {outer}"
     if summary.kind == "arp":
         return summary.what.replace("ARP, ", "ARP: ").partition(" tell")[0], ""
-    if not summary.source or summary.kind == "other" and summary.hops is None:
+    if not summary.source or (summary.kind == "other" and summary.hops is None):
         return summary.what, ""
     ends = [names.shown(summary.source), names.shown(summary.target)]
     if summary.ports != (0, 0):

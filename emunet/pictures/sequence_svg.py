@@ -7,11 +7,27 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 
 from emunet.pictures.sequence import EVERYBODY, Course, Message, moment
 from emunet.pictures.svg import (
-    AMBER, BLUE, FAINT, GREEN, INK, RED, TINTS, VIOLET, arrow_head, box, cross, document, line, number, path,
-    text, text_width,
+    AMBER,
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    RED,
+    TINTS,
+    VIOLET,
+    arrow_head,
+    box,
+    cross,
+    document,
+    line,
+    number,
+    path,
+    text,
+    text_width,
 )  # fmt: skip
 
 MARGIN, TIMES, HEAD = 32, 74, 84
@@ -66,16 +82,12 @@ def _places(course: Course) -> dict[str, float]:
     """Where each line of life stands: as far apart as what is written between two needs."""
     who = list(course.who)
     order = {name: index for index, name in enumerate(who)}
-    gaps = [max(NEAREST, (_name_width(a) + _name_width(b)) / 2 + 24) for a, b in zip(who, who[1:], strict=False)]
-    spans = sorted(
-        (abs(order[one.source] - order[one.target]), *sorted((order[one.source], order[one.target])), _wide(one))
-        for one in course.messages
-        if one.source != one.target
-    )
-    for size, first, last, wide in spans:
-        missing = wide + 34 - sum(gaps[first:last])
+    gaps = [max(NEAREST, (_name_width(a) + _name_width(b)) / 2 + 24) for a, b in pairwise(who)]
+    for one in sorted(course.messages, key=lambda one: abs(order[one.source] - order[one.target])):
+        first, last = sorted((order[one.source], order[one.target]))
+        missing = _wide(one) + 34 - sum(gaps[first:last])
         for index in range(first, last) if missing > 0 else ():
-            gaps[index] += missing / size
+            gaps[index] += missing / (last - first)
     places, x = {}, MARGIN + TIMES + (_name_width(who[0]) / 2 if who else 0)
     for index, name in enumerate(who):
         places[name] = x
@@ -158,5 +170,3 @@ def _beside(message: Message, x: float, y: float, color: str, why: Sequence[str]
     if message.kind == "drop":
         parts.append(cross(x, y, size=4))
     return parts
-
-

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 
 from emunet.pictures.sequence import Course, Message, moment
 
@@ -54,7 +55,7 @@ class _Canvas:
 
     def _gaps(self, course: Course) -> list[int]:
         order = {name: number for number, name in enumerate(self._who)}
-        gaps = [max(_NEAREST, (len(a) + len(b)) // 2 + 3) for a, b in zip(self._who, self._who[1:], strict=False)]
+        gaps = [max(_NEAREST, (len(a) + len(b)) // 2 + 3) for a, b in pairwise(self._who)]
         for one in sorted(course.messages, key=lambda one: abs(order[one.source] - order[one.target])):
             first, last = sorted((order[one.source], order[one.target]))
             missing = max(len(one.words), len(one.detail)) + 3 - sum(gaps[first:last])
@@ -80,7 +81,9 @@ class _Canvas:
         middle = (start + end) // 2
         why = textwrap.wrap(message.dropped, 58)
         if start == end:
-            yield self._row({start: ("✗" if message.kind == "drop" else "├", style)}, time, start + 2, message.words, style)
+            yield self._row(
+                {start: ("✗" if message.kind == "drop" else "├", style)}, time, start + 2, message.words, style
+            )
             for row in why:
                 yield self._row({}, "", start + 4, row, style)
             return
@@ -98,16 +101,14 @@ class _Canvas:
     def _arrow(self, message: Message, start: int, end: int, style: str) -> dict[int, tuple[str, str]]:
         stroke = "┄" if message.to_all else "─"
         right = end > start
-        cells = {column: (stroke, style) for column in range(min(start, end) + 1, max(start, end))}
+        cells = dict.fromkeys(range(min(start, end) + 1, max(start, end)), (stroke, style))
         cells[start] = ("├" if right else "┤", style)
         tip = end - 1 if right else end + 1
         cells[tip] = ("✗" if message.dropped else "▶" if right else "◀", style)
         return cells
 
-    def _row(
-        self, cells: dict[int, tuple[str, str]], time: str, at: int = 0, words: str = "", style: str = ""
-    ) -> Line:
-        row = {column: ("│", "dim") for column in self.columns.values()} | cells
+    def _row(self, cells: dict[int, tuple[str, str]], time: str, at: int = 0, words: str = "", style: str = "") -> Line:
+        row = dict.fromkeys(self.columns.values(), ("│", "dim")) | cells
         if words:
             row |= {at + number: (char, style) for number, char in enumerate(words)}
             for column in (at - 1, at + len(words)):  # a space on both sides keeps words and lines apart

@@ -20,7 +20,7 @@ SANS = "Inter, 'Segoe UI', system-ui, 'Helvetica Neue', Arial, 'DejaVu Sans', sa
 MONO = "'JetBrains Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 _NARROW = set("ijl.,:;|!'`()[]{}/ -tfrI")
-_WIDE = set("mwMWQOG@%→←…×")
+_WIDE = set("mwMWQOG@%→←…")
 
 
 def text_width(text: str, size: float = 12, *, bold: bool = False, mono: bool = False) -> float:
@@ -82,9 +82,7 @@ def box(
     )
 
 
-def line(
-    x1: float, y1: float, x2: float, y2: float, stroke: str = FAINT, *, thick: float = 1.5, dash: str = ""
-) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, stroke: str = FAINT, *, thick: float = 1.5, dash: str = "") -> str:
     """A straight line."""
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     return (

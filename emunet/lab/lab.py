@@ -35,6 +35,7 @@ from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
 from emunet.fabric.edge import FrozenEdge, MemoryEdge, MemoryEdges
+from emunet.fabric.names import stations
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
 from emunet.lab.docker import LabDocker
@@ -324,7 +325,11 @@ class Lab:
         names = [ports] if isinstance(ports, str) else list(ports)
         with open(path, "wb") as file:
             writer = PcapngWriter(file)
-            sink = _FileSink(writer, {name: writer.interface(name, f"emunet port {name}") for name in names})
+            known = list(stations(self.plane.world.config))
+            macs = {port: mac for port, mac, _ in known}
+            interfaces = {name: writer.interface(name, f"emunet port {name}", macs.get(name)) for name in names}
+            writer.names({address: (port,) for port, _, addresses in known for address in addresses})
+            sink = _FileSink(writer, interfaces)
             self.plane.tap(names, sink)
             try:
                 yield

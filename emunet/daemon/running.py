@@ -81,6 +81,8 @@ class RunningLab:
     """Who hears that a device lost its power, before its programs end, or got it back."""
     is_ready: Callable[[str, str], bool] = lambda uid, port: True
     """Whether a pod (its uid and port name) is ready by its own account: its programs run, its probes are content."""
+    freeze_changed: Callable[[str, bool], None] = lambda sandbox, on: None
+    """Who hears that the processes of a sandbox are stopped, or go on."""
     off: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     _overruns: tuple[float, int] = (0.0, 0)

@@ -202,9 +202,10 @@ def _notes(pod: Object, fact: PodFact | None) -> Iterator[Action]:
     for container in containers_of(pod["spec"]):
         name = container["name"]
         if not fact.container(name).program:
+            ports = container.get("ports")
             message = (
                 f"Container {name} is a placeholder: a lab keeps no images, so of {container.get('image', '')} "
-                "nothing runs; it counts as ready"
+                f"nothing runs; it counts as ready{', and the responder answers on its ports' if ports else ''}"
             )
             yield Note(pod, "Placeholder", message, NAME)
     without = list(_without_effect(pod["spec"]))

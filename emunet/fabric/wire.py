@@ -77,9 +77,12 @@ class WireExit:
         self.wire = wire
         self.end = end
 
-    def carry(self, frame: bytes, offload: Offload | None, hops: int, record: Record | None, now: int) -> None:
+    def carry(
+        self, frame: bytes, offload: Offload | None, hops: int, record: Record | None, identity: int, now: int
+    ) -> None:
         """A frame goes onto the wire, having passed `hops` devices; `record` is told if it is lost there."""
         packet = Packet(frame, offload)
         packet.hops = hops
         packet.record = record
+        packet.identity = identity
         self.wire.send(self.end, packet, now)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from emunet.fabric.flows import Replay
 
 OnWire = tuple[int, bytes, int, Any, "Replay | None", int]
-"""A frame on a wire: when it comes off (ns), its bytes, devices passed, Trace, the Replay that put it on, its identity."""
+"""A frame on a wire: when it comes off (ns), bytes, devices passed, Trace, the Replay that put it on, its identity."""
 
 SECOND = 1_000_000_000
 

@@ -570,15 +570,9 @@ class World:
             self.flows.finish(recording, self.figures, now)
 
     def _replay(
-        self,
-        replay: Replay,
-        frame: bytes,
-        offload: Offload | None,
-        hops: int,
-        record: Record | None,
-        identity: int,
+        self, replay: Replay, frame: bytes, offload: Offload | None, hops: int, record: Record | None, identity: int,
         now: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """A hit, by a frame that has passed `hops` devices. `record`: what a watcher of its entry has been shown."""
         if replay.wrap is not None and offload is not None:
             for piece in split(frame, offload):

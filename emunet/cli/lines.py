@@ -10,10 +10,10 @@ import os
 import time
 from typing import TextIO
 
-from emunet.cli.frame_line import frame_line
 from emunet.daemon.capture_filter import CaptureFilter
 from emunet.daemon.frame_channel import FrameChannel
 from emunet.daemon.frame_format import INBOUND, NOTICE, FrameRecord
+from emunet.packet.summary import frame_line
 
 _RED = "\x1b[31m"
 _PLAIN = "\x1b[0m"

@@ -27,6 +27,7 @@ from emunet.cluster.controllers.kubelet import PodFact
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.load import BadInput, Document, load_files, load_text
 from emunet.cluster.manifests import read_manifests
+from emunet.cluster.policing import Policing
 from emunet.cluster.store import Object, Store, meta
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
@@ -187,7 +188,8 @@ class Lab:
         self.plane = Plane(seed, MemoryEdges(seed).make, flow_cache=flow_cache)
         self._allocation = Allocation()
         self._topology, objects, desired = read_manifests(_documents(topology))
-        self._desired = Desired(desired.cluster, (), desired.warnings)
+        self._desired = Desired(desired.cluster, warnings=desired.warnings)
+        self._policing = Policing()
         self.control = ControlPlane(desired.cluster, seed)
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
         self._build()
@@ -391,9 +393,10 @@ class Lab:
         while True:
             pods = self.control.settle(self.clock.now)
             facts: dict[str, PodFact | None] = {meta(pod)["uid"]: self._ended(pod) for pod in self.control.ending()}
-            if pods != self._desired.pods:
+            policies = self.control.policies()
+            if pods != self._desired.pods or policies != self._desired.policies:
                 facts |= dict.fromkeys({pod.uid for pod in self._desired.pods} - {pod.uid for pod in pods})
-                self._desired = replace(self._desired, pods=pods)
+                self._desired = replace(self._desired, pods=pods, policies=policies)
                 self._build()
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
             if not self.control.tell(facts):
@@ -402,7 +405,7 @@ class Lab:
     def _build(self) -> None:
         """Become what is wanted."""
         self._allocation = assign(self._desired, self._allocation, self.seed)
-        self.plane.configure(compile_world(self._desired, self._allocation, self.seed))
+        self.plane.configure(compile_world(self._desired, self._allocation, self.seed, self._policing))
 
     def _fact(self, pod: Pod) -> PodFact:
         """A pod on memory wires is there, with an address and no programs, as soon as it is built."""

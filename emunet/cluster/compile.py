@@ -15,7 +15,8 @@ ee:ee:ee:ee:ee:ee; the pod has a /32 and 169.254.1.1 for a next hop, for which t
 answers by proxy ARP; the host routes the /32 there, and the rest of its range nowhere.
 
 Where the topology asks for it, hosts masquerade by flannel's rules and publish ports by
-those of CNI's portmap; both make a host track connections.
+those of CNI's portmap; both make a host track connections. What the containers of a host's
+own engine need is added by `docker.compile`.
 
 Rule of this file: values in, values out; no address is chosen here and no default lives
 here. A host's local and broadcast addresses are not routes: the router derives them from
@@ -48,6 +49,7 @@ from emunet.cluster.desired import (
     PodLinks,
     PolicyMode,
 )
+from emunet.cluster.docker.compile import with_engines
 from emunet.cluster.policing import Policing, stations
 from emunet.fabric.config import (
     EVERYWHERE,
@@ -94,7 +96,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
     wires, ports = wire_up(cluster)
     pods = [pod for pod in desired.pods if not pod.host_network]
     policies = compile_policies(desired, allocation, policing)
-    return WorldConfig(
+    world = WorldConfig(
         hosts=tuple(
             compile_host(
                 cluster, host, [given[pod.port] for pod in pods if pod.host == host.name], macs, policies.get(host.name)
@@ -111,6 +113,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
         ),
         seed=seed,
     )
+    return with_engines(world, desired.engines)
 
 
 def compile_policies(

@@ -27,6 +27,7 @@ from emunet.cluster.check import (
     read_annotations,
     underlay_path,
 )
+from emunet.cluster.docker.values import Engine
 from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
 from emunet.cluster.objects import Pod as PodModel
@@ -218,12 +219,16 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that is wanted. `warnings` tell what was accepted and has no effect; they are no part of the wish."""
+    """All that is wanted. `warnings` tell what was accepted and has no effect; they are no part of the wish.
+
+    `engines` are the container engines of hosts, as far as somebody uses them.
+    """
 
     cluster: Cluster
     pods: tuple[Pod, ...] = ()
     policies: PolicySet = NO_POLICIES
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
+    engines: tuple[Engine, ...] = ()
 
     def pods_on(self, host: str) -> tuple[Pod, ...]:
         """The pods of one host, in order."""

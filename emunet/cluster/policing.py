@@ -23,10 +23,10 @@ from emunet.elements.policies.rules import (
     Block,
     Direction,
     Group,
-    Isolation,
     Permit,
     PodPolicies,
     PoliciesConfig,
+    PolicyRules,
     PortRange,
 )
 
@@ -80,7 +80,7 @@ class Shelf:
         return [pod for pod in candidates if selector.matches(pod.labels)]
 
 
-Row = tuple[Station, dict[Direction, list[Isolation]]]
+Row = tuple[Station, dict[Direction, list[PolicyRules]]]
 """A selected pod with the policies that isolate it."""
 
 
@@ -88,7 +88,7 @@ class Policing:
     """Works out what hosts are told, and remembers rules that have not changed."""
 
     def __init__(self) -> None:
-        self._isolations: dict[tuple[str, Direction], tuple[Policy, dict[Port, tuple[int, ...]], Isolation]] = {}
+        self._isolations: dict[tuple[str, Direction], tuple[Policy, dict[Port, tuple[int, ...]], PolicyRules]] = {}
         self._before = self._isolations
 
     def compile(self, wanted: PolicySet, pods: Sequence[Station], *, per_packet: bool) -> dict[str, PoliciesConfig]:
@@ -117,13 +117,13 @@ class Policing:
 
     def _isolation(
         self, policy: Policy, direction: Direction, rules: Sequence[Rule], named: dict[Port, dict[int, list[Station]]]
-    ) -> Isolation:
+    ) -> PolicyRules:
         numbers = {port: tuple(sorted(named.get(port, ()))) for rule in rules for port in rule.ports if port.name}
         key = (policy.full_name, direction)
         known = self._before.get(key)
         if known is None or known[0] is not policy or known[1] != numbers:
             permits = tuple(_permit(number, rule, numbers) for number, rule in enumerate(rules, 1))
-            known = (policy, numbers, Isolation(policy.full_name, permits))
+            known = (policy, numbers, PolicyRules(policy.full_name, permits))
         self._isolations[key] = known
         return known[2]
 
@@ -137,7 +137,7 @@ class Policing:
     ) -> dict[str, PoliciesConfig]:
         names = tuple(sorted((address, pod.port) for pod in pods for address in pod.addresses))
         by_host: dict[str, list[PodPolicies]] = {}
-        spoken: dict[str, dict[int, Isolation]] = {}
+        spoken: dict[str, dict[int, PolicyRules]] = {}
         for port, (pod, isolations) in sorted(rows.items()):
             ingress, egress = tuple(isolations[Direction.INGRESS]), tuple(isolations[Direction.EGRESS])
             row = PodPolicies(port, pod.addresses, ingress, egress)
@@ -164,7 +164,7 @@ class Members:
         }
         self._known: dict[str, tuple[bytes, ...]] = {}
 
-    def groups_of(self, isolations: Iterable[Isolation]) -> tuple[Group, ...]:
+    def groups_of(self, isolations: Iterable[PolicyRules]) -> tuple[Group, ...]:
         """The groups that rules speak of, and that somebody is in, by name."""
         names: set[str] = set()
         for isolation in isolations:

@@ -14,15 +14,16 @@ from dataclasses import dataclass, replace
 
 from emunet.elements.connections import ConnectionsConfig, Masquerade, Publish
 from emunet.elements.interface import Interface, Settings
+from emunet.elements.isolation import Segment
 from emunet.elements.neighbor import StaticNeighbor
 from emunet.elements.policies.rules import (
     EVERYWHERE,
     Block,
     Group,
-    Isolation,
     Permit,
     PodPolicies,
     PoliciesConfig,
+    PolicyRules,
     PortRange,
 )
 from emunet.elements.routes import Route, RouteKind
@@ -62,6 +63,7 @@ class HostConfig:
 
     With `connections` it tracks them and may translate; without, it is a plain router. `policies` are for
     the pods on it, and need `connections`: without, an answer is not known from a question.
+    `segments` are bridges that are kept apart from each other and from outside.
     """
 
     name: str
@@ -73,6 +75,7 @@ class HostConfig:
     vxlans: tuple[Vxlan, ...] = ()
     connections: ConnectionsConfig | None = None
     policies: PoliciesConfig = EVERYWHERE
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +164,18 @@ __all__ = [
     "HostEdge",
     "Impairment",
     "Interface",
-    "Isolation",
     "Masquerade",
     "Permit",
     "PodEdge",
     "PodPolicies",
     "PoliciesConfig",
+    "PolicyRules",
     "Port",
     "PortRange",
     "Publish",
     "Route",
     "RouteKind",
+    "Segment",
     "Settings",
     "StaticNeighbor",
     "SwitchConfig",

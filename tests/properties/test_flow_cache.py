@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,17 +19,18 @@ from emunet.fabric.config import (
     Block,
     ConnectionsConfig,
     Group,
-    Isolation,
     Masquerade,
     Permit,
     PodPolicies,
     PoliciesConfig,
+    PolicyRules,
     PortRange,
     Publish,
     Route,
     RouteKind,
 )
 from emunet.fabric.impaired import Impairment
+from emunet.fabric.world import World
 from emunet.packet import icmp, ipv4
 from emunet.packet.address import Prefix
 from emunet.packet.offload import GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, Offload
@@ -112,7 +114,7 @@ class Twins:
         def some() -> tuple[bytes, ...]:
             return tuple(address for address in everybody if self.random.random() < 0.5)
 
-        def isolation(number: int) -> Isolation:
+        def isolation(number: int) -> PolicyRules:
             ports = self.random.choice(
                 [None, (PortRange(17),), (PortRange(6, 80, 80), PortRange(17, 80, 80)), (PortRange(6, 1, 90, "g0"),)]
             )
@@ -124,7 +126,7 @@ class Twins:
                     {"blocks": (Block(Prefix(bytes((10, 244, 1, 0)), 24)),)},
                 ]
             )
-            return Isolation(f"default/p{number}", (Permit(1, ports=ports, **peers),) if number else ())
+            return PolicyRules(f"default/p{number}", (Permit(1, ports=ports, **peers),) if number else ())
 
         groups = tuple(Group(name, found) for name in ("g0", "g1", "g2") if (found := some()))
         pods = tuple(row for row in before.pods if self.random.random() < 0.7)
@@ -292,6 +294,8 @@ class Twins:
                 Impairment(),
                 Impairment(delay=300_000, jitter=100_000, loss=0.1),
                 Impairment(delay=50_000, duplicate=0.2),
+                Impairment(delay=400_000),
+                Impairment(delay=30_000, rate=50_000_000, queue=2),
                 Impairment(mtu=900),
                 Impairment(loss=0.5, match="vxlan and udp or tcp"),
             ]
@@ -380,9 +384,12 @@ def rows(table: Table, now: int) -> dict[object, object]:
     return found
 
 
-def play(topology: str, seed: int, *, translating: bool = False, policed: bool = False) -> Twins:
-    """Random traffic and trouble, compared now and then and at the end."""
+def play(topology: str, seed: int, *, translating: bool = False, policed: bool = False, slow: bool = False) -> Twins:
+    """Random traffic and trouble, compared now and then and at the end. `slow`: every wire delays and paces."""
     twins = Twins(topology, seed, translating=translating)
+    for net in twins.both if slow else ():
+        for number, name in enumerate(net.world.wires):
+            net.world.impair(name, Impairment(delay=3_000 + 700 * number, rate=20_000_000_000, queue=20))
     trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route, twins.watch]
     if twins.cached.world.wires:
         trouble += [twins.wire, twins.impair, twins.part, twins.power]
@@ -428,6 +435,24 @@ def test_same_with_policies(topology: str, seed: int) -> None:
     assert twins.cached.world.flows.invalidated["a policy changed"] > 0
     reasons = twins.cached.world.ledger.as_dict()["reasons"]
     assert reasons["POLICY_INGRESS"] + reasons["POLICY_EGRESS"] > 20
+
+
+@pytest.mark.parametrize("translating", [False, True])
+@pytest.mark.parametrize("topology", ["two-hosts", "three-hosts-routed", "leaf-spine", "dual-stack"])
+def test_same_on_wires_that_delay(topology: str, translating: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where many frames are on the wires while things change: each goes on as things are when it comes off."""
+    passed: list[bool] = []
+    original = World.pass_on
+
+    def pass_on(self: World, *arguments: Any) -> bool:
+        passed.append(original(self, *arguments))
+        return passed[-1]
+
+    monkeypatch.setattr(World, "pass_on", pass_on)
+    for seed in range(4):
+        play(topology, seed, translating=translating, slow=True)
+    assert passed.count(True) > 50
+    assert passed.count(False) > 50
 
 
 @pytest.mark.parametrize("kind", ["udp", "tcp", "echo"])

@@ -158,6 +158,22 @@ def forget_policies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PolicyTable, "_changed", lambda self, key: None)
 
 
+def follow_the_dead(patch: pytest.MonkeyPatch) -> None:
+    """What follows behind a wire is repeated though it was deleted."""
+    original = Replay.invalidate
+
+    def invalidate(self: Replay, why: str) -> None:
+        original(self, why)
+        self.alive = True
+
+    patch.setattr(Replay, "invalidate", invalidate)
+
+
+def follow_without_guards(patch: pytest.MonkeyPatch) -> None:
+    """What follows behind a wire is repeated for any frame, at any time."""
+    patch.setattr(Replay, "fits_again", lambda self, frame, now: True)
+
+
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a station moves unnoticed": forget(" stations"),
     "a neighbour changes unnoticed": forget("neighbours"),
@@ -176,9 +192,11 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "one checksum form": one_checksum_form,
     "a FIN is a hit": unguarded_state,
     "a policy changes unnoticed": forget_policies,
+    "the dead are followed": follow_the_dead,
+    "no guards behind a wire": follow_without_guards,
 }
 POLICED = {"a policy changes unnoticed"}
-"""Mutants that only a world with policies can notice."""
+NEED_DELAY = {"the dead are followed", "no guards behind a wire"}
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -189,7 +207,8 @@ def test_killed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for topology in TOPOLOGIES:
             for translating in (True,) if name in POLICED else (False, True) if topology != "one-host" else (False,):
                 try:
-                    play(topology, seed, translating=translating, policed=name in POLICED)
+                    slow, policed = name in NEED_DELAY, name in POLICED
+                    play(topology, seed, translating=translating, policed=policed, slow=slow)
                 except AssertionError:
                     return
     pytest.fail(f"mutant lives: {name}")

@@ -11,10 +11,10 @@ from emunet.elements.policies.rules import (
     Block,
     Direction,
     Group,
-    Isolation,
     Permit,
     PodPolicies,
     PoliciesConfig,
+    PolicyRules,
     PortRange,
 )
 from emunet.elements.policies.table import PolicyTable
@@ -24,11 +24,11 @@ __all__ = [
     "Block",
     "Direction",
     "Group",
-    "Isolation",
     "Permit",
     "PodPolicies",
     "PoliciesConfig",
     "Policy",
+    "PolicyRules",
     "PolicyTable",
     "PortRange",
 ]

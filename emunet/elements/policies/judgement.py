@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emunet.elements.policies.rules import Direction, Isolation, Permit
+from emunet.elements.policies.rules import Direction, Permit, PolicyRules
 
 SHOWN = 5
 """How many policies or rules a sentence lists."""
@@ -52,7 +52,7 @@ class Case:
     """
 
     direction: Direction
-    isolations: tuple[Isolation, ...]
+    isolations: tuple[PolicyRules, ...]
     protocol: int
     port: int
     peer: bytes

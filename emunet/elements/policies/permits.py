@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emunet.elements.policies.rules import Block, Isolation, Permit, PortRange
+from emunet.elements.policies.rules import Block, Permit, PolicyRules, PortRange
 
 
 class Blocks:
@@ -103,12 +103,12 @@ class Permits:
     """What may pass a pod in one direction. Without any isolation everything may."""
 
     def __init__(self) -> None:
-        self.isolations: dict[str, Isolation] = {}
+        self.isolations: dict[str, PolicyRules] = {}
         self._every = Peers()
         self._exact: dict[Any, dict[PortRange, Peers]] = {}
         self._wide: dict[Any, dict[PortRange, Peers]] = {}
 
-    def put(self, isolation: Isolation) -> None:
+    def put(self, isolation: PolicyRules) -> None:
         """A policy isolates, in the place of what it said before."""
         self.remove(isolation.policy)
         self.isolations[isolation.policy] = isolation

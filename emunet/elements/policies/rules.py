@@ -86,7 +86,7 @@ class Permit:
 
 
 @dataclass(frozen=True, slots=True)
-class Isolation:
+class PolicyRules:
     """A policy that isolates pods in one direction, and what it permits all the same."""
 
     policy: str
@@ -99,10 +99,10 @@ class PodPolicies:
 
     port: str
     addresses: tuple[bytes, ...]
-    ingress: tuple[Isolation, ...] = ()
-    egress: tuple[Isolation, ...] = ()
+    ingress: tuple[PolicyRules, ...] = ()
+    egress: tuple[PolicyRules, ...] = ()
 
-    def isolations(self, direction: Direction) -> tuple[Isolation, ...]:
+    def isolations(self, direction: Direction) -> tuple[PolicyRules, ...]:
         """The policies that isolate it in a direction; none: everything may pass."""
         return self.ingress if direction is Direction.INGRESS else self.egress
 
@@ -175,7 +175,7 @@ class Isolate(NamedTuple):
 
     port: str
     direction: Direction
-    isolation: Isolation
+    isolation: PolicyRules
 
 
 class Permitting(NamedTuple):

@@ -17,12 +17,12 @@ from emunet.elements.policies.rules import (
     Direction,
     Group,
     Isolate,
-    Isolation,
     Members,
     Name,
     Permitting,
     PodPolicies,
     PoliciesConfig,
+    PolicyRules,
     Release,
     Row,
     Select,
@@ -189,7 +189,7 @@ class PolicyTable:
             dependent.invalidate("a policy changed")
 
 
-def _sorted(permits: Permits) -> tuple[Isolation, ...]:
+def _sorted(permits: Permits) -> tuple[PolicyRules, ...]:
     return tuple(one for _, one in sorted(permits.isolations.items()))
 
 

@@ -37,7 +37,6 @@ from emunet.cluster.assign import (
     interface_names,
     tunnel_address,
 )
-from emunet.cluster.check import VXLAN_OVERHEAD
 from emunet.cluster.desired import (
     Cluster,
     Desired,
@@ -50,6 +49,7 @@ from emunet.cluster.desired import (
     PolicyMode,
 )
 from emunet.cluster.docker.compile import with_engines
+from emunet.cluster.mtu import VXLAN_OVERHEAD
 from emunet.cluster.policing import Policing, stations
 from emunet.fabric.config import (
     EVERYWHERE,

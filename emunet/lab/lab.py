@@ -26,7 +26,7 @@ from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.docker.begin import engine_of
-from emunet.cluster.load import BadInput, Document, load_files, load_text
+from emunet.cluster.load import BadInput, Document, Problem, load_files, load_text
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.policing import Policing
 from emunet.cluster.store import Object, Store, meta
@@ -36,6 +36,7 @@ from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
 from emunet.fabric.edge import FrozenEdge, MemoryEdge, MemoryEdges
+from emunet.fabric.names import stations
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
 from emunet.lab.docker import LabDocker
@@ -211,6 +212,11 @@ class Lab:
     # What there is
 
     @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What was read and has no effect, or will not fit on a link."""
+        return self._desired.warnings
+
+    @property
     def desired(self) -> Desired:
         """The cluster as wanted."""
         return self._desired
@@ -321,7 +327,11 @@ class Lab:
         names = [ports] if isinstance(ports, str) else list(ports)
         with open(path, "wb") as file:
             writer = PcapngWriter(file)
-            sink = _FileSink(writer, {name: writer.interface(name, f"emunet port {name}") for name in names})
+            known = list(stations(self.plane.world.config))
+            macs = {port: mac for port, mac, _ in known}
+            interfaces = {name: writer.interface(name, f"emunet port {name}", macs.get(name)) for name in names}
+            writer.names({address: (port,) for port, _, addresses in known for address in addresses})
+            sink = _FileSink(writer, interfaces)
             self.plane.tap(names, sink)
             try:
                 yield

@@ -23,7 +23,7 @@ from pathlib import Path
 from emunet.cluster.assign import Allocation, assign
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
-from emunet.cluster.desired import Desired
+from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target

@@ -137,6 +137,7 @@ class RunningLab:
             "hosts": [self._host(name) for name in (host.name for host in self.state.hosts)],
             "pods": [self._pod(pod) for pod in self.state.pods],
             "frames": {**figures, "wire_overruns": self.wire_overruns(), "reasons": reasons},
+            "faults": counters["faults"],
             "captures": [
                 {"file": one.name, "written": one.written, "lost": one.lost, "failure": one.failure}
                 for one in self.captures

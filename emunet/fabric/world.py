@@ -35,6 +35,7 @@ from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
 from emunet.plane.device import Device
+from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
@@ -62,6 +63,8 @@ class World:
         self.edges: dict[str, Edge] = {}
         self.config = WorldConfig(seed=seed)
         self.watch = Watch()
+        self.faults = Faults()
+        """What raised where it should have decided."""
         self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, DeviceConfig] = {}
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
@@ -448,6 +451,7 @@ class World:
         old = self.devices.get(config.name)
         if old is not None:
             self._abandon(old)
+        device.faults = self.faults
         device.transmit = self._transmit
         device.observe = self._observe
         device.settle = self.flows.settle

@@ -36,6 +36,7 @@ from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
 from emunet.plane.device import Device
+from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
@@ -63,6 +64,8 @@ class World:
         self.edges: dict[str, Edge] = {}
         self._config = WorldConfig(seed=seed)
         self.watch = Watch()
+        self.faults = Faults()
+        """What raised where it should have decided."""
         self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, DeviceConfig] = {}
         self.policing = Policing(self.devices, self._configs)
@@ -460,6 +463,7 @@ class World:
         old = self.devices.get(config.name)
         if old is not None:
             self._abandon(old)
+        device.faults = self.faults
         device.transmit = self._transmit
         device.observe = self._observe
         device.identify = self._identify

@@ -170,12 +170,12 @@ class World:
 
     def show(self, edge: Edge, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
         """Show watchers a frame from an edge that was a hit, and was repeated elsewhere (`linux.executor`)."""
-        point = (edge.device, edge.entry)
-        identity = self._identify()
-        self._watching.entry(point, edge.entry in self._pods[edge.device], frame, offload, now, identity)
-        self._watching.hand_over()
+        identity = self._watching.identify()
+        first = replay.first
+        if first is not None:
+            Record.of(first.port, first.inbound, frame, offload, now, first.sinks, identity).hand_over()
         for view in replay.views:
-            pieces = view.rewrite.wire_frames(frame, offload)
+            pieces = [frame] if view.plain and offload is None else view.rewrite.wire_frames(frame, offload)
             Record(view.port, view.inbound, pieces, now, view.sinks, identity).hand_over()
 
     def advance(self, now: int) -> None:

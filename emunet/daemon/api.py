@@ -146,8 +146,9 @@ class Server:
         store, family = self._caretaker.control.store, len(place.addresses[0].address)
         found = []
         for one in find_targets(store, self._lab.names.addresses, body["to"], namespace, family):
-            question = {"target": one.address.hex(), "protocol": one.protocol, "number": one.port}
-            exchange = await self._lab.plane.ask("exchange", port=sender, **question)
+            exchange = await self._lab.plane.ask(
+                "exchange", port=sender, target=one.address.hex(), protocol=one.protocol, number=one.port
+            )
             explanation = explained(place.name, one, exchange)
             found.append(explanation.as_dict() | {"text": explanation.as_text()})
         return web.json_response(found)

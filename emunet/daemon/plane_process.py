@@ -72,6 +72,7 @@ class PlaneProcess:
             "trace": self._trace,
             "echo": self._echo,
             "counters": self._counters,
+            "traffic": self._traffic,
             "tables": self._tables,
             "ports": self._ports,
             "jump": self._jump,
@@ -266,6 +267,9 @@ class PlaneProcess:
 
     def _counters(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.counters() | {"late_ns": self.loop.late, "now_ns": self.loop.now()})
+
+    def _traffic(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        answer(self.plane.traffic() | {"now_ns": self.loop.now()})
 
     def _tables(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.tables(body["device"]))

@@ -21,6 +21,7 @@ from emunet.fabric.explain import frame_from
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Recorder
 from emunet.fabric.world import World
+from emunet.lab.busy import traffic
 from emunet.lab.trouble import Trouble, WireChange
 from emunet.plane.reason import describe
 from emunet.plane.table import Table
@@ -95,6 +96,10 @@ class Plane:
             "world": self.world.ledger.as_dict(),
             "devices": {name: device.ledger.as_dict() for name, device in self.world.devices.items()},
         }
+
+    def traffic(self) -> dict[str, Any]:
+        """Frames by port, and the busiest flows."""
+        return traffic(self.world)
 
     def balance(self) -> dict[str, int]:
         """What the law misses: all zero, or a frame is unaccounted for (`world`, then each device)."""

@@ -112,7 +112,7 @@ class Screen:
         from emunet.cli.top_view import VIEWS, footer, picture
 
         view = VIEWS[self._view]
-        rows = self._out.size.height - 2
+        rows = self._out.size.height - 1
         below = footer(view, self._delay, halted=self._halted)
         return picture(self._client.name, self._before, self._now, view, rows, below)
 
@@ -137,8 +137,7 @@ class Keys:
             return "size" if set(came) <= {signal.SIGWINCH} else "end"
         if not ready:
             return ""
-        data = os.read(sys.stdin.fileno(), 16)
-        return data.decode("utf-8", "replace")[:1] if data else "end"
+        return os.read(sys.stdin.fileno(), 1).decode("ascii", "replace") or "end"
 
 
 @contextmanager

@@ -56,12 +56,10 @@ def footer(view: str, delay: float, *, halted: bool) -> Any:
     """What keys do, and which view it is."""
     from rich.text import Text
 
-    line = Text()
+    line = Text(" halted ", "bold black on yellow") if halted else Text()
     for number, name in enumerate(VIEWS, 1):
         line.append(f" {number} {name} ", "reverse bold" if name == view else "dim")
-    line.append(f"   space {'goes on' if halted else 'halts'}   + - every {delay:g} s   q ends", "dim")
-    if halted:
-        line.append("   halted", "bold yellow")
+    line.append(f"   space {'goes on' if halted else 'halts'}  + - every {delay:g} s  q ends", "dim")
     return line
 
 
@@ -145,7 +143,13 @@ def _links(before: Look, now: Look, seconds: float) -> tuple[Any, Rows]:
         wrong = ways[0] if ways[0] == ways[1] else " | ".join(way or "nothing" for way in ways)
         waiting = sum(wire["waiting"].values())
         state = Text("up", "green") if wire["up"] else Text("down", "bold red")
-        row = (wire["name"], state, *(_number(rate, "green") for rate in rates), _number(waiting), Text(wrong, "yellow"))
+        row = (
+            wire["name"],
+            state,
+            *(_number(rate, "green") for rate in rates),
+            _number(waiting),
+            Text(wrong, "yellow"),
+        )
         rows.append(row)
     right = ("there/s", "back/s", "waiting")
     return _table("link", "state", *right, "what goes wrong", right=right), rows

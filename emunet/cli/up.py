@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import click
 
 import emunet
 from emunet.cli.options import output_option, print_json
+from emunet.cli.progress import bar
 from emunet.daemon.settings import CaptureWish, Settings, Wires
 
 DEFAULT = Path("topologies", "two-hosts.yaml")
@@ -65,6 +67,10 @@ class LabName(click.ParamType[str]):
     help="Write what passes these ports to a pcapng file, from the first frame on. May be given more than once.",
 )  # fmt: skip
 @click.option(
+    "--capture-filter", "filter", default="", metavar="FILTER",
+    help="Of that, only what this filter lets through: `udp port 53 and host web-1`, as tcpdump reads it.",
+)  # fmt: skip
+@click.option(
     "--record", type=click.Path(dir_okay=False, writable=True), metavar="FILE",
     help="Write all that comes into the lab to a file that `emunet replay` plays again.",
 )  # fmt: skip
@@ -77,8 +83,8 @@ class LabName(click.ParamType[str]):
 @click.option("--offload", type=click.Choice(["on", "off"]), default="on", help="Let TCP of up to 64 KB pass uncut.")
 @output_option
 def up(
-    files: tuple[str, ...], lab: str | None, wires: Wires, captures: tuple[CaptureWish, ...], record: str | None,
-    seed: int, speed: float,
+    files: tuple[str, ...], lab: str | None, wires: Wires, captures: tuple[CaptureWish, ...], filter: str,
+    record: str | None, seed: int, speed: float,
     no_flow_cache: bool, offload: str, output: str,
 ) -> None:  # fmt: skip
     """Start a lab in the background; returns once every pod is ready.
@@ -92,6 +98,8 @@ def up(
     """  # noqa: D301 - click knows the character by this escape
     from emunet.daemon.start import StartFailed, start
 
+    if filter and not captures:
+        raise click.UsageError("--capture-filter says what of --capture is written: say --capture PORT=FILE too")
     if speed != 1.0 and wires != "memory":
         raise click.UsageError("time on TAP wires is the kernel's, so --speed needs memory wires: add --wires memory")
     settings = Settings(
@@ -99,22 +107,25 @@ def up(
         directory=os.getcwd(),
         lab=lab or "",
         wires=wires,
-        captures=captures,
+        captures=tuple(replace(wish, filter=filter) for wish in captures),
         record=os.path.abspath(record) if record else "",
         seed=seed,
         speed=speed,
         flow_cache=not no_flow_cache,
         offload=offload == "on",
     )
-    progress = _Progress()
     began = time.monotonic()
+    warnings: list[str] = []
     try:
-        status = start(settings, progress.tell)
+        with bar("beginning") as progress:
+            status = start(
+                settings, lambda kind, text: warnings.append(text) if kind == "warning" else progress.say(text)
+            )
     except StartFailed as error:
-        progress.clear()
+        _warn(warnings)
         print(error, file=sys.stderr)
         click.get_current_context().exit(1)
-    progress.clear()
+    _warn(warnings)
     if output == "json":
         print_json(status)
     else:
@@ -132,6 +143,11 @@ def _default_topology() -> str:
     raise click.UsageError(f"there is no {DEFAULT} here: name a topology file")
 
 
+def _warn(warnings: list[str]) -> None:
+    for text in warnings:
+        print(f"warning: {text}", file=sys.stderr)
+
+
 def _summarize(status: dict[str, Any], seconds: float) -> None:
     from rich.text import Text
 
@@ -144,26 +160,3 @@ def _summarize(status: dict[str, Any], seconds: float) -> None:
     if status["wires_reason"]:
         reason = f"Memory wires, because: {status['wires_reason']} `emunet doctor` tells how to allow TAPs."
         out.print(Text(reason, "yellow"), soft_wrap=True)
-
-
-class _Progress:
-    """What the lab tells while it begins: progress in one line of a terminal, warnings as lines."""
-
-    def __init__(self) -> None:
-        self._shown = False
-        self._live = sys.stderr.isatty()
-
-    def tell(self, kind: str, text: str) -> None:
-        """Show it."""
-        if kind == "warning":
-            self.clear()
-            print(f"warning: {text}", file=sys.stderr)
-        elif self._live:
-            print(f"\r\x1b[2m{text} …\x1b[0m\x1b[K", end="", file=sys.stderr, flush=True)
-            self._shown = True
-
-    def clear(self) -> None:
-        """Remove the line of progress."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._shown = False

@@ -68,7 +68,7 @@ def key_of(frame: bytes, tunnels: frozenset[bytes] = frozenset()) -> Key | None:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Who speaks in a flow: addresses of 4 or 16 bytes, the protocol's number, ports (of an echo: its identifier, 0)."""
+    """Who speaks in a flow: addresses of 4 or 16 bytes, the protocol's number, ports (of an echo: identifier, 0)."""
 
     source: bytes
     destination: bytes

@@ -9,6 +9,7 @@ from heapq import nlargest
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from emunet.fabric.config import HostConfig, SwitchConfig
 from emunet.fabric.flow_key import ends_of
 from emunet.fabric.flows import Replay
 from emunet.fabric.names import LOCAL_PREFIX, pod_ports
@@ -34,7 +35,7 @@ def traffic(world: World) -> dict[str, Any]:
 
 def _ports(world: World) -> dict[str, dict[str, int]]:
     """By port name; `received` and `sent` are the network's: what a pod sent was received."""
-    configs = (*world.config.hosts, *world.config.switches)
+    configs: tuple[HostConfig | SwitchConfig, ...] = (*world.config.hosts, *world.config.switches)
     found = {}
     for config in configs:
         pods = pod_ports(config)

@@ -13,6 +13,7 @@
                                     for the echo request that `ping` sends
     POST /time                      {"seconds"}: lab time jumps ahead (memory wires)
     GET  /kubeconfig                {"kubeconfig": text} that points kubectl to the lab's Kubernetes API
+    GET  /docker                    {host: path} of the Docker Engine API's socket of each host
     *    /kube/PATH                 that same API, without TLS and token, in its own forms
     POST /down                      ends the lab; answered when all of it but this server is gone
 
@@ -37,6 +38,7 @@ from aiohttp import web
 from emunet.daemon import pings
 from emunet.daemon.bodies import body_of
 from emunet.daemon.caretaker import Caretaker
+from emunet.daemon.docker.service import DockerService
 from emunet.daemon.kube.service import KubeService
 from emunet.daemon.names import UnknownName
 from emunet.daemon.plane_client import PlaneGone, PlaneRefused
@@ -60,10 +62,13 @@ class Ending(Protocol):
 class Server:
     """The API of one lab."""
 
-    def __init__(self, lab: RunningLab, ending: Ending, caretaker: Caretaker, kube: KubeService) -> None:
+    def __init__(
+        self, lab: RunningLab, ending: Ending, caretaker: Caretaker, kube: KubeService, docker: DockerService
+    ) -> None:
         self._lab = lab
         self._caretaker = caretaker
         self._kube = kube
+        self._docker = docker
         self._ending = ending
         application = web.Application(middlewares=[_answer_errors])
         application.add_routes(
@@ -79,6 +84,7 @@ class Server:
                 web.post("/time", self._time),
                 web.post("/down", self._down),
                 web.get("/kubeconfig", self._kubeconfig),
+                web.get("/docker", self._docker_hosts),
                 web.route("*", "/kube/{path:.*}", self._objects),
                 *trouble_routes(lab),
             ]
@@ -141,6 +147,9 @@ class Server:
 
     async def _kubeconfig(self, request: web.Request) -> web.Response:
         return web.json_response({"kubeconfig": await self._kube.kubeconfig()})
+
+    async def _docker_hosts(self, request: web.Request) -> web.Response:
+        return web.json_response(self._docker.paths)
 
     async def _objects(self, request: web.Request) -> web.StreamResponse:
         answer: web.StreamResponse = await self._kube.answer(request, "/" + request.match_info["path"])

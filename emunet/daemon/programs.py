@@ -122,7 +122,9 @@ class RunningProgram:
     def __init__(self, programs: Programs) -> None:
         self._programs = programs
         self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._number = 0
+        self.number = 0
+        """By which it is signalled, and its pid, once it has begun."""
+        self.pid = 0
         self._input: int | None = None
         self._outputs: dict[int, Output] = {}
         self._terminal = False
@@ -150,7 +152,7 @@ class RunningProgram:
                     os.set_blocking(self._input, False)
                     theirs.append(given)
                 streams = (given, out, error)  # type: ignore[assignment]
-            self._number, _ = await self._programs.start(sandbox, spec, self._ended, *streams)
+            self.number, self.pid = await self._programs.start(sandbox, spec, self._ended, *streams)
         except (KeeperRefused, KeeperGone, OSError) as why:
             await self.close()
             raise CannotServe(f"cannot run {spec.argv[0]}: {why}") from None
@@ -209,8 +211,8 @@ class RunningProgram:
 
     async def close(self) -> None:
         """Nobody listens any more: it ends, if it has not."""
-        if self._number and not self._code.done():
-            await self._programs.signal(self._number, signal.SIGKILL)
+        if self.number and not self._code.done():
+            await self._programs.signal(self.number, signal.SIGKILL)
         if self._input is not None:
             os.close(self._input)
             self._input = None

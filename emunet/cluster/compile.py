@@ -37,9 +37,9 @@ from emunet.cluster.assign import (
     interface_names,
     tunnel_address,
 )
-from emunet.cluster.check import VXLAN_OVERHEAD
 from emunet.cluster.desired import Cluster, Desired, Host, Link, Masquerade, OverlayKind, Pod, PodLinks
 from emunet.cluster.docker.compile import with_engines
+from emunet.cluster.mtu import VXLAN_OVERHEAD
 from emunet.fabric.config import (
     Bridge,
     ConnectionsConfig,

@@ -29,6 +29,7 @@ from emunet.cluster.check import (
 )
 from emunet.cluster.docker.values import Engine
 from emunet.cluster.load import BadInput, Document, Path, Problem
+from emunet.cluster.mtu import narrow_links
 from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
 from emunet.cluster.objects import Pod as PodModel
 from emunet.cluster.ranges import natural
@@ -263,6 +264,7 @@ def build(documents: Iterable[Document], previous: Desired | None = None) -> Des
         faults = check_topology(document, value)
         if not faults:
             cluster, faults = _cluster(document, value, previous)
+            warnings += narrow_links(document, value.spec)
         problems += faults
     if problems:
         raise BadInput(problems)

@@ -26,7 +26,7 @@ from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.docker.begin import engine_of
-from emunet.cluster.load import BadInput, Document, load_files, load_text
+from emunet.cluster.load import BadInput, Document, Problem, load_files, load_text
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.store import Object, Store, meta
 from emunet.elements.endpoint.echo import Ping
@@ -35,8 +35,10 @@ from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
 from emunet.fabric.edge import FrozenEdge, MemoryEdge, MemoryEdges
+from emunet.fabric.names import stations
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
+from emunet.lab.answers import answers_of
 from emunet.lab.docker import LabDocker
 from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
@@ -146,7 +148,8 @@ class LabPod:
         self._lab.plane.world.send(self._edge, connection.close(now), now)
 
     def serve(self, port: int, respond: Callable[[Request], Response] | None = None) -> Listener:
-        """Answer HTTP on a port; without a function it says who it is."""
+        """Answer HTTP on a port, in place of the responder; without a function it says who it is."""
+        self._lab.plane.give_up(self.port, "TCP", port, self._lab.clock.now)
         return serve(self.endpoint, port, respond or self._who)
 
     def get(self, url: str, timeout: float = 10.0) -> Get:
@@ -207,6 +210,11 @@ class Lab:
         self.plane.world.flows.clear("the lab is closed")
 
     # What there is
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What was read and has no effect, or will not fit on a link."""
+        return self._desired.warnings
 
     @property
     def desired(self) -> Desired:
@@ -319,7 +327,11 @@ class Lab:
         names = [ports] if isinstance(ports, str) else list(ports)
         with open(path, "wb") as file:
             writer = PcapngWriter(file)
-            sink = _FileSink(writer, {name: writer.interface(name, f"emunet port {name}") for name in names})
+            known = list(stations(self.plane.world.config))
+            macs = {port: mac for port, mac, _ in known}
+            interfaces = {name: writer.interface(name, f"emunet port {name}", macs.get(name)) for name in names}
+            writer.names({address: (port,) for port, _, addresses in known for address in addresses})
+            sink = _FileSink(writer, interfaces)
             self.plane.tap(names, sink)
             try:
                 yield
@@ -426,6 +438,7 @@ class Lab:
         self._desired = replace(self._desired, engines=engines)
         self._allocation = assign(self._desired, self._allocation, self.seed)
         self.plane.configure(compile_world(self._desired, self._allocation, self.seed))
+        self.plane.respond(answers_of(self._desired.pods, lambda pod, container: False), self.clock.now)
 
     def _fact(self, pod: Pod) -> PodFact:
         """A pod on memory wires is there, with an address and no programs, as soon as it is built."""

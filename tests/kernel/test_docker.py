@@ -17,12 +17,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_driver import Labs, eventually
+from lab_driver import ROOT, Labs, eventually
 
-DOCKER = shutil.which("docker")
+_UNPACKED = ROOT / ".ci" / "docker-cli" / "usr" / "bin" / "docker"
+DOCKERS = {
+    name: path
+    for name, path in {"debian": str(_UNPACKED) if _UNPACKED.exists() else None, "own": shutil.which("docker")}.items()
+    if path
+}
+"""Debian's client of 2020, which `.ci/run` unpacks, and the one that the machine has."""
 
 pytestmark = [
-    pytest.mark.skipif(DOCKER is None, reason="the docker client is not installed: `make deps` installs it"),
+    pytest.mark.skipif(
+        not DOCKERS, reason="there is no docker client: `bash .ci/install-packages judge-packages.txt` gets one"
+    ),
     pytest.mark.xdist_group("labs"),
 ]
 
@@ -43,7 +51,8 @@ CLIENT = "for i in $(seq 50); do curl -sfm1 http://{}/ >/dev/null && break; slee
 class Docker:
     """The client, pointed at one host."""
 
-    def __init__(self, labs: Labs, host: str, folder: Path) -> None:
+    def __init__(self, program: str, labs: Labs, host: str, folder: Path) -> None:
+        self.program = program
         line = labs.ok("docker-host", host)
         self.url = line.partition("DOCKER_HOST=")[2].strip()
         self.environment = {**os.environ, "DOCKER_HOST": self.url, "DOCKER_CONFIG": str(folder / "config")}
@@ -51,8 +60,7 @@ class Docker:
 
     def run(self, *words: str, stdin: str | None = None, seconds: float = 20) -> subprocess.CompletedProcess[str]:
         """Whatever comes of it; it is killed where it hangs."""
-        assert DOCKER is not None
-        return subprocess.run([DOCKER, *words], env=self.environment, input=stdin, capture_output=True, text=True,
+        return subprocess.run([self.program, *words], env=self.environment, input=stdin, capture_output=True, text=True,
                               timeout=seconds, check=False)  # fmt: skip
 
     def ok(self, *words: str, stdin: str | None = None) -> str:
@@ -93,10 +101,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Labs, Pa
         labs.leave()
 
 
-@pytest.fixture
-def docker(running: tuple[Labs, Path]) -> Iterator[Docker]:
-    """The engine of host1, without anything from other tests."""
-    client = Docker(running[0], "host1", running[1])
+@pytest.fixture(params=DOCKERS.values(), ids=DOCKERS.keys())
+def docker(request: pytest.FixtureRequest, running: tuple[Labs, Path]) -> Iterator[Docker]:
+    """The engine of host1, without anything from other tests, asked by each client."""
+    client = Docker(request.param, running[0], "host1", running[1])
     client.ok("pull", "-q", "busybox")
     yield client
     client.clear()
@@ -105,7 +113,7 @@ def docker(running: tuple[Labs, Path]) -> Iterator[Docker]:
 @pytest.mark.rule("DK-01")
 def test_a_fresh_host_shows_three_networks(running: tuple[Labs, Path]) -> None:
     labs, folder = running
-    host = Docker(labs, "host2", folder)
+    host = Docker(next(iter(DOCKERS.values())), labs, "host2", folder)
     rows = [line.split()[1:] for line in host.ok("network", "ls").splitlines()[1:]]
     assert rows == [["bridge", "bridge", "local"], ["host", "host", "local"], ["none", "null", "local"]]
     assert "host2:docker0" not in json.dumps(labs.status("dock"))
@@ -235,10 +243,9 @@ def test_exec_logs_stop_and_kill(docker: Docker) -> None:
 
 
 def test_a_terminal(docker: Docker) -> None:
-    assert DOCKER is not None
     pid, master = pty.fork()
     if pid == 0:
-        os.execve(DOCKER, ["docker", "run", "-it", "--rm", "busybox", "sh", "-c", "stty size; read x; echo got-$x; exit 9"],
+        os.execve(docker.program, ["docker", "run", "-it", "--rm", "busybox", "sh", "-c", "read x; echo got-$x; exit 9"],
                   docker.environment)  # fmt: skip
     said = b""
     try:
@@ -297,7 +304,7 @@ def test_events(docker: Docker) -> None:
 
 
 def test_containers_of_two_hosts_meet_by_published_ports_only(running: tuple[Labs, Path], docker: Docker) -> None:
-    other = Docker(running[0], "host2", running[1])
+    other = Docker(docker.program, running[0], "host2", running[1])
     other.ok("pull", "-q", "busybox")
     try:
         other.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", "python3", "-u", "-m", "http.server", "80")
@@ -332,3 +339,35 @@ def test_the_lab_keeps_running_and_its_log_is_empty(running: tuple[Labs, Path], 
     docker.ok("run", "--rm", "busybox", "true")
     assert " 0% packet loss" in labs.ok("exec", "web-1", "--", "ping", "-c1", "-W2", HOST2)
     assert (folder / "run" / "dock" / "lab.log").read_text() == ""
+
+
+# The SDK
+
+
+def test_the_sdk(running: tuple[Labs, Path], docker: Docker) -> None:
+    sdk = pytest.importorskip("docker", reason="the Docker SDK for Python is not installed: it is in the extra `test`")
+    client = sdk.DockerClient(base_url=docker.url, timeout=20)
+    try:
+        assert client.ping()
+        assert client.containers.run("busybox", "echo hello", remove=True) == b"hello\n"
+        with pytest.raises(sdk.errors.ContainerError) as failed:
+            client.containers.run("busybox", ["sh", "-c", "echo why >&2; exit 3"], remove=True)
+        assert (failed.value.exit_status, failed.value.stderr) == (3, b"why\n")
+        network = client.networks.create("blue", labels={"a": "b"})
+        assert [one.name for one in client.networks.list(filters={"label": ["a=b"]})] == ["blue"]
+        web = client.containers.run("busybox", "sleep 1000", detach=True, network="blue", name="web",
+                                    ports={"80/tcp": 8081})  # fmt: skip
+        web.reload()
+        assert web.attrs["NetworkSettings"]["Ports"]["80/tcp"] == [{"HostIp": "0.0.0.0", "HostPort": "8081"}]
+        assert web.exec_run(["sh", "-c", "echo in; exit 4"]) == (4, b"in\n")
+        web.stop(timeout=0)
+        assert web.wait()["StatusCode"] == 137
+        web.remove()
+        network.remove()
+        with pytest.raises(sdk.errors.NotFound):
+            client.containers.get("web")
+        for image in ("never-named", "other:1"):
+            with pytest.raises(sdk.errors.ImageNotFound):
+                client.images.get(image)
+    finally:
+        client.close()

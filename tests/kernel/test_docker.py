@@ -245,8 +245,8 @@ def test_exec_logs_stop_and_kill(docker: Docker) -> None:
 def test_a_terminal(docker: Docker) -> None:
     pid, master = pty.fork()
     if pid == 0:
-        os.execve(docker.program, ["docker", "run", "-it", "--rm", "busybox", "sh", "-c", "read x; echo got-$x; exit 9"],
-                  docker.environment)  # fmt: skip
+        words = ["docker", "run", "-it", "--rm", "busybox", "sh", "-c", "read x; echo got-$x; exit 9"]
+        os.execve(docker.program, words, docker.environment)
     said = b""
     try:
         os.write(master, b"word\n")

@@ -15,6 +15,15 @@ from emunet.daemon.docker.engine import Engine
 from emunet.daemon.docker.record import Body, Record
 from emunet.packet.address import format_ip, format_mac
 
+_HOST_CONFIG: Body = {
+    "LogConfig": {"Type": "json-file", "Config": {}},
+    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+    "AutoRemove": False,
+    "PortBindings": {},
+    "PublishAllPorts": False,
+}
+"""What clients read that not all of them send."""
+
 _NEVER = "0001-01-01T00:00:00Z"
 _UNITS = ((86_400 * 7, "weeks"), (86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
@@ -109,7 +118,7 @@ def container(engine: Engine, found: Record) -> Body:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(found.execs) or None,
-        "HostConfig": {**found.host_config, "NetworkMode": mode},
+        "HostConfig": {**_HOST_CONFIG, **_given(found.host_config), "NetworkMode": mode},
         "GraphDriver": {"Name": "overlay2", "Data": None},
         "Mounts": [],
         "Config": {**config, "Hostname": found.hostname, "Image": str(found.body.get("Image")), "Tty": found.terminal},
@@ -231,6 +240,12 @@ def network(engine: Engine, one: Network, *, whole: bool) -> Body:
 def image_id(name: str) -> str:
     """What stands for an image that nobody has."""
     return f"sha256:{identity('image', name)}"
+
+
+def _given(config: Body) -> Body:
+    """What a client has sent that says something: the CLI sends empty values for what it was not asked for."""
+    empty = {"LogConfig": {"Type": "", "Config": {}}, "RestartPolicy": {"Name": "", "MaximumRetryCount": 0}}
+    return {name: value for name, value in config.items() if value is not None and value != empty.get(name)}
 
 
 def _ports_listed(found: Record) -> list[Body]:

@@ -28,7 +28,6 @@ from emunet.daemon.docker.proxy import Proxies
 from emunet.daemon.docker.record import Body, Exec, Record
 from emunet.daemon.docker.volumes import read_binds
 from emunet.daemon.kube.backend import CannotServe
-from emunet.daemon.programs import found_on_machine
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 from emunet.linux.specification import ProgramSpec
 
@@ -445,7 +444,8 @@ def signal_number(text: str) -> int:
 
 def _missing(command: str, path: str) -> str:
     """Why the command cannot be run, in the words that clients make an exit code of; empty where it can."""
-    if found_on_machine(command, path):
+    candidates = [command] if "/" in command else [os.path.join(folder, command) for folder in path.split(":")]
+    if any(os.path.isfile(one) and os.access(one, os.X_OK) for one in candidates):
         return ""
     if "/" not in command:
         return f'exec: "{command}": executable file not found in $PATH'

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from emunet.daemon.kube.backend import Bell
 from emunet.daemon.programs import Programs, RunningProgram
@@ -22,7 +23,8 @@ LOG_SIZE = 1 << 20
 """Bytes that are kept of what a container said; the oldest lines give way."""
 
 _LONGEST_LINE = 1 << 14
-_EARLY_SIZE = 4 << 20
+_WAITING = 64
+"""Pieces of input that wait for the program; then whoever sends them waits."""
 
 Sink = Callable[[int, bytes], Awaitable[None]]
 """Gets (1 or 2, bytes). ConnectionError: it is gone."""
@@ -93,7 +95,7 @@ class Process:
         self._stdin = stdin
         self._log = log
         self._sinks: list[Sink] = []
-        self._early: list[bytes | None] = []
+        self._input: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING)
         self._size: tuple[int, int] | None = None
         self._program: RunningProgram | None = None
         self._programs: Programs | None = None
@@ -107,8 +109,7 @@ class Process:
         self.number, self.pid = program.number, program.pid
         if self._size is not None:
             program.resize(*self._size)
-        early, self._early = self._early, []
-        self._task(self._feed(early))
+        self._feeding = self._task(self._feed(program))
         self._task(self._follow(program))
 
     def listen(self, sink: Sink) -> Callable[[], None]:
@@ -118,16 +119,7 @@ class Process:
 
     async def write(self, data: bytes | None) -> None:
         """To its input; None is the end of it. Kept where it has not begun yet."""
-        if self._program is None:
-            if sum(len(piece or b"") for piece in self._early) < _EARLY_SIZE:
-                self._early.append(data)
-        elif data is None:
-            self._program.close_input()
-        else:
-            try:
-                await self._program.write(data)
-            except OSError:  # it has closed its input, or has ended
-                return
+        await self._input.put(data)
 
     def resize(self, width: int, height: int) -> None:
         """Its terminal has another size, also before it has begun."""
@@ -166,18 +158,24 @@ class Process:
         if sink in self._sinks:
             self._sinks.remove(sink)
 
-    def _task(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _feed(self, early: list[bytes | None]) -> None:
-        for piece in early:
-            await self.write(piece)
+    async def _feed(self, program: RunningProgram) -> None:
+        while (data := await self._input.get()) is not None:
+            try:
+                await program.write(data)
+            except OSError:  # it has closed its input: the rest is for nobody
+                continue
+        program.close_input()
 
     async def _follow(self, program: RunningProgram) -> None:
         copies = [asyncio.create_task(self._copy(program, stream)) for stream in (1, 2)]
         code = await program.wait()
+        self._feeding.cancel()
         # What it left behind may hold its output open: a moment for the rest, no more.
         await asyncio.wait(copies, timeout=1.0)
         for copy in copies:

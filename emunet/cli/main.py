@@ -53,6 +53,7 @@ COMMANDS = {
     },
     "Look into it": {
         "trace": ("emunet.cli.trace:trace", "Follow one frame hop by hop, and say why."),
+        "explain": ("emunet.cli.explain:explain", "Whether one reaches another, and how, in a few sentences."),
         "draw": ("emunet.cli.draw:draw", "The network as a picture, or who sent what to whom."),
         "capture": ("emunet.cli.capture:capture", "Write what ports carry to a pcapng file."),
         "wireshark": ("emunet.cli.wireshark:wireshark", "List ports of labs in Wireshark, live."),

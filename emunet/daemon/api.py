@@ -9,6 +9,7 @@
     GET  /tables/DEVICE             every table of a device, as text
     GET  /sandboxes/NAME            what it takes to enter a pod's or host's namespaces
     POST /ping                      {"from", "to", "count", "timeout", "interval", "size"}, all of them optional
+    POST /explain                   {"from", "to"}: whether one reaches the other, and how, for each port that is meant
     POST /trace                     {"port", "data": hex, "is_frame": bool, "live": bool}, or {"port", "to", "live"}
                                     for the echo request that `ping` sends
     POST /time                      {"seconds"}: lab time jumps ahead (memory wires)
@@ -34,6 +35,8 @@ from typing import Protocol
 
 from aiohttp import web
 
+from emunet.cluster.targets import UnknownTarget
+from emunet.cluster.targets import find as find_targets
 from emunet.daemon import pings
 from emunet.daemon.bodies import body_of
 from emunet.daemon.caretaker import Caretaker
@@ -42,6 +45,7 @@ from emunet.daemon.names import UnknownName
 from emunet.daemon.plane_client import PlaneGone, PlaneRefused
 from emunet.daemon.running import NotOnTheseWires, RunningLab
 from emunet.daemon.trouble_api import trouble_routes
+from emunet.lab.explanation import explained
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 
 _CLOSING_SECONDS = 0.1
@@ -76,6 +80,7 @@ class Server:
                 web.get("/sandboxes/{name:.+}", self._sandbox),
                 web.post("/ping", self._ping),
                 web.post("/trace", self._trace),
+                web.post("/explain", self._explain),
                 web.post("/time", self._time),
                 web.post("/down", self._down),
                 web.get("/kubeconfig", self._kubeconfig),
@@ -133,6 +138,21 @@ class Server:
         trace = await self._lab.plane.ask("trace", port=place.name, data=data.hex(), is_frame=is_frame, live=live)
         return web.json_response(trace)
 
+    async def _explain(self, request: web.Request) -> web.Response:
+        body = await body_of(request, {"from": str, "to": str}, {})
+        place = self._lab.names.find(body["from"])
+        namespace = place.name.rpartition("/")[0] or "default"
+        sender = place.host if place.sandbox == place.host else place.name
+        store, family = self._caretaker.control.store, len(place.addresses[0].address)
+        found = []
+        for one in find_targets(store, self._lab.names.addresses, body["to"], namespace, family):
+            exchange = await self._lab.plane.ask(
+                "exchange", port=sender, target=one.address.hex(), protocol=one.protocol, number=one.port
+            )
+            explanation = explained(place.name, one, exchange)
+            found.append(explanation.as_dict() | {"text": explanation.as_text()})
+        return web.json_response(found)
+
     async def _time(self, request: web.Request) -> web.Response:
         body = await body_of(request, {"seconds": float})
         await self._lab.plane.ask("jump", nanoseconds=int(body["seconds"] * 1e9))
@@ -160,7 +180,7 @@ async def _answer_errors(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except UnknownName as error:
+    except (UnknownName, UnknownTarget) as error:
         return _error(404, str(error))
     except PlaneRefused as error:
         return _error(_STATUS_OF_KIND[error.kind], str(error))

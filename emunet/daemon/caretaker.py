@@ -28,6 +28,7 @@ from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
+from emunet.cluster.policing import Policing
 from emunet.cluster.store import Key, Object, meta
 from emunet.daemon.attaching import Visit
 from emunet.daemon.containers import Containers
@@ -84,9 +85,10 @@ class Caretaker:
         for warning in sorted([*desired.warnings, *warnings]):
             tell("warning", str(warning))
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
-        self.desired = Desired(desired.cluster, self.control.settle(0))
+        self._policing = Policing()
+        self.desired = Desired(desired.cluster, self.control.settle(0), self.control.policies())
         self._allocation = assign(self.desired, Allocation(), settings.seed)
-        self.state = target(self.desired, self._allocation, settings.seed)
+        self.state = target(self.desired, self._allocation, settings.seed, self._policing)
         self.containers = Containers(self.control, None, self.now, self._wake.set)
         self.control.store.listeners.append(lambda _: self._changed())
 
@@ -227,8 +229,9 @@ class Caretaker:
             self._wake.clear()
             self._stop_ending()
             pods = self.control.settle(self.now())
-            if pods != self.desired.pods:
-                await self._build(pods)
+            desired = Desired(self.control.cluster, pods, self.control.policies())
+            if (desired.pods, desired.policies) != (self.desired.pods, self.desired.policies):
+                await self._build(desired)
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
                     return
@@ -245,12 +248,11 @@ class Caretaker:
         facts: dict[str, PodFact | None] = {uid: run.fact() for uid, run in self.containers.runs.items()}
         return facts | dict.fromkeys(known - facts.keys())
 
-    async def _build(self, pods: tuple[Pod, ...]) -> None:
-        """Make the lab one that has these pods."""
+    async def _build(self, desired: Desired) -> None:
+        """Make the lab one that has these pods, under these policies."""
         lab = self._lab
-        desired = Desired(self.control.cluster, pods)
         allocation = assign(desired, self._allocation, self.settings.seed)
-        state = target(desired, allocation, self.settings.seed)
+        state = target(desired, allocation, self.settings.seed, self._policing)
         if lab is None:
             self.desired, self._allocation, self.state = desired, allocation, state
             return

@@ -70,6 +70,11 @@ class Names:
             raise UnknownName(f"there is no pod or host {name}; there are: {', '.join(known[:_NAMES_TOLD])}{more}")
         return found
 
+    def addresses(self, name: str) -> list[bytes]:
+        """The addresses of the pod or host of that name; none where there is none."""
+        place = self.places.get(name.removeprefix("default/"))
+        return [one.address for one in place.addresses] if place is not None else []
+
     def target(self, name: str, source: Place) -> bytes:
         """The address that `name` (or an address as text) means to `source`: of a family that both have."""
         try:

@@ -147,6 +147,19 @@ class Reason(Enum):
 
     # Policy
     NO_POLICY = (Kind.PASS, "no policy applies")
+    POLICY_PERMITTED = (Kind.PASS, "permitted: {why}")
+    POLICY_CONNECTION = (Kind.PASS, "of a connection that was permitted when it began")
+    POLICY_OWN_NODE = (Kind.PASS, "between a pod and its own node: no policy stops that")
+    POLICY_ITSELF = (Kind.PASS, "a pod to itself: no policy stops that")
+    POLICY_DISCOVERY = (Kind.PASS, "neighbour discovery: no policy stops that")
+    POLICY_INGRESS = (
+        Kind.DROPPED,
+        "{source} may not send to {target}: ingress of {pod} is isolated by {policies}; {why}{answers}",
+    )
+    POLICY_EGRESS = (
+        Kind.DROPPED,
+        "{source} may not send to {target}: egress of {pod} is isolated by {policies}; {why}{answers}",
+    )
 
     # Sources
     NOT_TRANSLATED = (Kind.PASS, "source kept")

@@ -23,28 +23,44 @@ from pathlib import Path
 from emunet.cluster.assign import Allocation, assign
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
+from emunet.cluster.defaults import containers_of
 from emunet.cluster.desired import Desired, Pod
+from emunet.cluster.docker.containers import Containers as EngineContainers
+from emunet.cluster.docker.values import Engine
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
+from emunet.cluster.policing import Policing
 from emunet.cluster.store import Key, Object, meta
-from emunet.daemon.containers import PATH, Containers, PodRun
+from emunet.daemon.attaching import Visit
+from emunet.daemon.containers import Containers
 from emunet.daemon.kube.backend import Bell, CannotServe, Connection, LogWish, Session
 from emunet.daemon.names import Names
 from emunet.daemon.pod_connections import connect_in
+from emunet.daemon.pod_run import PATH, PodRun, Slot, surroundings
 from emunet.daemon.programs import Programs, RunningProgram
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
-from emunet.daemon.sandboxes import hosts_file, pod_spec
+from emunet.daemon.sandboxes import bridge_spec, hosts_file, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of
 from emunet.lab.answers import answers_of
-from emunet.linux.keeper_client import CreateSandbox, KeeperGone, KeeperRefused, RemoveSandbox, SandboxEnded
+from emunet.linux.keeper_client import (
+    AttachInterfaces,
+    CreateSandbox,
+    KeeperGone,
+    KeeperRefused,
+    RemoveSandbox,
+    SandboxEnded,
+)
 from emunet.linux.specification import ProgramSpec, SandboxSpec
 from emunet.packet.address import format_ip
 
 BEGIN_SECONDS = 2.0
 """How long `emunet up` waits until programs are executed, or are found not to be there."""
+
+READY_SECONDS = 20.0
+"""How long it waits besides for probes to succeed."""
 
 RETRY_SECONDS = 5.0
 
@@ -63,6 +79,11 @@ class Caretaker:
         self._wake = asyncio.Event()
         self._lab: RunningLab | None = None
         self._programs: Programs | None = None
+        self.engines: dict[str, EngineContainers] = {}
+        """The container engines of hosts, as far as somebody has asked for them."""
+        self._bridges: set[str] = set()
+        """The engines' bridges that have their TAP in their host's sandbox, as edges (`host1:docker0`)."""
+        self._building = asyncio.Lock()
         self._responders: Responders | None = None
         before = os.getcwd()
         os.chdir(settings.directory)  # files are named as the person named them, in errors too
@@ -78,9 +99,10 @@ class Caretaker:
         for warning in sorted([*desired.warnings, *warnings]):
             tell("warning", str(warning))
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
-        self.desired = Desired(desired.cluster, self.control.settle(0))
+        self._policing = Policing()
+        self.desired = Desired(desired.cluster, self.control.settle(0), self.control.policies())
         self._allocation = assign(self.desired, Allocation(), settings.seed)
-        self.state = target(self.desired, self._allocation, settings.seed)
+        self.state = target(self.desired, self._allocation, settings.seed, self._policing)
         self.containers = Containers(self.control, None, self.now, self._wake.set)
         self.control.store.listeners.append(lambda _: self._changed())
 
@@ -112,12 +134,20 @@ class Caretaker:
             lab.freeze_changed = self._responders.pause
         lab.listeners.append(self._hear)
         lab.power_changed = self.power
+        lab.is_ready = self._is_ready
         await self._settle_in(lab.state.pods)
         await self._converge()
         deadline = time.monotonic() + BEGIN_SECONDS
         while self._is_starting() and time.monotonic() < deadline:
             await asyncio.sleep(0.002)
         await self._converge()
+        deadline = time.monotonic() + READY_SECONDS
+        while (waited := self._probed()) and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), 0.1)
+            await self._converge()
+        for name in waited:
+            tell("warning", f"{name}: not ready after {READY_SECONDS:g} s: its probe has not succeeded")
         for state in lab.containers.values():
             if state.failure is not None:
                 tell("warning", f"{state.pod}: the container {state.name} could not be started: {state.failure}")
@@ -130,6 +160,24 @@ class Caretaker:
             if self._responders is not None:
                 self._responders.power(device, on)
             self._wake.set()
+
+    def _is_ready(self, uid: str, port: str) -> bool:
+        """Whether a pod is ready by its own account: its programs run and its probes are content."""
+        namespace, _, name = port.rpartition("/")
+        item = self.control.store.get("pods", namespace or "default", name)
+        if item is None or meta(item)["uid"] != uid:
+            return False
+        conditions = item.get("status", {}).get("conditions", ())
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+    def _probed(self) -> list[str]:
+        """The containers that run and wait for a good answer to a probe."""
+        return [
+            f"{meta(run.pod)['name']}: the container {slot.name}"
+            for run in self.containers.runs.values()
+            for slot in run.slots.values()
+            if slot.is_probed and slot.fact.state == "running" and not slot.fact.ready
+        ]
 
     def _is_starting(self) -> bool:
         """Whether a program that the keeper has forked is not yet the program itself."""
@@ -195,8 +243,10 @@ class Caretaker:
             self._wake.clear()
             self._stop_ending()
             pods = self.control.settle(self.now())
-            if pods != self.desired.pods:
-                await self._build(pods)
+            policies = self.control.policies()
+            if (pods, policies) != (self.desired.pods, self.desired.policies):
+                async with self._building:
+                    await self._build(Desired(self.control.cluster, pods, policies, engines=self._wanted_engines()))
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
                     return
@@ -213,12 +263,19 @@ class Caretaker:
         facts: dict[str, PodFact | None] = {uid: run.fact() for uid, run in self.containers.runs.items()}
         return facts | dict.fromkeys(known - facts.keys())
 
-    async def _build(self, pods: tuple[Pod, ...]) -> None:
-        """Make the lab one that has these pods."""
+    async def reshape(self) -> None:
+        """Take into the World what engines of hosts have come to want."""
+        async with self._building:
+            await self._build(replace(self.desired, engines=self._wanted_engines()))
+
+    def _wanted_engines(self) -> tuple[Engine, ...]:
+        return tuple(one.engine() for one in self.engines.values())
+
+    async def _build(self, desired: Desired) -> None:
+        """Make the lab one that has these pods, under these policies, and what the engines of its hosts want."""
         lab = self._lab
-        desired = Desired(self.control.cluster, pods)
         allocation = assign(desired, self._allocation, self.settings.seed)
-        state = target(desired, allocation, self.settings.seed)
+        state = target(desired, allocation, self.settings.seed, self._policing)
         if lab is None:
             self.desired, self._allocation, self.state = desired, allocation, state
             return
@@ -231,6 +288,7 @@ class Caretaker:
         for pod in renewed:
             await self._remove(lab, pod)
         made = await self._make(lab, state, new)
+        await self._make_bridges(lab, desired.engines)
         await lab.plane.configure(state.world)
         self.desired, self._allocation = desired, allocation
         lab.state = self.state = state
@@ -263,6 +321,24 @@ class Caretaker:
             taps.append((pod.name, answer.taps[0]))
         await lab.plane.give_taps(taps)
         return {name for name, _ in taps}
+
+    async def _make_bridges(self, lab: RunningLab, engines: Sequence[Engine]) -> None:
+        """The host's own side of each bridge of its engine that is new: a TAP in the host's sandbox."""
+        wanted = {f"{one.host}:{network.interface}": (one.host, network) for one in engines for network in one.networks}
+        self._bridges &= wanted.keys()
+        for name in [name for name in wanted if name not in self._bridges and lab.keeper is not None]:
+            host, network = wanted[name]
+            assert lab.keeper is not None
+            added = await lab.keeper.ask(AttachInterfaces(host, (bridge_spec(lab.settings, network),)))
+            for descriptor in added.drop_counters:
+                os.close(descriptor)
+            await lab.plane.give_taps([(name, added.taps[0])])
+            self._bridges.add(name)
+
+    @property
+    def programs(self) -> Programs | None:
+        """What runs programs in sandboxes; None on memory wires."""
+        return self._programs
 
     def specify(self, pod: PodState, names: str) -> SandboxSpec:
         """What the sandbox of a pod is to be: its network, the files of its volumes, its own lines in /etc/hosts."""
@@ -336,11 +412,14 @@ class Caretaker:
 
     async def _make_folders(self, run: PodRun) -> None:
         assert self._programs is not None
-        script = "; ".join(
-            f"mkdir -p '{path}'" if path == leads else f"mkdir -p \"$(dirname '{path}')\"; ln -sfn '{leads}' '{path}'"
+        steps = [
+            f"mkdir -p '{path}'; chmod 0777 '{path}'"
+            if path == leads
+            else f"mkdir -p \"$(dirname '{path}')\"; ln -sfn '{leads}' '{path}'"
             for path, leads in folders_of(run.pod)
             if "'" not in path + leads
-        )
+        ]
+        script = "; ".join(steps)
         if not script:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -364,105 +443,68 @@ class Caretaker:
 
     # What the API server asks
 
-    async def logs(self, pod: Object, container: str, wish: LogWish) -> AsyncIterator[bytes]:
-        """What a container has said."""
-        uid = meta(pod)["uid"]
+    def logs(self, pod: Object, container: str, wish: LogWish) -> AsyncIterator[bytes]:
+        """What a container has said. CannotServe at once where there is nothing to read."""
+        uid, name = meta(pod)["uid"], meta(pod)["name"]
         run = self.containers.runs.get(uid) or self.containers.past.get(uid)
         slot = run.slots.get(container) if run is not None else None
         log = (slot.before if wish.previous else slot.log) if slot is not None else None
-        if log is None:
-            if wish.previous:
-                raise CannotServe(f'previous terminated container "{container}" in pod "{meta(pod)["name"]}" not found')
-            return
-        position, left = log.start_of(wish), wish.limit
-        while True:
-            for line in log.lines(position, timestamps=wish.timestamps):
-                piece = line if left is None else line[:left]
-                yield piece
-                left = None if left is None else left - len(piece)
-                if left == 0:
-                    return
-            position = log.next_number()
-            if not wish.follow or log.ended:
-                return
-            await log.bell.wait(None)
+        if log is not None:
+            return log.read(wish)
+        if wish.previous:
+            raise CannotServe(f'previous terminated container "{container}" in pod "{name}" not found')
+        if slot is not None:
+            why = slot.fact.reason or "ContainerCreating"
+            raise CannotServe(f'container "{container}" in pod "{name}" is waiting to start: {why}')
+        if not pod["spec"].get("nodeName"):
+            raise CannotServe(f"pod {name} does not have a host assigned")
+        return _nothing()
 
     async def execute(
         self, pod: Object, container: str, argv: Sequence[str], *, stdin: bool, terminal: bool
     ) -> Session:
-        """Run a program in a pod's root and network."""
-        run = self._run_of(pod)
+        """Run a program in a pod's root and network, as the container's own user and with its variables."""
+        run, slot = self._run_of(pod, container)
         assert self._programs is not None
-        variables = {"PATH": PATH, "HOME": "/root", "HOSTNAME": meta(pod)["name"], "TERM": "xterm"}
-        spec = ProgramSpec(tuple(argv), variables, "/", terminal=terminal)
+        item = next(one for one in containers_of(pod["spec"]) if one["name"] == container)
+        like = slot.program if slot is not None else None
+        like = like or surroundings(self.control.store, pod, item)
+        variables = {"TERM": "xterm", **(like.environment or {})}
+        spec = ProgramSpec(tuple(argv), variables, like.directory, terminal=terminal, user=like.user)
         program = RunningProgram(self._programs)
         await program.start(run.sandbox, spec, stdin=stdin)
         return program
 
     async def attach(self, pod: Object, container: str) -> Session:
-        """Follow what a container says."""
-        run = self._run_of(pod)
-        slot = run.slots.get(container)
-        if slot is None or slot.log is None:
+        """Follow what a container says, and type to it."""
+        _, slot = self._run_of(pod, container)
+        if slot is None:
             raise CannotServe(f"the container {container} is a placeholder: nothing runs in it to attach to")
-        return Follower(slot.log)
+        return Visit(slot)
 
     async def connect(self, pod: Object, port: int) -> Connection:
         """A connection to a port of a pod, from within its network."""
-        run = self._run_of(pod)
+        run, _ = self._run_of(pod)
         assert self._lab is not None
         assert self._lab.keeper is not None
         return await connect_in(self._lab.keeper, run.sandbox, port)
 
-    def _run_of(self, pod: Object) -> PodRun:
+    def _run_of(self, pod: Object, container: str = "") -> tuple[PodRun, Slot | None]:
+        """What there is of a pod, and of one of its containers where it runs a program. CannotServe."""
         name = meta(pod)["name"]
         if self._programs is None:
             raise CannotServe(f"{name} is a network stack in memory without processes, so nothing can run there")
         run = self.containers.runs.get(meta(pod)["uid"])
         if run is None:
             raise CannotServe(f"the pod {name} has no sandbox")
-        return run
+        return run, run.slots.get(container)
 
 
-class Follower:
-    """A container's log, followed as a session without input."""
-
-    def __init__(self, log: object) -> None:
-        from emunet.daemon.container_log import ContainerLog
-
-        assert isinstance(log, ContainerLog)
-        self._log = log
-        self._position = log.next_number()
-
-    async def write(self, data: bytes) -> None:
-        """Containers have no input."""
-
-    def close_input(self) -> None:
-        """Nothing to close."""
-
-    async def read(self, stream: int) -> bytes:
-        """The next lines; all of them are standard output."""
-        if stream != 1:
-            return b""
-        while self._position >= self._log.next_number():
-            if self._log.ended:
-                return b""
-            await self._log.bell.wait(None)
-        data = b"".join(self._log.lines(self._position, timestamps=False))
-        self._position = self._log.next_number()
-        return data
-
-    def resize(self, width: int, height: int) -> None:
-        """No terminal."""
-
-    async def wait(self) -> int:
-        """Until the container has ended."""
-        while not self._log.ended:
-            await self._log.bell.wait(None)
-        return 0
-
-    async def close(self) -> None:
-        """Nothing to end."""
+async def _nothing() -> AsyncIterator[bytes]:
+    """What a placeholder has said."""
+    nothing: tuple[bytes, ...] = ()
+    for line in nothing:
+        yield line
 
 
 def _has_begun(pid: int | None) -> bool:

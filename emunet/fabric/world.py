@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
+from emunet.elements.connections import Connections, ServiceChange
+from emunet.elements.connections.services import changed, difference
 from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric import names
 from emunet.fabric.capture import Record, Sink
@@ -114,6 +117,7 @@ class World:
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
+        self._serve(difference(self.config.services, config.services))
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
@@ -122,6 +126,14 @@ class World:
         for wire in config.wires:
             self.trouble.configured(self.wires[wire.name], None if wire.name in fresh else before.get(wire.name), wire)
         self.trouble.apply_partition()
+
+    def change_services(self, change: ServiceChange) -> None:
+        """Let every host have other rows of Services, from the next connection on; all else stays as it is.
+
+        Nothing that the flow cache repeats depends on them, but on connections, some of which may end here.
+        """
+        self._serve(change)
+        self.config = replace(self.config, services=changed(self.config.services, change))
 
     def attach(self, edge: Edge) -> None:
         """Join a stack to its port. The port must exist."""
@@ -412,6 +424,9 @@ class World:
     def _place(self, config: DeviceConfig) -> None:
         if isinstance(config, HostConfig):
             device = build_host(config, self.watch, self.figures, self.seed)
+            connections = device.elements["connections"]
+            assert isinstance(connections, Connections)
+            connections.services.change(ServiceChange(put=self.config.services))
         else:
             device = build_switch(config, self.watch, self.figures)
         old = self.devices.get(config.name)
@@ -425,6 +440,13 @@ class World:
         device.watched = self._watching.points(device.name)
         device.off = config.name in self._off
         self._look_at_device(device)
+
+    def _serve(self, change: ServiceChange) -> None:
+        if change:
+            for device in self.devices.values():
+                connections = device.elements.get("connections")
+                if isinstance(connections, Connections):
+                    connections.services.change(change)
 
     def _remove_device(self, name: str) -> None:
         self._abandon(self.devices.pop(name))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from emunet.elements.connections import ConnectionTable
+from emunet.elements.connections import ConnectionTable, ServiceChange
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.config_text import encode
@@ -65,6 +65,11 @@ class Plane:
             if name not in self._made:
                 self.world.attach(self._make_edge(description, config))
                 self._made[name] = description
+
+    def change_services(self, change: ServiceChange) -> None:
+        """Let hosts have other rows of Services; all else goes on as it is."""
+        self.note("services", gone=change.gone, put=encode(change.put) if self.world.recorder is not None else None)
+        self.world.change_services(change)
 
     def edge(self, port: str) -> Edge:
         """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""

@@ -90,5 +90,5 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --no-build-isolation --editable '.[test,dev]'
+	    --no-build-isolation --editable '.[test,dev,png]'
 	@touch $@

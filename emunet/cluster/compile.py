@@ -15,7 +15,8 @@ ee:ee:ee:ee:ee:ee; the pod has a /32 and 169.254.1.1 for a next hop, for which t
 answers by proxy ARP; the host routes the /32 there, and the rest of its range nowhere.
 
 Where the topology asks for it, hosts masquerade by flannel's rules and publish ports by
-those of CNI's portmap; both make a host track connections, and so do Services.
+those of CNI's portmap; both make a host track connections, and so do Services. What the
+containers of a host's own engine need is added by `docker.compile`.
 
 A node of a real cluster has a default route; ours has one for the service range, so that its own
 sockets can call Services, and what no Service takes leaks to the underlay as it does there (SVC-07,
@@ -40,8 +41,9 @@ from emunet.cluster.assign import (
     interface_names,
     tunnel_address,
 )
-from emunet.cluster.check import VXLAN_OVERHEAD
 from emunet.cluster.desired import Cluster, Desired, Host, Link, Masquerade, OverlayKind, Pod, PodLinks
+from emunet.cluster.docker.compile import with_engines
+from emunet.cluster.mtu import VXLAN_OVERHEAD
 from emunet.cluster.service_rows import PROTOCOLS
 from emunet.fabric.config import (
     Bridge,
@@ -74,6 +76,7 @@ LAST_RESORT = 1000
 
 LINK_LOCAL_NETWORK = Prefix.parse("169.254.0.0/16")
 
+
 def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldConfig:
     """The World that carries what is wanted. `allocation` comes from `assign` for the same `desired`.
 
@@ -84,7 +87,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
     given = {entry.port: entry for entry in allocation.pods}
     wires, ports = wire_up(cluster)
     pods = [pod for pod in desired.pods if not pod.host_network]
-    return WorldConfig(
+    world = WorldConfig(
         hosts=tuple(
             compile_host(
                 cluster,
@@ -106,6 +109,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
         seed=seed,
         services=desired.services,
     )
+    return with_engines(world, desired.engines)
 
 
 def compile_host(
@@ -152,7 +156,9 @@ def compile_host(
         )
         if vxlan
         else (),
-        bridges=() if routed else (Bridge(tuple(pod.port for pod in pods), BRIDGE, hairpin=serving or bool(host.publish)),),
+        bridges=()
+        if routed
+        else (Bridge(tuple(pod.port for pod in pods), BRIDGE, hairpin=serving or bool(host.publish)),),
         vxlans=(tunnel,) if vxlan else (),
         connections=compile_connections(cluster, host, pods, serving=serving),
     )

@@ -54,6 +54,9 @@ class Replay(Rewrite):
     least    bytes that the frame must have for its transport header to be whole, where it is looked at
     guard_flags  a tracked TCP connection: SYN, FIN and RST go the slow way
     watched  somebody watches a port on its way; views: where, after the entry
+    following  the Replay that repeated the last frame which this one put on a wire, where it came off: frames of
+             one key leave with one key, so it is that of the next, too, as long as it lives; or None
+    relays   as `wire`, where all that happens on the way is a rewrite: no view, no header put on, no identification
     told     whose record is told of a loss on the wire: 0 the entry's, else that of a view; or None
     """
 
@@ -67,6 +70,7 @@ class Replay(Rewrite):
         "drop_figures",
         "edge",
         "edge_figures",
+        "following",
         "frames",
         "guard_flags",
         "hops",
@@ -75,6 +79,7 @@ class Replay(Rewrite):
         "limit",
         "old_sum",
         "refused",
+        "relays",
         "sources",
         "table",
         "told",
@@ -101,6 +106,8 @@ class Replay(Rewrite):
         self.edge: Edge | None = None
         self.wire: WireExit | None = None
         self.hops = 0
+        self.following: Replay | None = None
+        self.relays: WireExit | None = None
         self.watched = False
         self.views: list[View] = []
         self.told: int | None = None
@@ -134,6 +141,13 @@ class Replay(Rewrite):
         if total != length - 54:
             return False
         return not self.guard_flags or frame[start + 67] & STEERING_FLAGS == STEADY
+
+    def fits_again(self, frame: bytes, now: int) -> bool:
+        """As `fits`, for a wire frame that another Replay has just made: its IP header is known to be sound."""
+        length = len(frame)
+        if self.unwrap or now >= self.deadline or length > self.limit or length < self.least:
+            return self.fits(frame, 0, length, None, now)
+        return not self.guard_flags or frame[47 if self.is_v4 else 67] & STEERING_FLAGS == STEADY
 
     def hit(self, frames: int, now: int) -> None:
         """Note a hit of `frames` wire frames.
@@ -336,6 +350,8 @@ class FlowCache:
         if not replay.fits(recording.frame, 0, len(recording.frame), recording.offload, now):
             # What it was decided by lies outside the key: a bad checksum, a wrong length.
             raise Unfusable("the frame is not sound")
+        if not (replay.views or replay.advances or replay.wrap or replay.unwrap):
+            replay.relays = replay.wire
         replay.edge_figures = None if replay.wire is not None else world_figures
         if recording.admitted:
             replay.credits.append((world_figures, "received"))

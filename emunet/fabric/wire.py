@@ -9,13 +9,16 @@ forgets one.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from emunet.fabric.capture import Record
 from emunet.fabric.impaired import Lane
 from emunet.packet.offload import Offload
 from emunet.packet.view import Packet
 from emunet.plane.reason import Reason
+
+if TYPE_CHECKING:
+    from emunet.fabric.flows import Replay
 
 End = tuple[str, str]
 
@@ -77,8 +80,13 @@ class WireExit:
         self.wire = wire
         self.end = end
 
-    def carry(self, frame: bytes, offload: Offload | None, hops: int, record: Record | None, now: int) -> None:
-        """A frame goes onto the wire, having passed `hops` devices; `record` is told if it is lost there."""
+    def carry(
+        self, frame: bytes, offload: Offload | None, hops: int, record: Record | None, source: Replay, now: int
+    ) -> None:
+        """A frame of `source` goes onto the wire, having passed `hops` devices; `record` is told if it is lost."""
+        lane = self.wire.lanes[self.end]
+        if lane is not None and offload is None and self.wire.up and lane.carry(frame, hops, source, now):
+            return
         packet = Packet(frame, offload)
         packet.hops = hops
         packet.record = record

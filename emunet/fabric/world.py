@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from emunet.elements.connections import Connections, ServiceChange
+from emunet.elements.connections import ServiceChange
 from emunet.elements.connections.services import changed, difference
 from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric import names
@@ -27,7 +27,7 @@ from emunet.fabric.config import HostConfig, WireConfig, WorldConfig
 from emunet.fabric.edge import Edge
 from emunet.fabric.flow_key import Key, key_of
 from emunet.fabric.flows import FlowCache, Recording, Replay
-from emunet.fabric.host import build_host, reconfigure_host
+from emunet.fabric.host import build_host, reconfigure_host, serve
 from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
 from emunet.fabric.recording import Recorder
@@ -117,7 +117,7 @@ class World:
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
-        self._serve(difference(self.config.services, config.services))
+        serve(self.devices.values(), difference(self.config.services, config.services))
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
@@ -132,7 +132,7 @@ class World:
 
         Nothing that the flow cache repeats depends on them, but on connections, some of which may end here.
         """
-        self._serve(change)
+        serve(self.devices.values(), change)
         self.config = replace(self.config, services=changed(self.config.services, change))
 
     def attach(self, edge: Edge) -> None:
@@ -176,18 +176,24 @@ class World:
 
     def advance(self, now: int) -> None:
         """Move time to `now`, waking what is due on the way, in order."""
-        while self.due() <= now:
-            self.step()
+        while (due := self.due()) <= now:
+            self._step(due)
         self.now = max(self.now, now)
 
     def step(self) -> None:
         """Move time to what is due next, and let that happen: wires first, then devices and stacks."""
-        self.now = now = max(self.now, self.due())
+        self._step(self.due())
+
+    def _step(self, due: int) -> None:
+        if due < self.now:
+            due = self.now
+        self.now = now = due
         if self._heap and self._heap[0][0] <= now:
             _, _, own, action = heappop(self._heap)
             self.events += own
             action(now)
-            self._run(now)
+            if self._arrivals:
+                self._run(now)
             return
         timed = self._timed.take(now)
         if timed is None:
@@ -211,7 +217,7 @@ class World:
     def due(self) -> int:
         """The next moment at which anything happens by itself (ns), or NEVER."""
         first = self._timed.first()
-        return min(first, self._heap[0][0]) if self._heap else first
+        return self._heap[0][0] if self._heap and self._heap[0][0] < first else first
 
     def at(self, due: int, action: Callable[[int], None], *, own: bool = False) -> None:
         """Call `action(now)` when time reaches `due`; first come, first served at the same moment.
@@ -396,9 +402,34 @@ class World:
         else:
             self.figures.drop(Reason.DEVICE_GONE, 1)
 
+    def pass_on(self, source: Replay, device: str, port: str, frame: bytes, hops: int, now: int) -> bool:
+        """A frame that `source` put on an impaired wire comes off: repeat what follows, if nothing else is to do."""
+        if self._arrivals or now < self._resumes or self._running:
+            return False
+        replay = source.following
+        if replay is None or not replay.alive:
+            if not self.flows.enabled or (key := key_of(frame, self._tunnels)) is None:
+                return False
+            replay = source.following = self.flows.table(device, port).get(key)
+            if replay is None:
+                return False
+        hops += 1
+        if replay.watched or hops > HOP_LIMIT or not replay.fits_again(frame, now):
+            return False
+        self.figures.queued -= 1
+        if replay.relays is None:
+            self._replay(replay, frame, None, hops, None, now)
+            return True
+        replay.used = now
+        replay.frames += 1
+        if not replay.same:
+            frame = replay.rewritten(frame, None)
+        replay.relays.carry(frame, None, hops + replay.hops, None, replay, now)
+        return True
+
     def wake_lane(self, lane: Lane, due: int) -> None:
         """Wake one direction of a wire at `due`."""
-        self.at(due, lane.wake, own=True)
+        heappush(self._heap, (due, next(self._order), True, lane.wake))
 
     def retire(self, lane: Lane) -> None:
         """One direction of a wire does nothing any more that a plain one would not do."""
@@ -423,10 +454,7 @@ class World:
 
     def _place(self, config: DeviceConfig) -> None:
         if isinstance(config, HostConfig):
-            device = build_host(config, self.watch, self.figures, self.seed)
-            connections = device.elements["connections"]
-            assert isinstance(connections, Connections)
-            connections.services.change(ServiceChange(put=self.config.services))
+            device = build_host(config, self.watch, self.figures, self.seed, self.config.services)
         else:
             device = build_switch(config, self.watch, self.figures)
         old = self.devices.get(config.name)
@@ -440,13 +468,6 @@ class World:
         device.watched = self._watching.points(device.name)
         device.off = config.name in self._off
         self._look_at_device(device)
-
-    def _serve(self, change: ServiceChange) -> None:
-        if change:
-            for device in self.devices.values():
-                connections = device.elements.get("connections")
-                if isinstance(connections, Connections):
-                    connections.services.change(change)
 
     def _remove_device(self, name: str) -> None:
         self._abandon(self.devices.pop(name))
@@ -569,17 +590,17 @@ class World:
         if edge is None and replay.wire is None:
             return
         shown = [record]
-        for view in replay.views:
-            pieces = view.rewrite.wire_frames(frame, offload)
-            shown.append(Record(view.port, view.inbound, pieces, now, view.sinks))
         if replay.views:
+            for view in replay.views:
+                pieces = view.rewrite.wire_frames(frame, offload)
+                shown.append(Record(view.port, view.inbound, pieces, now, view.sinks))
             self._watching.show([one for one in shown[1:] if one is not None])
         if not replay.same or replay.unwrap or replay.wrap is not None:
             frame = replay.rewritten(frame, offload)
         if edge is None:
             assert replay.wire is not None
             told = None if replay.told is None else shown[replay.told]
-            replay.wire.carry(frame, offload, hops + replay.hops, told, now)
+            replay.wire.carry(frame, offload, hops + replay.hops, told, replay, now)
             return
         answers = edge.deliver(frame, offload, now)
         if self.recorder is not None:

@@ -75,7 +75,10 @@ def start(
 def join_files(pause: int, pidfd: int, view: str | None) -> bool:
     """Enter a mount namespace of a sandbox: its own (`view` None), or the one asked for; True if it is isolated."""
     shared = f"/proc/{pause}/fd/{sandbox.SHARED_VIEW_DESCRIPTOR}"
-    has_both = os.path.lexists(shared) and os.readlink(shared).startswith("mnt:")
+    try:
+        has_both = os.readlink(shared).startswith("mnt:")
+    except FileNotFoundError:
+        has_both = False
     if view == "shared" and has_both:
         descriptor = os.open(shared, os.O_RDONLY | os.O_CLOEXEC)
         syscalls.setns(descriptor, syscalls.CLONE_NEWNS)

@@ -23,16 +23,20 @@ class Timers(Generic[K]):
         self._due: dict[K, int] = {}
         self._heap: list[tuple[int, int, K]] = []
         self._order = count()
+        self._first: int | None = NEVER
+        """What `first` found; None since an appointment changed."""
         self._kept: tuple[dict[K, int], list[tuple[int, int, K]]] | None = None
 
     def set(self, key: K, due: int) -> None:
         """Ring for `key` at `due`, instead of any earlier appointment."""
         self._due[key] = due
+        self._first = None
         heappush(self._heap, (due, next(self._order), key))
 
     def clear(self, key: K) -> None:
         """Do not ring for `key`."""
         self._due.pop(key, None)
+        self._first = None
 
     def keep(self, key: K, due: int) -> None:
         """Ring for `key` at `due`; NEVER: do not. Cheap where nothing changes."""
@@ -44,16 +48,20 @@ class Timers(Generic[K]):
 
     def first(self) -> int:
         """The earliest appointment, or NEVER."""
+        if self._first is not None:
+            return self._first
         heap = self._heap
         while heap and self._due.get(heap[0][2]) != heap[0][0]:
             heappop(heap)
-        return heap[0][0] if heap else NEVER
+        self._first = first = heap[0][0] if heap else NEVER
+        return first
 
     def pop(self, now: int) -> list[K]:
         """The keys due by `now`, earliest first; they are cleared."""
         keys = []
         while self.first() <= now:
             due, _, key = heappop(self._heap)
+            self._first = None
             if self._due.get(key) == due:
                 del self._due[key]
                 keys.append(key)
@@ -64,6 +72,7 @@ class Timers(Generic[K]):
         if self.first() > now:
             return None
         key = heappop(self._heap)[2]
+        self._first = None
         del self._due[key]
         return key
 
@@ -75,6 +84,7 @@ class Timers(Generic[K]):
         """Back to the appointments of before."""
         if self._kept is not None:
             self._due, self._heap = self._kept
+            self._first = None
             self._kept = None
 
 

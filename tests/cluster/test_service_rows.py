@@ -1,4 +1,4 @@
-"""From Service and EndpointSlice objects to the rows that hosts carry out: row by row, and incremental as from nothing."""
+"""From Service and EndpointSlice objects to the rows that hosts carry out; incremental is as from nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from emunet.packet.address import Prefix, parse_ip
 A, B, C = (parse_ip(text) for text in ("10.244.1.2", "10.244.1.3", "10.244.2.2"))
 
 
-def service(name: str = "web", labels: dict[str, str] | None = None, status: Object | None = None, **spec: Any) -> Object:
+def service(
+    name: str = "web", labels: dict[str, str] | None = None, status: Object | None = None, **spec: Any
+) -> Object:
     """A stored Service of the default namespace."""
     spec = {"clusterIP": "10.96.0.50", "clusterIPs": ["10.96.0.50"], "ports": [{"port": 80, "protocol": "TCP"}]} | spec
     found = {"name": name, "namespace": "default", "labels": labels or {}}
@@ -35,7 +37,9 @@ def endpoint(address: str, name: str = "", node: str = "host1", **conditions: bo
     return found
 
 
-def slice_of(*endpoints: Object, ports: list[Object] | None = None, name: str = "web-a", family: str = "IPv4") -> Object:
+def slice_of(
+    *endpoints: Object, ports: list[Object] | None = None, name: str = "web-a", family: str = "IPv4"
+) -> Object:
     """An EndpointSlice."""
     return {
         "kind": "EndpointSlice",
@@ -189,7 +193,7 @@ def test_incremental_is_as_from_nothing(seed: int) -> None:
         what = chance.choice(OPERATIONS)
         name = f"s{chance.randrange(4)}"
         there = store.get("services", "default", name)
-        slices = [one for one in store.items("endpointslices.discovery.k8s.io", "default")]
+        slices = list(store.items("endpointslices.discovery.k8s.io", "default"))
         if what == "service" and there is None:
             made.apply(load_text(SERVICE.replace("NAME", name).replace("selector: {app: " + name + "}, ", "")), 0)
         elif what == "slice":
@@ -200,7 +204,9 @@ def test_incremental_is_as_from_nothing(seed: int) -> None:
             old = chance.choice(slices)
             labels = {"kubernetes.io/service-name": name} if what == "relabel" else meta(old)["labels"]
             ends = [{**one, "conditions": {"ready": False}} for one in old["endpoints"]] if what == "unready" else None
-            store.replace({**old, "metadata": {**meta(old), "labels": labels}, "endpoints": ends or old["endpoints"]}, 0)
+            store.replace(
+                {**old, "metadata": {**meta(old), "labels": labels}, "endpoints": ends or old["endpoints"]}, 0
+            )
         elif what == "drop slice" and slices:
             store.remove(store.key(store.kind("endpointslices.discovery.k8s.io"), chance.choice(slices)))
         elif what == "drop service" and there is not None:

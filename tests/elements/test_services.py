@@ -16,7 +16,6 @@ from tests.elements.connection_worlds import ACK, SYN, error_about, pong
 from tests.elements.service_worlds import (
     BALANCER,
     CNI1,
-    EXT,
     EXTERNAL,
     N1,
     N2,

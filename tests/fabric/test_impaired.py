@@ -37,6 +37,9 @@ class Far:
         self.queued -= 1
         self.came.append((now, packet.frame))
 
+    def pass_on(self, *_: object) -> bool:
+        return False
+
     def put_on(self, frames: int, copies: int) -> None:
         self.queued += frames
         self.copied += copies

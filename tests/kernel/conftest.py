@@ -12,9 +12,12 @@ import pytest
 from emunet.linux.doctor import can_use_taps
 from emunet.linux.keeper_client import Keeper
 
-sys.path.insert(0, str(Path(__file__).parent))  # for kernel_bench, which these tests share
+sys.path.insert(0, str(Path(__file__).parent))  # for the files that these tests share
 
 from kernel_bench import Bench
+from kubectls import kube_lab, kubectl
+
+__all__ = ["bench", "kube_lab", "kubectl"]
 
 
 @functools.cache

@@ -1,42 +1,19 @@
-"""The real kubectl against a running lab: what people type, and what they get.
-
-Run with the kubectl of the machine, and with each one that EMUNET_KUBECTLS names besides (paths with
-colons between them): old ones speak SPDY, new ones WebSocket and protobuf.
-"""
+"""The real kubectl against a running lab: what people type, and what they get."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kubectls import KUBECTL, KUBECTLS, MANIFESTS, TOPOLOGY, Kubectl
 from lab_driver import Labs, eventually
 
-KUBECTLS = [path for path in (shutil.which("kubectl"), *os.environ.get("EMUNET_KUBECTLS", "").split(":")) if path]
-MANIFESTS = Path(__file__).parents[3] / "shared" / "real" / "manifests"
-
-pytestmark = [
-    pytest.mark.skipif(not KUBECTLS, reason="kubectl is not installed"),
-    pytest.mark.xdist_group("labs"),
-]
-
-TOPOLOGY = """apiVersion: emunet/v1
-kind: Topology
-metadata: {name: kube}
-spec: {hosts: [host1, host2]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec: {nodeName: host1, containers: [{name: c, image: busybox, command: [sleep, "100000"]}]}
-"""
+pytestmark = pytest.mark.skipif(not KUBECTLS, reason="kubectl is not installed: `make deps`")
 
 SITE = """apiVersion: v1
 kind: ConfigMap
@@ -75,56 +52,6 @@ spec:
         - {name: page, configMap: {name: page}}
         - {name: shared, emptyDir: {}}
 """
-
-
-class Kubectl:
-    """One kubectl, pointed at one lab, with a home of its own."""
-
-    def __init__(self, program: str, labs: Labs, folder: Path) -> None:
-        self.program = program
-        self.labs = labs
-        config = folder / "kubeconfig"
-        if not config.exists():
-            labs.ok("kubeconfig", "-w", str(config))
-        self.environment = {**os.environ, "KUBECONFIG": str(config), "HOME": str(folder), "NO_COLOR": "1"}
-
-    def run(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """Whatever comes of it."""
-        return subprocess.run(
-            [self.program, *arguments], env=self.environment, input=stdin, capture_output=True, text=True,
-            timeout=seconds, check=False,
-        )  # fmt: skip
-
-    def ok(self, *arguments: str, stdin: str | None = None) -> str:
-        """What it prints, which must be a success."""
-        done = self.run(*arguments, stdin=stdin)
-        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Labs, Path]]:
-    """One lab on TAP wires for all tests of this file."""
-    folder = tmp_path_factory.mktemp("kube")
-    labs = Labs(folder / "run")
-    (folder / "lab.yaml").write_text(TOPOLOGY)
-    (folder / "run").mkdir(mode=0o700)
-    try:
-        labs.ok("up", str(folder / "lab.yaml"))
-        yield labs, folder
-    finally:
-        labs.leave()
-
-
-@pytest.fixture(params=KUBECTLS, ids=range(len(KUBECTLS)))
-def kubectl(request: pytest.FixtureRequest, running: tuple[Labs, Path]) -> Iterator[Kubectl]:
-    """Each kubectl; what it made is removed afterwards."""
-    made = Kubectl(request.param, *running)
-    yield made
-    made.run("delete", "deploy,svc,rc,cm,job,netpol", "--all", "--wait=true", "--timeout=20s")
-    others = [name for name in made.ok("get", "pods", "-o", "name").split() if name != "pod/client"]
-    if others:
-        made.run("delete", "--now", *others)
 
 
 def pods_of(kubectl: Kubectl, selector: str = "app=site") -> list[dict[str, object]]:
@@ -346,8 +273,8 @@ def test_probes_travel_from_the_host(kubectl: Kubectl) -> None:
     eventually(lambda: status()[3] != "0", "the container was not started again")
 
 
-def test_a_watch_sees_a_change_within_50_milliseconds(kubectl: Kubectl, running: tuple[Labs, Path]) -> None:
-    labs, _ = running
+def test_a_watch_sees_a_change_within_50_milliseconds(kubectl: Kubectl, kube_lab: tuple[Labs, Path]) -> None:
+    labs, _ = kube_lab
     with subprocess.Popen(
         [kubectl.program, "get", "cm", "-w", "--output-watch-events", "-o", "name"], env=kubectl.environment,
         stdout=subprocess.PIPE, text=True, bufsize=1,
@@ -355,7 +282,7 @@ def test_a_watch_sees_a_change_within_50_milliseconds(kubectl: Kubectl, running:
         try:
             assert watch.stdout is not None
             time.sleep(1.5)  # it must be watching
-            labs.run("apply", "-f", str(_write_map(running[1])))
+            labs.run("apply", "-f", str(_write_map(kube_lab[1])))
             line = watch.stdout.readline()
             assert "configmap/seen" in line
         finally:
@@ -368,11 +295,11 @@ def _write_map(folder: Path) -> Path:
     return file
 
 
-def test_only_the_owner_gets_in(kubectl: Kubectl, running: tuple[Labs, Path]) -> None:
+def test_only_the_owner_gets_in(kubectl: Kubectl, kube_lab: tuple[Labs, Path]) -> None:
     """The kubeconfig is for its owner's eyes; without the token, or with another, the answer is 401."""
     config = Path(kubectl.environment["KUBECONFIG"])
     assert config.stat().st_mode & 0o777 == 0o600
-    bad = running[1] / "other"
+    bad = kube_lab[1] / "other"
     settings = json.loads(config.read_text())
     settings["users"][0]["user"]["token"] = "guessed"
     bad.write_text(json.dumps(settings))
@@ -422,7 +349,7 @@ def test_a_file_of_up_may_have_every_kind(tmp_path: Path) -> None:
     (tmp_path / "begun.yaml").write_text(BEGUN)
     try:
         labs.ok("up", str(tmp_path / "begun.yaml"))
-        kubectl = Kubectl(KUBECTLS[0], labs, tmp_path)
+        kubectl = Kubectl(KUBECTL, labs, tmp_path)
         kubectl.ok("wait", "--for=condition=complete", "job/sum", "--timeout=20s")
         assert kubectl.ok("logs", "job/sum") == "42\n"
         eventually(lambda: len(labs.status("begun")["pods"]) == 2, "the Job's pod is over and has left the lab")
@@ -458,7 +385,7 @@ def test_all_manifests_of_others_are_created(tmp_path: Path) -> None:
     created, taken, failed = 0, 0, []
     try:
         labs.ok("up", str(tmp_path / "lab.yaml"), "--wires", "memory")
-        kubectl = Kubectl(KUBECTLS[0], labs, tmp_path)
+        kubectl = Kubectl(KUBECTL, labs, tmp_path)
         named = {
             match for file in files for match in re.findall(r"^ +namespace: \"?([a-z-]+)\b", file.read_text(), re.M)
         }

@@ -1,4 +1,4 @@
-"""Services with real programs: curl in pods and on hosts, python's server behind, a Service that comes while they run."""
+"""Services with real programs: curl in pods and on hosts, python's server behind, a Service that comes later."""
 
 from __future__ import annotations
 

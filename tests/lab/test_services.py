@@ -74,9 +74,11 @@ def test_a_service_comes_changes_and_goes_while_the_lab_runs(lab: Lab) -> None:
 def test_scaling_is_seen_by_the_next_connection(lab: Lab) -> None:
     before = webs(lab)
     lab.scale("deployment", "web", 1)
-    (kept,) = {meta["metadata"]["name"] for meta in lab.objects("pods")} & before & {
-        one["metadata"]["name"] for one in lab.objects("pods") if "deletionTimestamp" not in one["metadata"]
-    }
+    (kept,) = (
+        {meta["metadata"]["name"] for meta in lab.objects("pods")}
+        & before
+        & {one["metadata"]["name"] for one in lab.objects("pods") if "deletionTimestamp" not in one["metadata"]}
+    )
     assert names(lab, f"http://{VIP}/") == {kept}
     lab.scale("deployment", "web", 0)
     lab.clock.advance(31)
@@ -88,7 +90,10 @@ def test_scaling_is_seen_by_the_next_connection(lab: Lab) -> None:
 
 def test_a_lab_without_services_tracks_nothing_until_there_is_one() -> None:
     plain = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1]}\n---\n"
-    pod = "{apiVersion: v1, kind: Pod, metadata: {name: NAME, labels: {app: NAME}}, spec: {containers: [{name: a, image: b}]}}\n"
+    pod = (
+        "{apiVersion: v1, kind: Pod, metadata: {name: NAME, labels: {app: NAME}},\n"
+        " spec: {containers: [{name: a, image: b}]}}\n"
+    )
     with Lab(plain + pod.replace("NAME", "a") + "---\n" + pod.replace("NAME", "b")) as lab:
         assert lab.plane.world.config.hosts[0].connections is None
         lab.pod("b").serve(80)

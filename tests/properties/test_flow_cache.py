@@ -10,12 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from emunet.fabric.capture import Record
 from emunet.fabric.config import ConnectionsConfig, Masquerade, Publish, Route, RouteKind
 from emunet.fabric.impaired import Impairment
+from emunet.fabric.world import World
 from emunet.packet import icmp, ipv4
 from emunet.packet.address import Prefix
 from emunet.packet.offload import GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, Offload
@@ -236,6 +238,8 @@ class Twins:
                 Impairment(),
                 Impairment(delay=300_000, jitter=100_000, loss=0.1),
                 Impairment(delay=50_000, duplicate=0.2),
+                Impairment(delay=400_000),
+                Impairment(delay=30_000, rate=50_000_000, queue=2),
                 Impairment(mtu=900),
                 Impairment(loss=0.5, match="vxlan and udp or tcp"),
             ]
@@ -324,9 +328,12 @@ def rows(table: Table, now: int) -> dict[object, object]:
     return found
 
 
-def play(topology: str, seed: int, *, translating: bool = False) -> Twins:
-    """Random traffic and trouble, compared now and then and at the end."""
+def play(topology: str, seed: int, *, translating: bool = False, slow: bool = False) -> Twins:
+    """Random traffic and trouble, compared now and then and at the end. `slow`: every wire delays and paces."""
     twins = Twins(topology, seed, translating=translating)
+    for net in twins.both if slow else ():
+        for number, name in enumerate(net.world.wires):
+            net.world.impair(name, Impairment(delay=3_000 + 700 * number, rate=20_000_000_000, queue=20))
     trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route, twins.watch]
     if twins.cached.world.wires:
         trouble += [twins.wire, twins.impair, twins.part, twins.power]
@@ -359,6 +366,24 @@ def test_same_with_translation(topology: str, seed: int) -> None:
     """The same with connection tracking, masquerade and published ports on every host."""
     twins = play(topology, seed, translating=True)
     assert twins.cached.world.flows.hits > 0
+
+
+@pytest.mark.parametrize("translating", [False, True])
+@pytest.mark.parametrize("topology", ["two-hosts", "three-hosts-routed", "leaf-spine", "dual-stack"])
+def test_same_on_wires_that_delay(topology: str, translating: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where many frames are on the wires while things change: each goes on as things are when it comes off."""
+    passed: list[bool] = []
+    original = World.pass_on
+
+    def pass_on(self: World, *arguments: Any) -> bool:
+        passed.append(original(self, *arguments))
+        return passed[-1]
+
+    monkeypatch.setattr(World, "pass_on", pass_on)
+    for seed in range(4):
+        play(topology, seed, translating=translating, slow=True)
+    assert passed.count(True) > 50
+    assert passed.count(False) > 50
 
 
 @pytest.mark.parametrize("kind", ["udp", "tcp", "echo"])

@@ -152,6 +152,22 @@ def unguarded_state(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FlowCache, "_compile", compile_)
 
 
+def follow_the_dead(patch: pytest.MonkeyPatch) -> None:
+    """What follows behind a wire is repeated though it was deleted."""
+    original = Replay.invalidate
+
+    def invalidate(self: Replay, why: str) -> None:
+        original(self, why)
+        self.alive = True
+
+    patch.setattr(Replay, "invalidate", invalidate)
+
+
+def follow_without_guards(patch: pytest.MonkeyPatch) -> None:
+    """What follows behind a wire is repeated for any frame, at any time."""
+    patch.setattr(Replay, "fits_again", lambda self, frame, now: True)
+
+
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a station moves unnoticed": forget(" stations"),
     "a neighbour changes unnoticed": forget("neighbours"),
@@ -169,7 +185,10 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a connection's state changes unnoticed": forget("connections"),
     "one checksum form": one_checksum_form,
     "a FIN is a hit": unguarded_state,
+    "the dead are followed": follow_the_dead,
+    "no guards behind a wire": follow_without_guards,
 }
+NEED_DELAY = {"the dead are followed", "no guards behind a wire"}
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -180,7 +199,7 @@ def test_killed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for topology in TOPOLOGIES:
             for translating in (False, True) if topology != "one-host" else (False,):
                 try:
-                    play(topology, seed, translating=translating)
+                    play(topology, seed, translating=translating, slow=name in NEED_DELAY)
                 except AssertionError:
                     return
     pytest.fail(f"mutant lives: {name}")

@@ -21,5 +21,5 @@ def test_every_example_in_memory_runs(pytester: pytest.Pytester, monkeypatch: py
     tried = [block for block in BLOCKS if "ourserver" not in block and "that-bug" not in block]
     assert len(tried) == len(BLOCKS) - 2 == 3
     pytester.makepyfile(**{f"test_{number}": block for number, block in enumerate(tried)})
-    result = pytester.runpytest_subprocess("-p", "emunet.testing.plugin", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=4)

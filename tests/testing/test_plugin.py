@@ -27,8 +27,8 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 
 def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """Run its tests in another process, with this plugin whether installed or not."""
-    return project.runpytest_subprocess("-p", "emunet.testing.plugin", "-p", "no:cacheprovider", *arguments)
+    """Run its tests in another process. Installing emunet registers the plugin: it is not named here."""
+    return project.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
 
 
 def test_a_lab_of_its_own_for_each_test(project: pytest.Pytester) -> None:

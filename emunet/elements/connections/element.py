@@ -105,6 +105,7 @@ class Connections(Element):
         self.services = Services(device, own, self.table, seed, watch)
         self.services.pods = rules.pods
         self.published = Published(device, own, rules.publish)
+        self.published.bridges = self.bridges
         self.choosers: list[Chooser] = [self.services, self.published]
 
     def reconfigure(self, config: ConnectionsConfig | None, bridges: Mapping[str, str]) -> None:
@@ -115,7 +116,7 @@ class Connections(Element):
         """
         rules = config or ConnectionsConfig()
         old = self.config or ConnectionsConfig()
-        self.bridges = dict(bridges)
+        self.bridges = self.published.bridges = dict(bridges)
         if config == self.config:
             return
         self.config = config

@@ -375,4 +375,3 @@ def _usable(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
         if one.ending:
             return tuple(one for one in backends if not one.ending) or backends
     return backends
-

@@ -31,11 +31,12 @@ from emunet.daemon.frames import FrameServer
 from emunet.daemon.plane_trouble import Answer, trouble_calls
 from emunet.elements.connections import ServiceChange
 from emunet.elements.endpoint.echo import Ping
+from emunet.elements.responder import Identity
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge, MemoryEdges
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.sources import host_source
-from emunet.lab.plane import Plane
+from emunet.lab.plane import Answers, Plane
 from emunet.linux import messages, syscalls
 from emunet.linux.loop import Loop
 from emunet.linux.tap import close_many
@@ -71,6 +72,7 @@ class PlaneProcess:
             "taps": self._take_taps,
             "configure": self._configure,
             "services": self._change_services,
+            "respond": self._respond,
             "frames": self._serve_frames,
             "trace": self._trace,
             "echo": self._echo,
@@ -201,6 +203,15 @@ class PlaneProcess:
             file.seek(0)
             change: ServiceChange = pickle.load(file)
         self.plane.change_services(change)
+        answer(None)
+
+    def _respond(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Answer on the declared ports of pods in memory."""
+        answers = [
+            Answers(edge, Identity(*identity), tuple((protocol, port) for protocol, port in ports))
+            for edge, identity, ports in body["answers"]
+        ]
+        self.plane.respond(answers, self.loop.now())
         answer(None)
 
     # What control asks for itself

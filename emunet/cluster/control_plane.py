@@ -27,6 +27,7 @@ from emunet.cluster.events import record
 from emunet.cluster.kinds import Kind, NoSuchKind
 from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.moments import DEFAULT_EPOCH
+from emunet.cluster.policies import PolicyReader, PolicySet
 from emunet.cluster.requests import Request, Rules, Validation
 from emunet.cluster.service_rows import ServiceRows
 from emunet.cluster.status import StatusError
@@ -48,6 +49,7 @@ class ControlPlane:
         self.rules = Rules()
         self._built_in = {kind.resource for kind in self.store.kinds}
         self._retired: list[Kind] = []
+        self._policies = PolicyReader(self.store)
         self.store.listeners.append(self._learn)
         self._service_rows = ServiceRows(self.store)
         self.store.listeners.append(self._service_rows.hear)
@@ -81,6 +83,10 @@ class ControlPlane:
     def services(self) -> tuple[ServicePort, ...]:
         """The Services that hosts are to carry out: the same object while nothing changed."""
         return self._service_rows.rows()
+
+    def policies(self) -> PolicySet:
+        """The policies that are wanted; the same value while they are the same."""
+        return self._policies.read()
 
     def due(self) -> int | None:
         """When the controllers have something to do by themselves."""
@@ -223,6 +229,8 @@ class ControlPlane:
 
     def _learn(self, change: Change) -> None:
         """A CustomResourceDefinition brings a kind, or takes it away with all its objects."""
+        if change.kind.name in ("NetworkPolicy", "Namespace"):
+            self._policies.changed()
         if change.kind.name != "CustomResourceDefinition":
             return
         kind = kind_of(change.item)

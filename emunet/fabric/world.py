@@ -13,13 +13,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from emunet.elements.connections import ServiceChange
-from emunet.elements.connections.services import changed, difference
 from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric import names
 from emunet.fabric.capture import Record, Sink
@@ -27,10 +24,12 @@ from emunet.fabric.config import HostConfig, WireConfig, WorldConfig
 from emunet.fabric.edge import Edge
 from emunet.fabric.flow_key import Key, key_of
 from emunet.fabric.flows import FlowCache, Recording, Replay
-from emunet.fabric.host import build_host, reconfigure_host, serve
+from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
+from emunet.fabric.policing import Policing
 from emunet.fabric.recording import Recorder
+from emunet.fabric.serving import Serving
 from emunet.fabric.switch import build_switch
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
@@ -38,6 +37,7 @@ from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
 from emunet.plane.device import Device
+from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
@@ -63,10 +63,14 @@ class World:
         self.devices: dict[str, Device] = {}
         self.wires: dict[str, Wire] = {}
         self.edges: dict[str, Edge] = {}
-        self.config = WorldConfig(seed=seed)
+        self._config = WorldConfig(seed=seed)
         self.watch = Watch()
+        self.faults = Faults()
+        """What raised where it should have decided."""
         self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, DeviceConfig] = {}
+        self.policing = Policing(self.devices, self._configs)
+        self.serving = Serving(self.devices)
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()
@@ -93,6 +97,12 @@ class World:
         self.flows.settle()
         return self.figures
 
+    @property
+    def config(self) -> WorldConfig:
+        """What it is, as a value."""
+        self._config = self.serving.settled(self.policing.settled(self._config))
+        return self._config
+
     # Building
 
     def configure(self, config: WorldConfig) -> None:
@@ -100,6 +110,8 @@ class World:
 
         Learned state survives where an element's structure did not change.
         """
+        if self.policing.become(self.config, config):
+            return
         self.flows.clear("the configuration changed")
         devices: tuple[DeviceConfig, ...] = (*config.hosts, *config.switches)
         wanted = {device.name: device for device in devices}
@@ -117,23 +129,15 @@ class World:
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
-        serve(self.devices.values(), difference(self.config.services, config.services))
+        self.serving.become(config.services)
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
         self._tunnels = frozenset(vxlan.port.to_bytes(2, "big") for host in config.hosts for vxlan in host.vxlans)
-        self.config = config
+        self._config = config
         for wire in config.wires:
             self.trouble.configured(self.wires[wire.name], None if wire.name in fresh else before.get(wire.name), wire)
         self.trouble.apply_partition()
-
-    def change_services(self, change: ServiceChange) -> None:
-        """Let every host have other rows of Services, from the next connection on; all else stays as it is.
-
-        Nothing that the flow cache repeats depends on them, but on connections, some of which may end here.
-        """
-        serve(self.devices.values(), change)
-        self.config = replace(self.config, services=changed(self.config.services, change))
 
     def attach(self, edge: Edge) -> None:
         """Join a stack to its port. The port must exist."""
@@ -350,6 +354,7 @@ class World:
         else:
             self._off.add(name)
             figures = device.figures
+            self._config = self.config
             self._place(self._configs[name])
             self.devices[name].figures = figures  # its counters are the experimenter's, not its own
             figures.drop(Reason.DEVICE_OFF, figures.queued)
@@ -455,12 +460,14 @@ class World:
 
     def _place(self, config: DeviceConfig) -> None:
         if isinstance(config, HostConfig):
-            device = build_host(config, self.watch, self.figures, self.seed, self.config.services)
+            device = build_host(config, self.watch, self.figures, self.seed)
+            self.serving.begin(device)
         else:
             device = build_switch(config, self.watch, self.figures)
         old = self.devices.get(config.name)
         if old is not None:
             self._abandon(old)
+        device.faults = self.faults
         device.transmit = self._transmit
         device.observe = self._observe
         device.identify = self._identify

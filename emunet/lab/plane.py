@@ -110,7 +110,7 @@ class Plane:
     def change_services(self, change: ServiceChange) -> None:
         """Let hosts have other rows of Services; all else goes on as it is."""
         self.note("services", gone=change.gone, put=encode(change.put) if self.world.recorder is not None else None)
-        self.world.change_services(change)
+        self.world.serving.change(change)
 
     def edge(self, port: str) -> Edge:
         """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""
@@ -136,9 +136,10 @@ class Plane:
         return trace
 
     def counters(self) -> dict[str, Any]:
-        """The World's ledger, and each device's."""
+        """The World's ledger, and each device's; and faults of our own, if there were any."""
         return {
             "world": self.world.ledger.as_dict(),
+            "faults": self.world.faults.as_list(),
             "devices": {name: device.ledger.as_dict() for name, device in self.world.devices.items()},
         }
 

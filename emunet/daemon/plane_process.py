@@ -77,6 +77,7 @@ class PlaneProcess:
             "respond": self._respond,
             "frames": self._serve_frames,
             "trace": self._trace,
+            "exchange": self._exchange,
             "echo": self._echo,
             "counters": self._counters,
             "tables": self._tables,
@@ -244,6 +245,11 @@ class PlaneProcess:
                 answer(_trace_body(trace))
 
         look(now)
+
+    def _exchange(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """What would become of a question and its answer."""
+        target, number = bytes.fromhex(body["target"]), body["number"]
+        answer(self.plane.exchange(body["port"], target, body["protocol"], number).as_dict())
 
     def _echo(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """Echo requests from a memory edge to many targets; for each target its round trips in ns, None for a lost one.

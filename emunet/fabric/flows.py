@@ -53,7 +53,8 @@ class Replay(Rewrite):
              neither, for a run that ends in a drop
     least    bytes that the frame must have for its transport header to be whole, where it is looked at
     guard_flags  a tracked TCP connection: SYN, FIN and RST go the slow way
-    watched  somebody watches a port on its way; views: where, after the entry
+    watched  somebody watches a port on its way; first: what a watcher of its entry was shown of the first frame, or
+             None; views: where it is watched after the entry
     following  the Replay that repeated the last frame which this one put on a wire, where it came off: frames of
              one key leave with one key, so it is that of the next, too, as long as it lives; or None
     relays   as `wire`, where all that happens on the way is a rewrite: no view, no header put on, no identification
@@ -70,6 +71,7 @@ class Replay(Rewrite):
         "drop_figures",
         "edge",
         "edge_figures",
+        "first",
         "following",
         "frames",
         "guard_flags",
@@ -109,6 +111,7 @@ class Replay(Rewrite):
         self.following: Replay | None = None
         self.relays: WireExit | None = None
         self.watched = False
+        self.first: Record | None = None
         self.views: list[View] = []
         self.told: int | None = None
         self.edge_figures: Ledger | None = None
@@ -346,6 +349,7 @@ class FlowCache:
         replay.limit = fused.limit
         if tracked or replay.transport is not None:
             replay.least = fused.least
+        replay.first = recording.record
         replay.watched = recording.record is not None or bool(replay.views) or self.recorded
         if not replay.fits(recording.frame, 0, len(recording.frame), recording.offload, now):
             # What it was decided by lies outside the key: a bad checksum, a wrong length.

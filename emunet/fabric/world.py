@@ -24,6 +24,7 @@ from emunet.fabric.config import HostConfig, WireConfig, WorldConfig
 from emunet.fabric.edge import Edge
 from emunet.fabric.flow_key import Key, key_of
 from emunet.fabric.flows import FlowCache, Recording, Replay
+from emunet.fabric.follow import explain
 from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
@@ -41,14 +42,13 @@ from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
-from emunet.plane.table import NEVER, Counter, Table, Watch
+from emunet.plane.table import Counter, Table, Watch
 from emunet.plane.timers import Timers
 from emunet.plane.trace import Trace
 
 HOP_LIMIT = 32
 RUN_LIMIT = 10_000
 RUN_PAUSE = 1_000
-EXPLAIN_LIMIT = 10 * 1_000_000_000
 Arrival = tuple[Edge, bytes, Offload | None, Trace | None] | tuple[Device, str, Packet]
 """A frame from an edge's stack, or a packet at a device's entry."""
 
@@ -88,6 +88,8 @@ class World:
         self._running = False
         self._resumes = 0
         self._dry = False
+        self.arrived: list[tuple[Edge, Packet]] = []
+        """What came out at edges in the last dry run."""
         self._off: set[str] = set()
         self.trouble = Trouble(self)
 
@@ -171,12 +173,12 @@ class World:
 
     def show(self, edge: Edge, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
         """Show watchers a frame from an edge that was a hit, and was repeated elsewhere (`linux.executor`)."""
-        point = (edge.device, edge.entry)
-        identity = self._identify()
-        self._watching.entry(point, edge.entry in self._pods[edge.device], frame, offload, now, identity)
-        self._watching.hand_over()
+        identity = self._watching.identify()
+        first = replay.first
+        if first is not None:
+            Record.of(first.port, first.inbound, frame, offload, now, first.sinks, identity).hand_over()
         for view in replay.views:
-            pieces = view.rewrite.wire_frames(frame, offload)
+            pieces = [frame] if view.plain and offload is None else view.rewrite.wire_frames(frame, offload)
             Record(view.port, view.inbound, pieces, now, view.sinks, identity).hand_over()
 
     def advance(self, now: int) -> None:
@@ -270,7 +272,7 @@ class World:
             item.begin_overlay()
         for device in self.devices.values():
             device.figures, device.world_ledger, device.dry = Ledger(), scratch, True
-        self.figures, self._arrivals, self._dry = scratch, deque(), True
+        self.figures, self._arrivals, self._dry, self.arrived = scratch, deque(), True, []
         try:
             yield
         finally:
@@ -282,26 +284,8 @@ class World:
                 item.end_overlay()
 
     def explain(self, edge: Edge, frame: bytes) -> Trace:
-        """What would happen to a frame from this edge, hop by hop. Changes nothing.
-
-        A question for a neighbour's MAC is answered as the stack that has the address
-        would answer it; where nobody has it, time passes in the dry run until the
-        packet's fate is known.
-        """
-        trace = Trace()
-        with self.dry_run():
-            self._admit(edge, frame, None, trace)
-            self._run(self.now)
-            limit = self.now + EXPLAIN_LIMIT
-            while trace.verdict == "queued":
-                due = min((device.due() for device in self.devices.values()), default=NEVER)
-                if due > limit:
-                    break
-                self.now = max(self.now, due)
-                for device in self.devices.values():
-                    device.wake(self.now)
-                    self._run(self.now)
-        return trace
+        """What would happen to a frame from this edge, hop by hop. Changes nothing (`follow`)."""
+        return explain(self, edge, frame)
 
     # Watching
 
@@ -667,6 +651,7 @@ class World:
         if packet.hop is not None:
             packet.hop.steps.append(step)
         if self._dry:
+            self.arrived.append((edge, packet))
             reply = answer_neighbor_request(packet.frame, tuple(row.address for row in edge.addresses), edge.mac)
             if reply is not None:
                 self._admit(edge, reply, None, None)

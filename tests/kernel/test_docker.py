@@ -222,6 +222,21 @@ def test_networks_of_peoples_own(docker: Docker) -> None:
     assert "it should be 10.8.0.0/24" in docker.fails("network", "create", "--subnet", "10.8.0.7/24", "odd")
 
 
+@pytest.mark.rule("DK-15", "DK-16", "DK-17")
+def test_names_on_networks_of_peoples_own(docker: Docker) -> None:
+    docker.ok("network", "create", "blue")
+    docker.ok("run", "-d", "--name", "db", "--net", "blue", "--network-alias", "data", "busybox", "sleep", "1000")
+    said = docker.shell("--net", "blue", script="cat /etc/resolv.conf; getent hosts db data nosuch; echo $?")
+    assert said.split() == ["nameserver", "127.0.0.11", "options", "ndots:0", "172.18.0.2", "db", "172.18.0.2", "data",
+                            "2"]  # fmt: skip
+    assert "172.18.0.2" not in docker.shell(script="cat /etc/resolv.conf; getent hosts db; true")
+    docker.ok("run", "-d", "--name", "late", "busybox", "sleep", "1000")
+    docker.ok("network", "connect", "blue", "late")
+    assert docker.ok("exec", "late", "getent", "hosts", "db").split() == ["172.18.0.2", "db"]
+    docker.ok("network", "disconnect", "blue", "db")
+    assert docker.run("exec", "late", "getent", "hosts", "db").returncode == 2
+
+
 def test_exec_logs_stop_and_kill(docker: Docker) -> None:
     docker.ok(
         "run", "-d", "--name", "app", "busybox", "sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done"

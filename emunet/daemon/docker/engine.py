@@ -26,6 +26,7 @@ from emunet.daemon.docker.ground import Ground
 from emunet.daemon.docker.process import Log, Process
 from emunet.daemon.docker.proxy import Proxies
 from emunet.daemon.docker.record import Body, Exec, Record
+from emunet.daemon.docker.resolver import Resolvers
 from emunet.daemon.docker.volumes import read_binds
 from emunet.daemon.kube.backend import CannotServe
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
@@ -57,6 +58,7 @@ class Engine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._made = 0
         self._proxies = Proxies(ground, host)
+        self._resolvers = Resolvers(ground, containers)
 
     def find(self, word: str) -> Record:
         """The container of that id, name, or beginning of an id. Refused."""
@@ -67,6 +69,7 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         self._proxies.close_all()
+        self._resolvers.close_all()
 
     # Containers
 
@@ -287,6 +290,9 @@ class Engine:
                 raise Refused(500, f"cannot connect {found.name} to {network.name}: {error}") from None
             await self.ground.reshape()
             await self._proxies.serve(found.network)
+            if container_files.has_names(self, found):
+                await self._resolvers.serve(found)
+                await self._write(found, "/etc/resolv.conf", container_files.resolver(self, found))
         self.tell_network(network, "connect", found)
 
     async def disconnect(self, found: Record, word: str, *, force: bool) -> None:
@@ -329,6 +335,8 @@ class Engine:
             await self._make_sandbox(found)
             await self.ground.reshape()
             await self._proxies.serve(found.network)
+            if container_files.has_names(self, found):
+                await self._resolvers.serve(found)
             if argv and self.ground.programs is not None:
                 spec = ProgramSpec(tuple(argv), variables, self._directory(found), found.terminal, own_processes=True)
                 await process.start(self.ground.programs, found.sandbox, spec)
@@ -359,9 +367,20 @@ class Engine:
             )
             found.own_sandbox = True
 
+    async def _write(self, found: Record, path: str, text: str) -> None:
+        """Change a file of a container that runs."""
+        if self.ground.programs is None:
+            return
+        done = asyncio.Event()
+        spec = ProgramSpec(("/bin/sh", "-c", 'printf %s "$1" > "$2"', "sh", text, path), {"PATH": PATH})
+        with contextlib.suppress(KeeperRefused):  # it has just ended
+            await self.ground.programs.start(found.sandbox, spec, lambda _: done.set())
+            await done.wait()
+
     async def _leave(self, found: Record) -> None:
         """Its network and its sandbox go, and those who live in them."""
         self._proxies.end(found.id)
+        self._resolvers.end(found.id)
         had = self._networks_of(found)
         self.containers.leave(found.network)
         await self.ground.reshape()

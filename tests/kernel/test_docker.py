@@ -37,7 +37,12 @@ pytestmark = [
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
 metadata: {name: dock}
-spec: {overlay: host-gw, hosts: [host1, host2]}
+spec:
+  overlay: host-gw
+  hosts:
+    - host1
+    - host2
+    - {name: host3, docker: {networks: [blue], containers: [{name: stock, network: blue, ports: ["8080:80"]}]}}
 ---
 apiVersion: v1
 kind: Pod
@@ -119,6 +124,15 @@ def test_a_fresh_host_shows_three_networks(running: tuple[Labs, Path]) -> None:
     assert "host2:docker0" not in json.dumps(labs.status("dock"))
     links = labs.ok("exec", "host2", "--", "ip", "-br", "link")
     assert "docker0" not in links  # nobody has used it yet
+
+
+def test_containers_of_the_topology_are_there_and_a_placeholder_answers(running: tuple[Labs, Path]) -> None:
+    labs, folder = running
+    host = Docker(next(iter(DOCKERS.values())), labs, "host3", folder)
+    assert host.ok("ps", "--format", "{{.Names}} {{.Ports}}").strip() == "stock 0.0.0.0:8080->80/tcp"
+    for where, target, client in (("host2", "192.168.9.13", HOST2), ("host3", "127.0.0.1", "172.18.0.1")):
+        said = json.loads(labs.ok("exec", where, "--", "curl", "-sfm5", f"http://{target}:8080/"))
+        assert (said["pod"], said["address"], said["client"]) == ("stock", "172.18.0.2", client)
 
 
 def test_version_and_info_say_who_answers(docker: Docker) -> None:

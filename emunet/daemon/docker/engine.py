@@ -17,9 +17,10 @@ from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
+from emunet.cluster.docker.begin import network_wish, port_wishes
 from emunet.cluster.docker.containers import Containers, Place
 from emunet.cluster.docker.networks import NetworkWish, Refused, identity
-from emunet.cluster.docker.values import Network
+from emunet.cluster.docker.values import Furniture, Network
 from emunet.daemon.docker import container_files, record
 from emunet.daemon.docker.events import Events
 from emunet.daemon.docker.ground import Ground
@@ -71,6 +72,20 @@ class Engine:
         self._proxies.close_all()
         self._resolvers.close_all()
 
+    async def furnish(self, furniture: Furniture) -> list[str]:
+        """What the topology puts into this engine; what could not be begun is told."""
+        problems = []
+        for network in furniture.networks:
+            await self.create_network(network_wish(network))
+        for wanted in furniture.containers:
+            self.images.setdefault(record.short_image(wanted.image), self.began // 10**9)
+            try:
+                made, _ = self.create(record.body_of(wanted, port_wishes(wanted)), wanted.name)
+                await self.start(made)
+            except Refused as error:
+                problems.append(f"{self.host}/{wanted.name}: {error}")
+        return problems
+
     # Containers
 
     def create(self, body: Body, name: str) -> tuple[Record, list[str]]:
@@ -99,7 +114,8 @@ class Engine:
         )  # fmt: skip
         found = Record(network, body, image, time.time_ns(), Log(bool(body.get("Tty"))))
         if not found.argv:
-            warnings.append(f"a lab keeps no images: {image} is a placeholder without a program, name a command to run")
+            told = f"{image} is a placeholder, whose ports a responder answers; name a command to run"
+            warnings.append(f"a lab keeps no images: {told}")
         self.records[network.id] = found
         found.attached = self.new_process(found)
         self.tell(found, "create")
@@ -340,6 +356,10 @@ class Engine:
             if argv and self.ground.programs is not None:
                 spec = ProgramSpec(tuple(argv), variables, self._directory(found), found.terminal, own_processes=True)
                 await process.start(self.ground.programs, found.sandbox, spec)
+            elif not argv:
+                ports = {(one.protocol.upper(), one.target) for one in found.network.bindings}
+                ports |= {(protocol.upper(), port) for port, protocol in found.network.exposed}
+                await self.ground.answer(self.host, found.id, found.name, found.sandbox, sorted(ports))
         except BaseException:
             await self._leave(found)
             raise
@@ -381,6 +401,7 @@ class Engine:
         """Its network and its sandbox go, and those who live in them."""
         self._proxies.end(found.id)
         self._resolvers.end(found.id)
+        self.ground.silence(found.id)
         had = self._networks_of(found)
         self.containers.leave(found.network)
         await self.ground.reshape()

@@ -6,6 +6,7 @@
     GET  /names                     {name: {"mac", "addresses"}} of every pod and host
     GET  /ports                     every port that can be watched
     GET  /counters                  the ledgers of the World and of each device
+    GET  /traffic                   frames by port, and the flows of most frames
     GET  /tables/DEVICE             every table of a device, as text
     GET  /sandboxes/NAME            what it takes to enter a pod's or host's namespaces
     POST /ping                      {"from", "to", "count", "timeout", "interval", "size"}, all of them optional
@@ -81,6 +82,7 @@ class Server:
                 web.get("/names", self._names),
                 web.get("/ports", self._ports),
                 web.get("/counters", self._counters),
+                web.get("/traffic", self._traffic),
                 web.get("/tables/{device}", self._tables),
                 web.get("/sandboxes/{name:.+}", self._sandbox),
                 web.post("/ping", self._ping),
@@ -116,6 +118,9 @@ class Server:
 
     async def _counters(self, request: web.Request) -> web.Response:
         return web.json_response(await self._lab.counters())
+
+    async def _traffic(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.plane.ask("traffic"))
 
     async def _tables(self, request: web.Request) -> web.Response:
         return web.json_response(await self._lab.plane.ask("tables", device=request.match_info["device"]))

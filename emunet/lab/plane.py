@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from emunet.elements.connections import ConnectionTable
+from emunet.elements.connections import ConnectionTable, ServiceChange
 from emunet.elements.endpoint.responder import Responder
 from emunet.elements.responder import Identity
 from emunet.fabric.answers import answer, question
@@ -27,6 +27,7 @@ from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
 from emunet.fabric.world import World
+from emunet.lab.busy import traffic
 from emunet.lab.trouble import Trouble, WireChange
 from emunet.packet.address import format_ip
 from emunet.packet.view import Packet
@@ -129,6 +130,11 @@ class Plane:
             if answers.edge == port:
                 self.world.send(self.edge(port), responder.give_up(protocol, number, now), now)
 
+    def change_services(self, change: ServiceChange) -> None:
+        """Let hosts have other rows of Services; all else goes on as it is."""
+        self.note("services", gone=change.gone, put=encode(change.put) if self.world.recorder is not None else None)
+        self.world.serving.change(change)
+
     def edge(self, port: str) -> Edge:
         """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""
         found = self.world.edges.get(port) or self.world.edges.get(f"{port}:eth0")
@@ -199,6 +205,10 @@ class Plane:
             "faults": self.world.faults.as_list(),
             "devices": {name: device.ledger.as_dict() for name, device in self.world.devices.items()},
         }
+
+    def traffic(self) -> dict[str, Any]:
+        """Frames by port, and the busiest flows."""
+        return traffic(self.world)
 
     def balance(self) -> dict[str, int]:
         """What the law misses: all zero, or a frame is unaccounted for (`world`, then each device)."""

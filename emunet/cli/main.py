@@ -35,6 +35,9 @@ COMMANDS = {
         "scale": ("emunet.cli.kube:scale", "Want another number of pods."),
         "kubeconfig": ("emunet.cli.kube:kubeconfig", "Print the file that points kubectl to the lab."),
     },
+    "Docker": {
+        "docker-host": ("emunet.cli.docker_host:docker_host", "Print what points docker to a host of the lab."),
+    },
     "Use the network": {
         "ping": ("emunet.cli.ping:ping", "Echo between two pods, or between all of them."),
         "exec": ("emunet.cli.execute:execute", "Run a program in a pod or on a host."),

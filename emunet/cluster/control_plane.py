@@ -12,8 +12,10 @@ Rule of this file: it joins the parts and decides nothing that one of them could
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from emunet.cluster import defaults
 from emunet.cluster.bound import bound_pods
 from emunet.cluster.controllers.actions import Note
 from emunet.cluster.controllers.everything import controllers
@@ -27,7 +29,9 @@ from emunet.cluster.events import record
 from emunet.cluster.kinds import Kind, NoSuchKind
 from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.moments import DEFAULT_EPOCH
-from emunet.cluster.policies import PolicyReader, PolicySet
+from emunet.cluster.policies import PolicyReader, PolicySet, policy_of
+from emunet.cluster.policy_warnings import candidates, stored
+from emunet.cluster.policy_warnings import warnings as policy_warnings
 from emunet.cluster.requests import Request, Rules, Validation
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Key, Object, Store, meta
@@ -172,7 +176,19 @@ class ControlPlane:
                 request.check_object(kind, document.data)
             except StatusError as error:
                 faults += _problems(document, error)
+        warnings += self._policy_warnings([document for document in documents if not faults])
         return faults, warnings
+
+    def _policy_warnings(self, documents: Sequence[Document]) -> Iterator[Problem]:
+        """Of the policies among sound documents, with the pods that come with them."""
+        pods = [*stored(self.store), *candidates(document.data for document in documents)]
+        for document in documents:
+            if document.data.get("kind") == "NetworkPolicy":
+                item = copy.deepcopy(document.data)
+                item["metadata"].setdefault("namespace", "default")
+                defaults.fill("NetworkPolicy", item, str(item["apiVersion"]))
+                for sentence in policy_warnings(policy_of(item), pods):
+                    yield document.problem(("metadata", "name"), sentence)
 
     def apply(
         self, documents: Sequence[Document], now: int, places: Mapping[tuple[str, str], str] | None = None

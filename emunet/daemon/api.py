@@ -6,6 +6,7 @@
     GET  /names                     {name: {"mac", "addresses"}} of every pod and host
     GET  /ports                     every port that can be watched
     GET  /counters                  the ledgers of the World and of each device
+    GET  /traffic                   frames by port, and the flows of most frames
     GET  /tables/DEVICE             every table of a device, as text
     GET  /sandboxes/NAME            what it takes to enter a pod's or host's namespaces
     POST /ping                      {"from", "to", "count", "timeout", "interval", "size"}, all of them optional
@@ -14,6 +15,7 @@
                                     for the echo request that `ping` sends
     POST /time                      {"seconds"}: lab time jumps ahead (memory wires)
     GET  /kubeconfig                {"kubeconfig": text} that points kubectl to the lab's Kubernetes API
+    GET  /docker                    {host: path} of the Docker Engine API's socket of each host
     *    /kube/PATH                 that same API, without TLS and token, in its own forms
     POST /down                      ends the lab; answered when all of it but this server is gone
 
@@ -40,6 +42,7 @@ from emunet.cluster.targets import find as find_targets
 from emunet.daemon import pings
 from emunet.daemon.bodies import body_of
 from emunet.daemon.caretaker import Caretaker
+from emunet.daemon.docker.service import DockerService
 from emunet.daemon.kube.service import KubeService
 from emunet.daemon.names import UnknownName
 from emunet.daemon.plane_client import PlaneGone, PlaneRefused
@@ -64,10 +67,13 @@ class Ending(Protocol):
 class Server:
     """The API of one lab."""
 
-    def __init__(self, lab: RunningLab, ending: Ending, caretaker: Caretaker, kube: KubeService) -> None:
+    def __init__(
+        self, lab: RunningLab, ending: Ending, caretaker: Caretaker, kube: KubeService, docker: DockerService
+    ) -> None:
         self._lab = lab
         self._caretaker = caretaker
         self._kube = kube
+        self._docker = docker
         self._ending = ending
         application = web.Application(middlewares=[_answer_errors])
         application.add_routes(
@@ -76,6 +82,7 @@ class Server:
                 web.get("/names", self._names),
                 web.get("/ports", self._ports),
                 web.get("/counters", self._counters),
+                web.get("/traffic", self._traffic),
                 web.get("/tables/{device}", self._tables),
                 web.get("/sandboxes/{name:.+}", self._sandbox),
                 web.post("/ping", self._ping),
@@ -84,6 +91,7 @@ class Server:
                 web.post("/time", self._time),
                 web.post("/down", self._down),
                 web.get("/kubeconfig", self._kubeconfig),
+                web.get("/docker", self._docker_hosts),
                 web.route("*", "/kube/{path:.*}", self._objects),
                 *trouble_routes(lab),
             ]
@@ -110,6 +118,9 @@ class Server:
 
     async def _counters(self, request: web.Request) -> web.Response:
         return web.json_response(await self._lab.counters())
+
+    async def _traffic(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.plane.ask("traffic"))
 
     async def _tables(self, request: web.Request) -> web.Response:
         return web.json_response(await self._lab.plane.ask("tables", device=request.match_info["device"]))
@@ -161,6 +172,9 @@ class Server:
 
     async def _kubeconfig(self, request: web.Request) -> web.Response:
         return web.json_response({"kubeconfig": await self._kube.kubeconfig()})
+
+    async def _docker_hosts(self, request: web.Request) -> web.Response:
+        return web.json_response(self._docker.paths)
 
     async def _objects(self, request: web.Request) -> web.StreamResponse:
         answer: web.StreamResponse = await self._kube.answer(request, "/" + request.match_info["path"])

@@ -78,6 +78,7 @@ class PlaneProcess:
             "exchange": self._exchange,
             "echo": self._echo,
             "counters": self._counters,
+            "traffic": self._traffic,
             "tables": self._tables,
             "ports": self._ports,
             "jump": self._jump,
@@ -286,6 +287,9 @@ class PlaneProcess:
 
     def _counters(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.counters() | {"late_ns": self.loop.late, "now_ns": self.loop.now()})
+
+    def _traffic(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        answer(self.plane.traffic() | {"now_ns": self.loop.now()})
 
     def _tables(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.tables(body["device"]))

@@ -512,7 +512,7 @@ class World:
                     self.at(self._resumes, lambda _: None, own=True)
         finally:
             self._running = False
-            self.watch.leaned = self.watch.steps = self._watching.recording = None
+            self.watch.leaned = self.watch.steps = self.watch.passed = self._watching.recording = None
             self._watching.hand_over()
 
     def _from_edge(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int) -> None:

@@ -27,6 +27,7 @@ from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
 from emunet.fabric.world import World
+from emunet.lab.busy import traffic
 from emunet.lab.trouble import Trouble, WireChange
 from emunet.packet.address import format_ip
 from emunet.packet.view import Packet
@@ -199,6 +200,10 @@ class Plane:
             "faults": self.world.faults.as_list(),
             "devices": {name: device.ledger.as_dict() for name, device in self.world.devices.items()},
         }
+
+    def traffic(self) -> dict[str, Any]:
+        """Frames by port, and the busiest flows."""
+        return traffic(self.world)
 
     def balance(self) -> dict[str, int]:
         """What the law misses: all zero, or a frame is unaccounted for (`world`, then each device)."""

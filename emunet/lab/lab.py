@@ -31,6 +31,7 @@ from emunet.cluster.manifests import read_manifests
 from emunet.cluster.policing import Policing
 from emunet.cluster.store import Object, Store, meta
 from emunet.cluster.targets import find as find_targets
+from emunet.elements.connections.services import difference
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
 from emunet.elements.endpoint.stack import Endpoint
@@ -448,11 +449,16 @@ class Lab:
         while True:
             pods = self.control.settle(self.clock.now)
             facts: dict[str, PodFact | None] = {meta(pod)["uid"]: self._ended(pod) for pod in self.control.ending()}
-            policies = self.control.policies()
-            if pods != self._desired.pods or policies != self._desired.policies:
+            wanted = replace(
+                self._desired, pods=pods, policies=self.control.policies(), services=self.control.services()
+            )
+            if not wanted.differs_in_services_only(self._desired):
                 facts |= dict.fromkeys({pod.uid for pod in self._desired.pods} - {pod.uid for pod in pods})
-                self._desired = replace(self._desired, pods=pods, policies=policies)
+                self._desired = wanted
                 self._build()
+            elif wanted.services is not self._desired.services:
+                self.plane.change_services(difference(self._desired.services, wanted.services))
+                self._desired = wanted
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
             if not self.control.tell(facts):
                 return

@@ -150,11 +150,11 @@ class DockerNetwork(Named):
 
 
 class DockerContainer(Model):
-    """A container of a host's engine. `network` and `ports` are as `docker run` takes them."""
+    """A container of a host's engine. `network` and `ports` are as `docker run` takes them; the image is the name."""
 
     called: ClassVar[str] = "a container"
     name: str
-    image: str = "busybox"
+    image: str = ""
     command: list[str] = []
     network: str = "bridge"
     networks: list[str] = []

@@ -394,11 +394,18 @@ def _furniture(wish: topology.Docker) -> Furniture:
     return Furniture(
         tuple(WantedNetwork(one.name, one.subnet, one.gateway, one.internal, one.ipv6) for one in wish.networks),
         tuple(
-            WantedContainer(one.name, one.image or one.name, tuple(one.command), (one.network, *one.networks), tuple(one.ports),
-                            tuple(one.aliases), tuple(one.env.items()))
+            WantedContainer(
+                one.name,
+                one.image or one.name,
+                tuple(one.command),
+                (one.network, *one.networks),
+                tuple(one.ports),
+                tuple(one.aliases),
+                tuple(one.env.items()),
+            )
             for one in wish.containers
         ),
-    )  # fmt: skip
+    )
 
 
 def _link(link: topology.Link, mtu: int) -> Link:

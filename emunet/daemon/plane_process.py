@@ -24,6 +24,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -311,7 +312,8 @@ class PlaneProcess:
 
 def _log(fault: Fault) -> None:
     """Tell the lab's log of a fault of ours."""
-    print(f"emunet has a fault, please report it: {fault.as_text()}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # a disk that is full: `status` tells of it too
+        print(f"emunet has a fault, please report it: {fault.as_text()}", file=sys.stderr, flush=True)
 
 
 def _trace_body(trace: Trace) -> dict[str, Any]:

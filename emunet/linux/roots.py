@@ -85,7 +85,8 @@ def hold_store(folder: str, size: int) -> None:
 def enter(root: str, size: int, files: dict[str, str], binds: Sequence[Bind] = ()) -> int | None:
     """Give this process's mount namespace the root that `SandboxSpec` asks for.
 
-    `binds` are as `BindSpec.encode` gives them. For an isolated one, the descriptor of another mount namespace: the shared view.
+    `binds` are as `BindSpec.encode` gives them. For an isolated one it gives the descriptor of another mount
+    namespace: the shared view.
     """
     lay_files_over(files)
     if root == "shared":

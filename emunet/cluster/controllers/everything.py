@@ -8,6 +8,7 @@ from __future__ import annotations
 from emunet.cluster.controllers.actions import Controller
 from emunet.cluster.controllers.daemons import DaemonSets
 from emunet.cluster.controllers.deployments import Deployments
+from emunet.cluster.controllers.disruptions import Disruptions
 from emunet.cluster.controllers.endpoints import EndpointsOf
 from emunet.cluster.controllers.garbage import Garbage
 from emunet.cluster.controllers.jobs import Jobs
@@ -33,5 +34,6 @@ def controllers(health: Health, kubelet: Kubelet) -> tuple[Controller, ...]:
         Scheduler(),
         kubelet,
         EndpointsOf(),
+        Disruptions(),
         Garbage(),
     )

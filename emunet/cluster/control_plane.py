@@ -18,6 +18,7 @@ from emunet.cluster.bound import bound_pods
 from emunet.cluster.controllers.actions import Note
 from emunet.cluster.controllers.everything import controllers
 from emunet.cluster.controllers.kubelet import Kubelet, PodFact
+from emunet.cluster.controllers.name_server import NameServer
 from emunet.cluster.controllers.nodes import Health, node_of
 from emunet.cluster.controllers.pods import is_terminating, pod_key
 from emunet.cluster.controllers.runner import Runner
@@ -30,6 +31,7 @@ from emunet.cluster.moments import DEFAULT_EPOCH
 from emunet.cluster.requests import Request, Rules, Validation
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Key, Object, Store, meta
+from emunet.cluster.zone import ZoneOf
 from emunet.packet.address import format_ip
 
 FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -47,7 +49,9 @@ class ControlPlane:
         self._built_in = {kind.resource for kind in self.store.kinds}
         self._retired: list[Kind] = []
         self.store.listeners.append(self._learn)
-        self.runner = Runner(self.store, controllers(self.health, self.kubelet), self.rules)
+        self.names = ZoneOf(self.store, cluster)
+        self.name_server = NameServer(cluster)
+        self.runner = Runner(self.store, (self.name_server, *controllers(self.health, self.kubelet)), self.rules)
         self._begin(now)
 
     # What may be asked
@@ -125,6 +129,9 @@ class ControlPlane:
     def set_cluster(self, cluster: Cluster, now: int) -> None:
         """The machines have changed: nodes come, go and are relabelled."""
         self.cluster = cluster
+        self.names.set_cluster(cluster)
+        self.name_server.cluster = cluster
+        self.runner.mark(self.name_server.name, [self.name_server.key])
         self._set_rules()
         names = {host.name for host in cluster.hosts}
         for node in list(self.store.items("nodes")):

@@ -20,6 +20,7 @@ from emunet.cluster.schema import (
     Address,
     Addresses,
     DnsLabel,
+    DnsSubdomain,
     LabelKey,
     LabelValue,
     Model,
@@ -40,6 +41,7 @@ DEFAULT_UNDERLAY = {4: Prefix.parse("192.168.9.0/24"), 16: Prefix.parse("fd00:19
 """Default ranges; by the length of an address in bytes where the pods' families decide which are used."""
 
 DEFAULT_SWITCH = "switch1"
+DEFAULT_DOMAIN = "cluster.local"
 
 _SHORT_LINK = re.compile(r"\s*(\S+)\s+--\s+(\S+)\s*")
 
@@ -126,6 +128,26 @@ class Masquerade(Model):
         return {"enabled": data} if isinstance(data, bool) else data
 
 
+class Dns(Model):
+    """The cluster's name server. `dns: true`, `dns: false` and `dns: auto` are short forms.
+
+    `auto`: it is there from the first Service on. `forward` are the addresses of the servers that it asks for
+    names outside of `domain`; it asks nobody else.
+    """
+
+    called: ClassVar[str] = "dns"
+    enabled: bool | Literal["auto"] = "auto"
+    domain: DnsSubdomain = DEFAULT_DOMAIN
+    forward: Addresses = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        if not isinstance(data, bool | dict) and data != "auto":
+            raise ValueError("expected true, false, auto, or a mapping with enabled, domain or forward")
+        return data if isinstance(data, dict) else {"enabled": data}
+
+
 class Publish(Model):
     """A port of a host that leads to one of its pods. `pod` is a name, or namespace/name."""
 
@@ -197,6 +219,7 @@ class Spec(Model):
     pod_links: Literal["bridge", "routed"] = "bridge"
     """How pods are joined to their host: on a bridge of their own (flannel), or each by a routed link (Calico)."""
     masquerade: Masquerade = Masquerade(enabled=False)
+    dns: Dns = Dns()
     hosts: Annotated[list[Host], Field(min_length=1)]
     switches: list[Switch] | None = None
     links: list[Link] | None = None

@@ -217,8 +217,8 @@ class Lab:
 
     @property
     def pods(self) -> list[LabPod]:
-        """All pods, by namespace and name."""
-        return [self.pod(pod.port) for pod in self.desired.pods if not pod.host_network]
+        """All pods, by namespace and name, but for the cluster's name server (`pod("kube-system/coredns-...")`)."""
+        return [self.pod(pod.port) for pod in self.desired.pods if not pod.host_network and not pod.is_name_server]
 
     def pod(self, name: str) -> LabPod:
         """The pod of that port name (`web-1`, `blue/web-1`); KeyError with what there is otherwise."""

@@ -33,10 +33,12 @@ from emunet.daemon.kube.backend import Bell, CannotServe, Connection, LogWish, S
 from emunet.daemon.names import Names
 from emunet.daemon.pod_connections import connect_in
 from emunet.daemon.programs import Programs, RunningProgram
+from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
 from emunet.daemon.sandboxes import hosts_file, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of
+from emunet.lab.answers import answers_of
 from emunet.linux.keeper_client import CreateSandbox, KeeperGone, KeeperRefused, RemoveSandbox, SandboxEnded
 from emunet.linux.specification import ProgramSpec, SandboxSpec
 from emunet.packet.address import format_ip
@@ -61,6 +63,7 @@ class Caretaker:
         self._wake = asyncio.Event()
         self._lab: RunningLab | None = None
         self._programs: Programs | None = None
+        self._responders: Responders | None = None
         before = os.getcwd()
         os.chdir(settings.directory)  # files are named as the person named them, in errors too
         try:
@@ -105,6 +108,8 @@ class Caretaker:
             self.containers.register = self._register
             self.containers.missed = lab.notice
             self.containers.keeper = lab.keeper
+            self._responders = Responders(lab.keeper, self._programs)
+            lab.freeze_changed = self._responders.pause
         lab.listeners.append(self._hear)
         lab.power_changed = self.power
         await self._settle_in(lab.state.pods)
@@ -122,6 +127,8 @@ class Caretaker:
         if any(host.name == device for host in self.control.cluster.hosts):
             self.control.set_power(device, on=on, now=self.now())
             self.containers.power(device, on)
+            if self._responders is not None:
+                self._responders.power(device, on)
             self._wake.set()
 
     def _is_starting(self) -> bool:
@@ -149,6 +156,8 @@ class Caretaker:
 
     def close(self) -> None:
         """The lab is ending."""
+        if self._responders is not None:
+            self._responders.close()
         self.containers.close()
 
     def _hear(self, what: object) -> None:
@@ -156,6 +165,8 @@ class Caretaker:
             self._programs.hear(what)  # type: ignore[arg-type]
         if isinstance(what, SandboxEnded):
             self._lost(what.sandbox)
+            if self._responders is not None:
+                self._responders.hear(what)
         self._wake.set()
 
     def _lost(self, sandbox: str) -> None:
@@ -164,11 +175,17 @@ class Caretaker:
             if run.sandbox != sandbox:
                 continue
             pod = self.control.store.get("pods", meta(run.pod)["namespace"], meta(run.pod)["name"])
-            self.containers.forget(uid)
+            self._forget(uid)
             if pod is not None and meta(pod)["uid"] == uid and meta(pod).get("ownerReferences"):
                 self.control.note(pod, "SandboxChanged", "Pod sandbox was killed", self.now(), warning=True)
                 status = {**pod.get("status", {}), "phase": "Failed", "reason": "SandboxKilled"}
                 self.control.store.replace({**pod, "status": status}, self.now())
+
+    def _forget(self, uid: str) -> None:
+        """A pod's sandbox is gone, or about to go."""
+        self.containers.forget(uid)
+        if self._responders is not None:
+            self._responders.leave(uid)
 
     # One pass
 
@@ -260,7 +277,7 @@ class Caretaker:
         return replace(spec, files={**spec.files, **hosts, **files_of(self.control.store, item)})
 
     async def _remove(self, lab: RunningLab, pod: PodState) -> None:
-        self.containers.forget(pod.pod.uid)
+        self._forget(pod.pod.uid)
         place = Names(State(self.state.world, self.state.hosts, (pod,))).places.get(pod.name)
         if lab.keeper is None or pod.edge is None or place is None:
             return
@@ -281,11 +298,41 @@ class Caretaker:
                 place = self._lab.names.places[pod.name]
                 addresses = tuple(format_ip(one.address) for one in place.addresses)
                 runs[meta(item)["uid"]] = self.containers.add(item, place.sandbox, addresses)
+        await self._respond({pod.pod.uid: pod.pod for pod in pods})
         await asyncio.gather(*[self._make_folders(run) for run in runs.values() if run.slots])
         self.control.tell({uid: run.fact() for uid, run in runs.items()})  # so that programs can be told their address
         self.control.settle(self.now())
         for uid in runs:
             self.containers.begin(uid)
+
+    async def _respond(self, fresh: dict[str, Pod]) -> None:
+        """Have declared ports answered, where no program of the pod's own will."""
+        assert self._lab is not None
+        runs = self.containers.runs
+        if self._responders is None:
+            answers = answers_of(self.desired.pods, lambda pod, container: False)
+            rows = [[one.edge, [one.identity.pod, one.identity.namespace, one.identity.node], one.ports]
+                    for one in answers]  # fmt: skip
+            await self._lab.plane.ask("respond", answers=rows)
+            return
+        served: list[tuple[PodRun, Declared]] = []
+        for uid, pod in fresh.items():
+            run = runs.get(uid)
+            if run is None:
+                continue
+            for one in answers_of([pod], lambda _, container, run=run: container.name in run.slots):  # type: ignore[misc]
+                served.append((run, Declared(uid, run.sandbox, one.identity, one.ports)))
+        results = await asyncio.gather(
+            *[self._responders.serve(declared) for _, declared in served], return_exceptions=True
+        )
+        for (run, _), answer in zip(served, results, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, KeeperRefused):
+                raise answer
+            if answer:
+                taken = [f"{port}/{protocol}" for protocol, port in answer] if isinstance(answer, list) else []
+                why = f"taken already in this network: {', '.join(taken)}" if taken else str(answer)
+                message = f"The responder cannot answer on all declared ports: {why}"
+                self.control.note(run.pod, "FailedToRespond", message, self.now(), warning=True)
 
     async def _make_folders(self, run: PodRun) -> None:
         assert self._programs is not None

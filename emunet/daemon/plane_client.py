@@ -11,10 +11,10 @@ import os
 import pickle
 import socket
 import subprocess
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from emunet.daemon.outbox import Outbox
 from emunet.fabric.config import WorldConfig
 from emunet.linux import messages
 
@@ -49,8 +49,7 @@ class PlaneClient:
         self._channel = channel
         self._numbers = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._unsent: deque[tuple[dict[str, Any], list[int]]] = deque()
-        self._watching = False
+        self._outbox = Outbox(channel)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(channel, self._read)
 
@@ -65,8 +64,7 @@ class PlaneClient:
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._waiting[self._numbers] = answer
         body = {"request": self._numbers, "call": call, **arguments}
-        self._unsent.append((body, [os.dup(descriptor) for descriptor in descriptors]))
-        self._flush()
+        self._outbox.send(body, descriptors)
         return await answer
 
     async def configure(self, config: WorldConfig) -> None:
@@ -90,6 +88,7 @@ class PlaneClient:
     async def stop(self) -> None:
         """End the plane, by force if it is stuck: returns when its process is gone."""
         self._loop.remove_reader(self._channel)
+        self._outbox.close()
         self._channel.close()
         self._end()
         await asyncio.to_thread(self._wait)
@@ -119,25 +118,6 @@ class PlaneClient:
             answer.set_exception(PlaneRefused(message.body["error"], message.body["kind"]))
         else:
             answer.set_result(message.body["result"])
-
-    def _flush(self) -> None:
-        while self._unsent:
-            body, descriptors = self._unsent[0]
-            try:
-                messages.send(self._channel, body, descriptors, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                if not self._watching:
-                    self._watching = True
-                    self._loop.add_writer(self._channel, self._flush)
-                return
-            except OSError:  # the plane is gone; `_read` finds the end and says so
-                pass
-            self._unsent.popleft()
-            for descriptor in descriptors:
-                os.close(descriptor)
-        if self._watching:
-            self._watching = False
-            self._loop.remove_writer(self._channel)
 
     def _end(self) -> None:
         self.ended.set()

@@ -29,11 +29,12 @@ from typing import Any
 from emunet.daemon.frames import FrameServer
 from emunet.daemon.plane_trouble import Answer, trouble_calls
 from emunet.elements.endpoint.echo import Ping
+from emunet.elements.responder import Identity
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge, MemoryEdges
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.sources import host_source
-from emunet.lab.plane import Plane
+from emunet.lab.plane import Answers, Plane
 from emunet.linux import messages, syscalls
 from emunet.linux.loop import Loop
 from emunet.linux.tap import close_many
@@ -68,6 +69,7 @@ class PlaneProcess:
         self._calls: dict[str, Callable[[dict[str, Any], list[int], Answer], None]] = {
             "taps": self._take_taps,
             "configure": self._configure,
+            "respond": self._respond,
             "frames": self._serve_frames,
             "trace": self._trace,
             "echo": self._echo,
@@ -189,6 +191,15 @@ class PlaneProcess:
         # All that is there now stays for long: the collector need not walk it again and again while frames wait.
         gc.collect()
         gc.freeze()
+        answer(None)
+
+    def _respond(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Answer on the declared ports of pods in memory."""
+        answers = [
+            Answers(edge, Identity(*identity), tuple((protocol, port) for protocol, port in ports))
+            for edge, identity, ports in body["answers"]
+        ]
+        self.plane.respond(answers, self.loop.now())
         answer(None)
 
     # What control asks for itself

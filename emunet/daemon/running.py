@@ -79,6 +79,8 @@ class RunningLab:
     """Who hears of every program and sandbox that has ended."""
     power_changed: Callable[[str, bool], None] = lambda device, on: None
     """Who hears that a device lost its power, before its programs end, or got it back."""
+    freeze_changed: Callable[[str, bool], None] = lambda sandbox, on: None
+    """Who hears that the processes of a sandbox are stopped, or go on."""
     off: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     _overruns: tuple[float, int] = (0.0, 0)

@@ -65,6 +65,7 @@ async def freeze(lab: RunningLab, name: str, *, frozen: bool) -> dict[str, Any]:
         raise NotOnTheseWires(f"{name} has ended, since its first process was killed: start the lab anew")
     number = signal.SIGSTOP if frozen else signal.SIGCONT
     reached = await asyncio.to_thread(signal_network, pause, number)
+    lab.freeze_changed(place.sandbox, frozen)
     _note(lab, place, frozen)
     now: dict[str, Any] = await lab.plane.ask("pause", pod=place.name, paused=frozen)
     return now | {"processes": reached}

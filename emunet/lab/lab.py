@@ -36,6 +36,7 @@ from emunet.fabric.capture import Record
 from emunet.fabric.edge import FrozenEdge, MemoryEdge, MemoryEdges
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
+from emunet.lab.answers import answers_of
 from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
@@ -144,7 +145,8 @@ class LabPod:
         self._lab.plane.world.send(self._edge, connection.close(now), now)
 
     def serve(self, port: int, respond: Callable[[Request], Response] | None = None) -> Listener:
-        """Answer HTTP on a port; without a function it says who it is."""
+        """Answer HTTP on a port, in place of the responder; without a function it says who it is."""
+        self._lab.plane.give_up(self.port, "TCP", port, self._lab.clock.now)
         return serve(self.endpoint, port, respond or self._who)
 
     def get(self, url: str, timeout: float = 10.0) -> Get:
@@ -403,6 +405,7 @@ class Lab:
         """Become what is wanted."""
         self._allocation = assign(self._desired, self._allocation, self.seed)
         self.plane.configure(compile_world(self._desired, self._allocation, self.seed))
+        self.plane.respond(answers_of(self._desired.pods, lambda pod, container: False), self.clock.now)
 
     def _fact(self, pod: Pod) -> PodFact:
         """A pod on memory wires is there, with an address and no programs, as soon as it is built."""

@@ -10,13 +10,16 @@ Rule of this file: no cluster, no files, no sockets; an edge comes from a factor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from emunet.elements.connections import ConnectionTable
+from emunet.elements.endpoint.responder import Responder
+from emunet.elements.responder import Identity
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.config_text import encode
-from emunet.fabric.edge import Edge
+from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge
 from emunet.fabric.explain import frame_from
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Recorder
@@ -27,6 +30,15 @@ from emunet.plane.table import Table
 from emunet.plane.trace import Trace
 
 EdgeFactory = Callable[[PodEdge | HostEdge, WorldConfig], Edge]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Who answers on which ports, (protocol, port), of the stack behind an edge (`web-1`, `host1:eth0`)."""
+
+    edge: str
+    identity: Identity
+    ports: tuple[tuple[str, int], ...]
 
 
 class Plane:
@@ -48,6 +60,8 @@ class Plane:
         self._make_edge = make_edge
         self._drop_edge = drop_edge
         self._made: dict[str, PodEdge | HostEdge] = {}
+        self._answers: tuple[Answers, ...] = ()
+        self._responders: dict[Answers, Responder] = {}
         self.trouble = Trouble(self)
 
     def configure(self, config: WorldConfig) -> None:
@@ -65,6 +79,33 @@ class Plane:
             if name not in self._made:
                 self.world.attach(self._make_edge(description, config))
                 self._made[name] = description
+        self.respond(self._answers, self.world.now)
+
+    def respond(self, wanted: Iterable[Answers], now: int) -> None:
+        """Answer on these ports and no others, where the stacks are in memory. Ports of programs stay theirs."""
+        self._answers = tuple(dict.fromkeys(wanted))
+        endpoints = {
+            name: (edge, edge.endpoint) for name, edge in map(_thawed, self.world.edges.items())
+            if isinstance(edge, MemoryEdge)
+        }  # fmt: skip
+        asked = frozenset(self._answers)
+        for answers, responder in list(self._responders.items()):
+            edge, endpoint = endpoints.get(answers.edge, (None, None))
+            if answers not in asked or endpoint is not responder.endpoint:
+                del self._responders[answers]
+                frames = responder.close(now)
+                if edge is not None and endpoint is responder.endpoint:
+                    self.world.send(edge, frames, now)
+        for answers in self._answers:
+            if answers not in self._responders and answers.edge in endpoints:
+                responder = self._responders[answers] = Responder(endpoints[answers.edge][1], answers.identity)
+                responder.open(answers.ports)
+
+    def give_up(self, port: str, protocol: str, number: int, now: int) -> None:
+        """A program of a pod is about to listen on a port of its: the responder leaves it to that."""
+        for answers, responder in self._responders.items():
+            if answers.edge == port:
+                self.world.send(self.edge(port), responder.give_up(protocol, number, now), now)
 
     def edge(self, port: str) -> Edge:
         """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""
@@ -166,6 +207,12 @@ class Plane:
     def renew(self, pod: str) -> None:
         """Make a pod's stack anew, as its configuration describes it."""
         self.world.attach(self._make_edge(self._made[pod], self.world.config))
+        self.respond(self._answers, self.world.now)
+
+
+def _thawed(named: tuple[str, Edge]) -> tuple[str, Edge]:
+    name, edge = named
+    return name, edge.edge if isinstance(edge, FrozenEdge) else edge
 
 
 def _text(value: Any) -> str:

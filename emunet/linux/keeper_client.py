@@ -293,7 +293,7 @@ class Keeper:
         try:
             with theirs:
                 starter = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *_import_paths()],
+                    [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *import_paths()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,  # a reader of our output is not to wait for the lab's end
                     pass_fds=[theirs.fileno()],
@@ -572,8 +572,8 @@ def _write_maps(pid: int) -> None:
         raise refusal("map", error.errno or 0, str(error)) from None
 
 
-def _import_paths() -> list[str]:
-    """Where the keeper, which starts with the standard library only, finds emunet and python-pytun."""
+def import_paths() -> list[str]:
+    """Where a process that starts with the standard library only (`python -I -S`) finds emunet and python-pytun."""
     paths = [str(Path(__file__).parents[2])]
     pytun = importlib.util.find_spec("pytun")
     if pytun is not None and pytun.origin is not None:

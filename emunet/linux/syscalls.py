@@ -50,10 +50,14 @@ PR_CAPBSET_DROP = 24
 PR_SET_TIMERSLACK = 29
 PR_SET_CHILD_SUBREAPER = 36
 PR_GET_CHILD_SUBREAPER = 37
+PR_SET_NO_NEW_PRIVS = 38
+
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.capset.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 
 
@@ -155,6 +159,14 @@ def drop_capabilities(kept: frozenset[int]) -> None:
         if number not in kept:
             prctl(PR_CAPBSET_DROP, number, f"dropping capability {number}")
         number += 1
+
+
+def clear_capabilities() -> None:
+    """Give up every capability that this process has, now and for what it may execute later (capset(2))."""
+    drop_capabilities(frozenset())
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, bytes(24)), "giving up all capabilities")
+    prctl(PR_SET_NO_NEW_PRIVS, 1, "giving up what a program's file might give")
 
 
 def bounding_capabilities(pid: int) -> frozenset[int]:

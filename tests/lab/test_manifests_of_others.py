@@ -5,13 +5,16 @@ The files are test data beside the project, read in place; without them these te
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from emunet.cluster.load import Document, load_files
 from emunet.cluster.objects import expand
+from emunet.lab.lab import LabPod
 from emunet.testing import Lab
 
 MANIFESTS = Path(__file__).parents[3] / "shared" / "real" / "manifests"
@@ -61,6 +64,40 @@ def test_all_of_a_file_is_taken_and_comes_up(path: Path) -> None:
             ]
             if pods and service["spec"]["type"] != "ExternalName":
                 assert lab.get("endpoints", metadata["name"], metadata["namespace"]).get("subsets"), metadata["name"]
+
+
+CLIENT = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: client}\nspec: {containers: [{name: c, image: x}]}\n"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_declared_port_answers_from_another_pod(path: Path) -> None:
+    with Lab(LAB + CLIENT) as lab:
+        lab.apply(path)
+        client = lab.pod("client")
+        for pod in lab.objects("pods"):
+            for container in pod["spec"]["containers"] if "nodeName" in pod["spec"] else ():
+                for port in container.get("ports", ()):
+                    answer = answer_of(lab, client, pod["status"]["podIP"], port)
+                    assert (answer["pod"], answer["node"]) == (pod["metadata"]["name"], pod["spec"]["nodeName"])
+                    assert answer["client"] == client.ip
+
+
+def answer_of(lab: Lab, client: LabPod, address: str, port: dict[str, Any]) -> dict[str, str]:
+    """What a declared port says to a pod."""
+    number = port["containerPort"]
+    if port.get("protocol", "TCP") == "TCP":
+        answer = client.get(f"http://{address}:{number}/")
+        assert answer.status == 200, f"{address}:{number}: {answer.error}"
+        told: dict[str, str] = json.loads(answer.body)
+        return told
+    assert port["protocol"] == "UDP"
+    socket = client.endpoint.udp_bind()
+    now = lab.clock.now
+    lab.plane.world.send(client._edge, socket.send(b"?", lab.address(address), number, now), now)
+    lab.clock.advance(0.1)
+    datagram = socket.receive()
+    assert datagram is not None, f"{address}:{number}"
+    return dict(word.split("=", 1) for word in datagram.data.decode().split())
 
 
 def test_how_many_there_are() -> None:

@@ -204,9 +204,10 @@ def _notes(pod: Object, fact: PodFact | None) -> Iterator[Action]:
         if fact.container(name).program:
             yield Note(pod, "Started", f"Started container {name}", NAME)
         else:
+            ports = container.get("ports")
             message = (
                 f"Container {name} is a placeholder: a lab keeps no images, so of {container.get('image', '')} "
-                "nothing runs; it counts as ready"
+                f"nothing runs; it counts as ready{', and the responder answers on its ports' if ports else ''}"
             )
             yield Note(pod, "Placeholder", message, NAME)
     without = list(_without_effect(pod["spec"]))

@@ -206,7 +206,7 @@ class Pod:
     """A pod on its host. `mac` and `addresses` are those that its annotations fix; most have none.
 
     A pod with `host_network` lives in its host's network and has no port of its own. Another pod of
-    the same name has another `uid`.
+    the same name has another `uid`. `full_name`: what its machine is called instead of `hostname`, if anything.
     """
 
     namespace: str
@@ -221,12 +221,18 @@ class Pod:
     mac: bytes | None = None
     addresses: tuple[bytes, ...] = ()
     uid: str = ""
+    full_name: str = ""
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     @property
     def port(self) -> str:
         """Its global port name: `web-1` in the default namespace, `blue/web-1` in another."""
         return port_name(self.namespace, self.name)
+
+    @property
+    def machine_name(self) -> str:
+        """What `hostname` says in it."""
+        return self.full_name or self.hostname
 
     @property
     def is_name_server(self) -> bool:
@@ -387,7 +393,7 @@ def _publish(row: topology.Publish) -> Publish:
 
 
 def _dns(dns: topology.Dns) -> Dns:
-    wish = {True: DnsWish.ON, False: DnsWish.OFF}.get(dns.enabled, DnsWish.AUTO)  # type: ignore[call-overload]
+    wish = DnsWish.AUTO if dns.enabled == "auto" else DnsWish.ON if dns.enabled else DnsWish.OFF
     return Dns(wish, dns.domain, tuple(dns.forward))
 
 

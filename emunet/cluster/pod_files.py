@@ -90,9 +90,9 @@ def full_name(pod: Object, domain: str) -> str | None:
 
 
 def machine_name(pod: Object, domain: str) -> str:
-    """What `hostname` says in a pod: the full name where setHostnameAsFQDN asks for it and Linux takes it."""
-    full = full_name(pod, domain) if pod["spec"].get("setHostnameAsFQDN") else None
-    return full if full is not None and len(full) <= HOST_NAME_MAX else host_name(pod)
+    """The full name of a pod as that of its machine; empty where it has none, or Linux does not take one so long."""
+    full = full_name(pod, domain) or ""
+    return full if len(full) <= HOST_NAME_MAX else ""
 
 
 def _within(searches: Iterable[str]) -> Iterable[Any]:

@@ -91,9 +91,11 @@ class ZoneOf:
         store.listeners.append(self._hear)
 
     @property
-    def is_served(self) -> bool:
-        """Whether the cluster has a name server."""
-        return self._store.get("services", *DNS_SERVICE) is not None
+    def server(self) -> str | None:
+        """The address of the cluster's name server; None where it has none."""
+        service = self._store.get("services", *DNS_SERVICE)
+        address = service["spec"].get("clusterIP", "None") if service is not None else "None"
+        return None if address in ("None", "") else str(address)
 
     def whole(self) -> Update:
         """All that is known, for a name server that begins."""

@@ -35,11 +35,19 @@ from emunet.daemon.pod_connections import connect_in
 from emunet.daemon.programs import Programs, RunningProgram
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
-from emunet.daemon.sandboxes import hosts_file, pod_spec
+from emunet.daemon.resolvers import Resolvers
+from emunet.daemon.sandboxes import name_files, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of
 from emunet.lab.answers import answers_of
-from emunet.linux.keeper_client import CreateSandbox, KeeperGone, KeeperRefused, RemoveSandbox, SandboxEnded
+from emunet.linux.keeper_client import (
+    CreateSandbox,
+    KeeperGone,
+    KeeperRefused,
+    RemoveSandbox,
+    SandboxEnded,
+    WriteFiles,
+)
 from emunet.linux.specification import ProgramSpec, SandboxSpec
 from emunet.packet.address import format_ip
 
@@ -64,6 +72,8 @@ class Caretaker:
         self._lab: RunningLab | None = None
         self._programs: Programs | None = None
         self._responders: Responders | None = None
+        self._server: str | None = None
+        """The address of the cluster's name server as pods were told of it; None where there is none."""
         before = os.getcwd()
         os.chdir(settings.directory)  # files are named as the person named them, in errors too
         try:
@@ -79,6 +89,7 @@ class Caretaker:
             tell("warning", str(warning))
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
         self.desired = Desired(desired.cluster, self.control.settle(0))
+        self._server = self.control.names.server
         self._allocation = assign(self.desired, Allocation(), settings.seed)
         self.state = target(self.desired, self._allocation, settings.seed)
         self.containers = Containers(self.control, None, self.now, self._wake.set)
@@ -108,6 +119,7 @@ class Caretaker:
             self.containers.register = self._register
             self.containers.missed = lab.notice
             self.containers.keeper = lab.keeper
+            self.containers.resolvers = Resolvers(self.control.names)
             self._responders = Responders(lab.keeper, self._programs)
             lab.freeze_changed = self._responders.pause
         lab.listeners.append(self._hear)
@@ -136,6 +148,8 @@ class Caretaker:
         for run in self.containers.runs.values():
             for slot in run.slots.values():
                 if slot.number < 0 or (slot.number and not _has_begun(slot.pid)):
+                    return True
+                if slot.feed is not None and not slot.feed.answers:
                     return True
         return False
 
@@ -197,6 +211,7 @@ class Caretaker:
             pods = self.control.settle(self.now())
             if pods != self.desired.pods:
                 await self._build(pods)
+            await self._tell_names()
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
                     return
@@ -243,12 +258,11 @@ class Caretaker:
         """Make sandboxes and hand their TAPs over; the names of the pods that have one now."""
         if lab.keeper is None:
             return set()
-        names = hosts_file(state)
         wanted = []
         for pod in pods:
             if pod.edge is None:
                 continue
-            wanted.append((pod, self.specify(pod, names)))
+            wanted.append((pod, self.specify(pod, state)))
         answers = await asyncio.gather(
             *[lab.keeper.ask(CreateSandbox(spec)) for _, spec in wanted], return_exceptions=True
         )
@@ -264,17 +278,41 @@ class Caretaker:
         await lab.plane.give_taps(taps)
         return {name for name, _ in taps}
 
-    def specify(self, pod: PodState, names: str) -> SandboxSpec:
-        """What the sandbox of a pod is to be: its network, the files of its volumes, its own lines in /etc/hosts."""
-        spec = pod_spec(pod, names, self.settings.offload)
+    def specify(self, pod: PodState, state: State) -> SandboxSpec:
+        """What the sandbox of a pod is to be: its network, the files of its volumes, those by which it finds names."""
         item = self._object_of(pod)
         if item is None:
-            return spec
-        aliases = "".join(
-            f"{one['ip']} {' '.join(one.get('hostnames', ()))}\n" for one in item["spec"].get("hostAliases", ())
-        )
-        hosts = {"/etc/hosts": spec.files["/etc/hosts"] + aliases} if aliases else {}
-        return replace(spec, files={**spec.files, **hosts, **files_of(self.control.store, item)})
+            return pod_spec(pod, {}, self.settings.offload)
+        if item["spec"].get("setHostnameAsFQDN") and item["spec"].get("subdomain") and not pod.pod.full_name:
+            why = "its full name has more than the 64 characters that Linux takes: the machine has its short one"
+            self.control.note(item, "FailedSetHostnameAsFQDN", why, self.now(), warning=True)
+        spec = pod_spec(pod, self._name_files(pod, item, state), self.settings.offload)
+        return replace(spec, files={**spec.files, **files_of(self.control.store, item)})
+
+    def _name_files(self, pod: PodState, item: Object, state: State) -> dict[str, str]:
+        return name_files(pod, item, state, self._server, self.control.cluster.dns.domain)
+
+    async def _tell_names(self) -> None:
+        """Let name servers know what has changed, and pods where the name server is."""
+        update, lab = self.control.names.take(), self._lab
+        if update and self.containers.resolvers is not None:
+            self.containers.resolvers.tell(update)
+        server = self.control.names.server
+        if server == self._server:
+            return
+        self._server = server
+        if lab is None or lab.keeper is None:
+            return
+        requests = []
+        for pod in lab.state.pods:
+            item, place = self._object_of(pod), lab.names.places[pod.name]
+            if item is not None and pod.edge is not None and place.sandbox in lab.sandboxes:
+                requests.append(WriteFiles(place.sandbox, self._name_files(pod, item, lab.state)))
+        for answer in await asyncio.gather(*[lab.keeper.ask(one) for one in requests], return_exceptions=True):
+            if isinstance(answer, KeeperRefused):  # it has ended meanwhile
+                print(f"the files of a pod by which it finds names stay as they were: {answer}", flush=True)
+            elif isinstance(answer, BaseException):
+                raise answer
 
     async def _remove(self, lab: RunningLab, pod: PodState) -> None:
         self._forget(pod.pod.uid)

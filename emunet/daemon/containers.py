@@ -21,12 +21,14 @@ from typing import Any
 from emunet.cluster.bound import environment, expand
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
+from emunet.cluster.desired import NAME_SERVER_IMAGE
 from emunet.cluster.moments import SECOND, to_text_micro
 from emunet.cluster.store import Object, meta
 from emunet.daemon.container_log import ContainerLog
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.probes import Prober
 from emunet.daemon.programs import Output, Programs, found_on_machine
+from emunet.daemon.resolvers import Feed, Resolvers
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited
 from emunet.linux.specification import ProgramSpec
 
@@ -55,6 +57,8 @@ class Slot:
     before: ContainerLog | None = None
     restart: asyncio.TimerHandle | None = None
     probing: asyncio.Task[None] | None = None
+    feed: Feed | None = None
+    """The line to it, where it is a name server."""
 
     @property
     def is_probed(self) -> bool:
@@ -98,6 +102,8 @@ class Containers:
         self._dark: set[str] = set()
         self.keeper: KeeperLink | None = None
         """Opens the sockets that probes travel by."""
+        self.resolvers: Resolvers | None = None
+        """Feeds the containers that are name servers."""
         self.register: Callable[[PodRun, str, int, int, str], None] = lambda *_: None
         """Hears of each program: the pod, the container, the number, the pid, the program's name."""
         self.missed: Callable[[ProcessExited], None] = lambda _: None
@@ -107,12 +113,21 @@ class Containers:
         """A pod's sandbox is there; nothing runs in it yet."""
         run = PodRun(pod, sandbox, addresses, self._now())
         for spec, init in _in_order(pod["spec"]):
-            command = spec.get("command", ())
-            if self._programs is not None and command and (found_on_machine(command[0], PATH) or "/" not in command[0]):
+            if self._programs is not None and self._runs(spec):
                 waiting = ContainerFact("waiting", False, reason="ContainerCreating", program=True)
                 run.slots[spec["name"]] = Slot(spec["name"], spec, waiting, init)
         self.runs[meta(pod)["uid"]] = run
         return run
+
+    def _runs(self, spec: Object) -> bool:
+        """Whether a container is a program here: of this machine, or the lab's own name server."""
+        if self._is_resolver(spec):
+            return True
+        command = spec.get("command", ())
+        return bool(command) and (found_on_machine(command[0], PATH) or "/" not in command[0])
+
+    def _is_resolver(self, spec: Object) -> bool:
+        return self.resolvers is not None and spec.get("image") == NAME_SERVER_IMAGE and not spec.get("command")
 
     def begin(self, uid: str) -> None:
         """Start what is to run in a pod."""
@@ -219,20 +234,30 @@ class Containers:
             else:  # it has ended before we even heard that it began
                 early.append(what)
 
+        feed: Feed | None = None
         try:
-            spec = self._program(pod, slot.spec)
-            slot.number, slot.pid = await programs.start(run.sandbox, spec, ended, None, write, write)
+            if self.resolvers is not None and self._is_resolver(slot.spec):
+                spec, feed = self.resolvers.spec(), self.resolvers.begin(lambda: self._is_ready(slot))
+                given = feed.theirs.fileno()
+            else:
+                spec, given = self._program(pod, slot.spec), None
+            slot.number, slot.pid = await programs.start(run.sandbox, spec, ended, given, write, write)
         except (KeeperRefused, KeeperGone, ValueError) as error:
             output.close()
             slot.number = 0
+            if feed is not None:
+                feed.close()
             self._failed(run, slot, str(error))
             return
         finally:
             os.close(write)
+            if feed is not None:
+                feed.theirs.close()
         self.register(run, slot.name, slot.number, slot.pid, spec.argv[0])
         slot.before, slot.log = slot.log, log
         last = slot.fact if slot.fact.state == "terminated" else slot.fact.last
-        ready, restarts = not slot.is_probed, slot.fact.restarts
+        slot.feed = feed
+        ready, restarts = not slot.is_probed if feed is None else feed.answers, slot.fact.restarts
         slot.fact = ContainerFact("running", ready, self._now(), restarts=restarts, program=True, last=last)
         self._task(_follow(output, log))
         self._probe(run, slot)
@@ -240,6 +265,12 @@ class Containers:
             self.missed(what)
             self._ended(run, slot, what)
         self._changed()
+
+    def _is_ready(self, slot: Slot) -> None:
+        """A name server answers."""
+        if slot.fact.state == "running":
+            slot.fact = replace(slot.fact, ready=True)
+            self._changed()
 
     def _probe(self, run: PodRun, slot: Slot) -> None:
         """Begin to ask the container's probes."""
@@ -297,6 +328,9 @@ class Containers:
         if slot.probing is not None:
             slot.probing.cancel()
             slot.probing = None
+        if slot.feed is not None:
+            slot.feed.close()
+            slot.feed = None
         reason, message = "", ""
         if what.failure is not None:
             reason = "StartError"

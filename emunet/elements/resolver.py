@@ -41,7 +41,7 @@ EDNS_SIZE = 4096
 _CHAIN = 8
 """CNAMEs that are followed."""
 
-_NOT_AUTHORITATIVE, _NOT_SUPPORTED = 20, 21
+_NOT_AUTHORITATIVE, _NOT_SUPPORTED, _NO_AUTHORITY_REACHED = 20, 21, 22
 """Reasons of RFC 8914 5.2."""
 
 
@@ -65,6 +65,16 @@ def reply(zone: Zone, data: bytes, *, stream: bool = False) -> Reply:
     answered, outside = answer(zone, query)
     limit = UDP_LIMIT if query.edns is None else max(UDP_LIMIT, min(query.edns.size, EDNS_SIZE))
     return Reply(limited(answered, MESSAGE_LIMIT if stream else limit), outside)
+
+
+def failed(data: bytes, sentence: str) -> bytes:
+    """The answer to a query that `reply` took, where nobody could be asked."""
+    query = Message.parse(data)
+    blank = Message(
+        query.id, True, recursion_desired=query.recursion_desired, recursion_available=True,
+        questions=query.questions, edns=None if query.edns is None else Edns(EDNS_SIZE),
+    )  # fmt: skip
+    return _with_reason(blank, Code.SERVFAIL, _NO_AUTHORITY_REACHED, sentence).pack()
 
 
 def answer(zone: Zone, query: Message) -> tuple[Message, bool]:

@@ -13,7 +13,7 @@ resolv.conf, and the lab's own names go into /etc/hosts instead.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
 
 from emunet.cluster.store import Object, meta
 
@@ -35,8 +35,33 @@ fe00::2\tip6-allrouters
 """
 
 
-def resolv_conf(pod: Object, server: str | None, domain: str) -> str:
-    """A pod's /etc/resolv.conf. `server` is the address of the cluster's name server, None where it has none."""
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    """What a pod's /etc/resolv.conf says; an option without a value has None."""
+
+    servers: tuple[str, ...]
+    searches: tuple[str, ...]
+    options: tuple[tuple[str, str | None], ...]
+
+    @property
+    def ndots(self) -> int:
+        """From how many dots on a name is tried as it is first; 1 where nothing else is said (resolv.conf(5))."""
+        value = dict(self.options).get("ndots") or ""
+        return min(int(value), 15) if value.isascii() and value.isdigit() else 1
+
+    def as_text(self) -> str:
+        """As a file."""
+        lines = [f"nameserver {one}" for one in self.servers]
+        if self.searches:
+            lines.append(f"search {' '.join(self.searches)}")
+        if self.options:
+            words = [name if value is None else f"{name}:{value}" for name, value in self.options]
+            lines.append(f"options {' '.join(words)}")
+        return ("" if self.servers else NO_SERVER) + "".join(f"{line}\n" for line in lines)
+
+
+def resolv_conf(pod: Object, server: str | None, domain: str) -> ResolvConf:
+    """How a pod looks names up. `server` is the address of the cluster's name server, None where it has none."""
     spec, config = pod["spec"], pod["spec"].get("dnsConfig") or {}
     policy = spec.get("dnsPolicy", "ClusterFirst")
     servers: list[str] = []
@@ -51,13 +76,7 @@ def resolv_conf(pod: Object, server: str | None, domain: str) -> str:
     searches = list(_within(dict.fromkeys([*searches, *config.get("searches", ())])))
     for option in config.get("options", ()):
         options[option.get("name", "")] = option.get("value")
-    lines = [f"nameserver {one}" for one in servers]
-    if searches:
-        lines.append(f"search {' '.join(searches)}")
-    if options:
-        words = [name if value is None else f"{name}:{value}" for name, value in options.items()]
-        lines.append(f"options {' '.join(words)}")
-    return ("" if servers else NO_SERVER) + "".join(f"{line}\n" for line in lines)
+    return ResolvConf(tuple(servers), tuple(searches), tuple(options.items()))
 
 
 def hosts_file(pod: Object, addresses: Iterable[str], domain: str, others: Iterable[tuple[str, str]] = ()) -> str:
@@ -95,7 +114,7 @@ def machine_name(pod: Object, domain: str) -> str:
     return full if len(full) <= HOST_NAME_MAX else ""
 
 
-def _within(searches: Iterable[str]) -> Iterable[Any]:
+def _within(searches: Iterable[str]) -> Iterable[str]:
     length = 0
     for number, search in enumerate(searches):
         length += len(search) + (number > 0)

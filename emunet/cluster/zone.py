@@ -71,6 +71,12 @@ class Update:
     def __bool__(self) -> bool:
         return bool(self.parts) or self.authority is not None
 
+    def with_(self, later: Update) -> Update:
+        """This and what came after it as one."""
+        if later.authority is not None:
+            return later
+        return Update({**self.parts, **later.parts}, self.authority)
+
     def encode(self) -> bytes:
         """As a name server in another process takes it."""
         return encode_update(self.parts, self.authority)

@@ -28,14 +28,15 @@ from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
 from emunet.cluster.store import Key, Object, meta
+from emunet.cluster.zone import Update
 from emunet.daemon.containers import PATH, Containers, PodRun
 from emunet.daemon.kube.backend import Bell, CannotServe, Connection, LogWish, Session
 from emunet.daemon.names import Names
 from emunet.daemon.pod_connections import connect_in
 from emunet.daemon.programs import Programs, RunningProgram
+from emunet.daemon.resolvers import Resolvers
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
-from emunet.daemon.resolvers import Resolvers
 from emunet.daemon.sandboxes import name_files, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of
@@ -74,6 +75,9 @@ class Caretaker:
         self._responders: Responders | None = None
         self._server: str | None = None
         """The address of the cluster's name server as pods were told of it; None where there is none."""
+        self._untold = Update({})
+        self._told: list[str] = []
+        """The names that the plane has not heard of, and the pods that answer there, on memory wires."""
         before = os.getcwd()
         os.chdir(settings.directory)  # files are named as the person named them, in errors too
         try:
@@ -295,8 +299,15 @@ class Caretaker:
     async def _tell_names(self) -> None:
         """Let name servers know what has changed, and pods where the name server is."""
         update, lab = self.control.names.take(), self._lab
-        if update and self.containers.resolvers is not None:
+        if self.containers.resolvers is not None:
             self.containers.resolvers.tell(update)
+        elif lab is not None:
+            update = self._untold.with_(update)
+            servers = [pod.port for pod in self.desired.pods if pod.is_name_server]
+            if servers and (update or servers != self._told):
+                await lab.plane.ask("names", line=update.encode().decode(), servers=servers)
+                update = Update({})
+            self._untold, self._told = update, servers
         server = self.control.names.server
         if server == self._server:
             return

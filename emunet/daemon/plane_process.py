@@ -70,6 +70,7 @@ class PlaneProcess:
             "taps": self._take_taps,
             "configure": self._configure,
             "respond": self._respond,
+            "names": self._serve_names,
             "frames": self._serve_frames,
             "trace": self._trace,
             "echo": self._echo,
@@ -200,6 +201,13 @@ class PlaneProcess:
             for edge, identity, ports in body["answers"]
         ]
         self.plane.respond(answers, self.loop.now())
+        answer(None)
+
+    def _serve_names(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Let pods in memory be name servers, and know what has changed."""
+        if body["line"]:
+            self.plane.learn_names(body["line"].encode())
+        self.plane.serve_names(body["servers"], self.loop.now())
         answer(None)
 
     # What control asks for itself

@@ -68,11 +68,9 @@ class Feed:
 
     def tell(self, update: Update) -> None:
         """Names have changed."""
-        if update.authority is not None:
-            self._update = update
-        else:
-            self._update = Update({**self._update.parts, **update.parts}, self._update.authority)
-        self._news.set()
+        if update:
+            self._update = self._update.with_(update)
+            self._news.set()
 
     def close(self) -> None:
         """The process has ended, or is not to hear anything more."""

@@ -131,7 +131,7 @@ def name_files(pod: PodState, item: Object, state: State, server: str | None, do
     others = lab_names(state, but=pod.name) if server is None else ()
     return {
         "/etc/hosts": pod_files.hosts_file(item, own, domain, others),
-        "/etc/resolv.conf": pod_files.resolv_conf(item, server, domain),
+        "/etc/resolv.conf": pod_files.resolv_conf(item, server, domain).as_text(),
     }
 
 

@@ -27,9 +27,11 @@ from emunet.cluster.controllers.kubelet import PodFact
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.load import BadInput, Document, load_files, load_text
 from emunet.cluster.manifests import read_manifests
+from emunet.cluster.pod_files import resolv_conf
 from emunet.cluster.store import Object, Store, meta
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
+from emunet.elements.endpoint.names import ResolverConfig, look_up
 from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
@@ -40,6 +42,7 @@ from emunet.lab.answers import answers_of
 from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
+from emunet.packet.dns import Type, describe
 from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter, read_capture
 from emunet.plane.table import NEVER
 from emunet.plane.trace import Trace
@@ -125,9 +128,34 @@ class LabPod:
         now = self._lab.clock.now
         self._lab.plane.world.send(self._edge, self.endpoint.send_ip(packet, now), now)
 
+    def resolve(self, name: str, kind: str = "A") -> list[str]:
+        """What a name's records say: looked up as a program in the pod would, by its resolv.conf. LookupError says why.
+
+        `kind`: A, AAAA, SRV, PTR, CNAME, TXT ...
+        """
+        found = self._lab.store.get("pods", self.namespace, self.name)
+        assert found is not None
+        told = resolv_conf(found, self._lab.control.names.server, self._lab.control.cluster.dns.domain)
+        config = ResolverConfig(tuple(parse_ip(one) for one in told.servers), told.searches, told.ndots)
+        lookup, frames = look_up(self.endpoint, config, name, Type[kind], self._lab.clock.now)
+        self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
+        self._lab.wait(lambda: lookup.done, 2 * len(config.servers) * PATIENCE / SECOND)
+        if lookup.error is not None:
+            raise LookupError(lookup.error)
+        return [describe(record) for record in lookup.records]
+
+    def _address(self, target: str) -> bytes:
+        """The address of a pod, a host, an address, or else of a name. A Service goes before a pod of its name."""
+        lab = self._lab
+        if lab.control.names.server is not None and (
+            lab.store.get("services", self.namespace, target) is not None or not lab.knows(target)
+        ):
+            return parse_ip(self.resolve(target)[0])
+        return lab.address(target)
+
     def connect(self, target: str, port: int) -> Connection:
-        """Open a TCP connection to a pod, host or address; returns when it is open or has failed."""
-        connection, frames = self.endpoint.connect(self._lab.address(target), port, self._lab.clock.now)
+        """Open a TCP connection to a name, pod, host or address; returns when it is open or has failed."""
+        connection, frames = self.endpoint.connect(self._address(target), port, self._lab.clock.now)
         self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
         self._lab.wait(
             lambda: connection.state.name not in ("SYN_SENT", "SYN_RECEIVED") or connection.error is not None
@@ -150,9 +178,12 @@ class LabPod:
         return serve(self.endpoint, port, respond or self._who)
 
     def get(self, url: str, timeout: float = 10.0) -> Get:
-        """Fetch `http://HOST[:PORT]/PATH`; HOST is a pod, a host or an address. `.status`, `.body`, `.error` tell."""
+        """Fetch `http://HOST[:PORT]/PATH`; HOST is a name, a pod, a host or an address.
+
+        `.status`, `.body`, `.error` tell. LookupError where the name was not found.
+        """
         host, port, path = parse_url(url)
-        exchange, frames = get(self.endpoint, self._lab.address(host), port, self._lab.clock.now, path=path, host=host)
+        exchange, frames = get(self.endpoint, self._address(host), port, self._lab.clock.now, path=path, host=host)
         self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
         self._lab.wait(lambda: exchange.done, timeout)
         return exchange
@@ -253,6 +284,14 @@ class Lab:
         except ValueError:
             names = ", ".join(sorted(self.plane.world.edges))
             raise KeyError(f"there is no pod, host or address {target}; there are: {names}") from None
+
+    def knows(self, target: str) -> bool:
+        """Whether `address` knows it: a pod, a host, an interface, or an address as text."""
+        try:
+            self.address(target)
+        except KeyError:
+            return False
+        return True
 
     # What can be asked
 
@@ -398,8 +437,16 @@ class Lab:
                 self._desired = replace(self._desired, pods=pods)
                 self._build()
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
+            self._tell_names()
             if not self.control.tell(facts):
                 return
+
+    def _tell_names(self) -> None:
+        """Let the cluster's name server know what has changed."""
+        update = self.control.names.take()
+        if update:
+            self.plane.learn_names(update.encode())
+        self.plane.serve_names([pod.port for pod in self.desired.pods if pod.is_name_server], self.clock.now)
 
     def _build(self) -> None:
         """Become what is wanted."""

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from emunet.elements.connections import ConnectionTable
+from emunet.elements.endpoint.names import NameServer
 from emunet.elements.endpoint.responder import Responder
 from emunet.elements.responder import Identity
+from emunet.elements.zone import Authority, Zone, apply_update
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.config_text import encode
@@ -62,6 +64,9 @@ class Plane:
         self._made: dict[str, PodEdge | HostEdge] = {}
         self._answers: tuple[Answers, ...] = ()
         self._responders: dict[Answers, Responder] = {}
+        self._zone: Zone | None = None
+        self._name_servers: tuple[str, ...] = ()
+        self._answering: dict[str, NameServer] = {}
         self.trouble = Trouble(self)
 
     def configure(self, config: WorldConfig) -> None:
@@ -80,6 +85,7 @@ class Plane:
                 self.world.attach(self._make_edge(description, config))
                 self._made[name] = description
         self.respond(self._answers, self.world.now)
+        self.serve_names(self._name_servers, self.world.now)
 
     def respond(self, wanted: Iterable[Answers], now: int) -> None:
         """Answer on these ports and no others, where the stacks are in memory. Ports of programs stay theirs."""
@@ -106,6 +112,32 @@ class Plane:
         for answers, responder in self._responders.items():
             if answers.edge == port:
                 self.world.send(self.edge(port), responder.give_up(protocol, number, now), now)
+
+    def learn_names(self, line: bytes) -> None:
+        """Names have changed, as `elements.zone.encode_update` tells it."""
+        self._zone = apply_update(self._zone, line)
+
+    def serve_names(self, wanted: Iterable[str], now: int) -> None:
+        """Let these pods, and no others, be name servers, where their stacks are in memory."""
+        self._name_servers = tuple(dict.fromkeys(wanted))
+        if not self._name_servers and not self._answering:
+            return
+        endpoints = {
+            name: (edge, edge.endpoint) for name, edge in map(_thawed, self.world.edges.items())
+            if isinstance(edge, MemoryEdge)
+        }  # fmt: skip
+        for name, server in list(self._answering.items()):
+            edge, endpoint = endpoints.get(name, (None, None))
+            if name not in self._name_servers or endpoint is not server.endpoint:
+                del self._answering[name]
+                if edge is not None and endpoint is server.endpoint:
+                    self.world.send(edge, server.close(now), now)
+        for name in self._name_servers:
+            if name not in self._answering and name in endpoints:
+                self._answering[name] = NameServer(endpoints[name][1], self._names)
+
+    def _names(self) -> Zone:
+        return self._zone or Zone(Authority(()))
 
     def edge(self, port: str) -> Edge:
         """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""
@@ -208,6 +240,7 @@ class Plane:
         """Make a pod's stack anew, as its configuration describes it."""
         self.world.attach(self._make_edge(self._made[pod], self.world.config))
         self.respond(self._answers, self.world.now)
+        self.serve_names(self._name_servers, self.world.now)
 
 
 def _thawed(named: tuple[str, Edge]) -> tuple[str, Edge]:

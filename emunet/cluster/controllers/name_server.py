@@ -3,7 +3,8 @@
 By default they are made when the cluster has its first Service: a lab without one has no name that its hosts'
 files do not have. What a person makes of them afterwards (more of them, none, one's own) stays as it is.
 
-Rule of this file: objects as any others; whoever runs pods knows the name server by its image (`desired.NAME_SERVER_IMAGE`).
+Rule of this file: objects as any others; whoever runs pods knows the name server by its image
+(`desired.NAME_SERVER_IMAGE`).
 """
 
 from __future__ import annotations

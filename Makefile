@@ -39,9 +39,9 @@ capture: $(READY) ## write what ports carry to a file until Ctrl-C   P="web-1 ho
 down: $(READY) ## stop every lab and remove all it made
 	@$(BIN)/emunet down --all
 
-test: $(READY) ## run the tests   [ARGS="-k vxlan"]
+test: $(READY) ## run the tests, but for those that take long   [ALL=1] [ARGS="-k vxlan"]
 	@# Two workers; loadgroup keeps the kernel tests, which measure time, one after the other on one of them.
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(if $(ALL),,-m 'not slow') $(ARGS)
 
 rules: $(READY) ## each rule of how frames behave, its tests, its verdict; rules.json   [ALL=1] [ARGS="-k arp"]
 	@# A tenth of the rules, another each day, is put to the test: without its element its tests must fail. ALL=1: all.
@@ -90,5 +90,5 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --no-build-isolation --editable '.[test,dev]'
+	    --no-build-isolation --editable '.[test,dev,png]'
 	@touch $@

@@ -12,10 +12,16 @@ import functools
 import os
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import hypothesis
 import pytest
+
+from emunet.fabric.world import World
 
 KERNEL_TESTS = Path(__file__).parent / "kernel"
 
@@ -58,3 +64,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.user_properties.append(("kernel", "yes"))  # into the JUnit report, for .ci/skipped.py
         if (missing := missing_from_kernel()) is not None:
             item.add_marker(pytest.mark.skip(reason=missing))
+
+
+@pytest.fixture(autouse=True)
+def _the_law_holds_in_every_world(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No frame is lost to the books: at its end each World that a test made in this process is balanced.
+
+    A test that breaks a counter, to see that it is noticed, says so by the marker `breaks_the_law`.
+    """
+    worlds: deque[World] = deque(maxlen=100)  # the last ones of a property test; they stay alive until then
+    make = World.__init__
+
+    def making(self: World, *arguments: Any, **named: Any) -> None:
+        make(self, *arguments, **named)
+        worlds.append(self)
+
+    with mock.patch.object(World, "__init__", making):
+        yield
+    if request.node.get_closest_marker("breaks_the_law") is None:
+        for world in worlds:
+            assert world.ledger.balance == 0, world.ledger.as_dict()
+            for device in world.devices.values():
+                assert device.ledger.balance == 0, (device.name, device.ledger.as_dict())

@@ -26,6 +26,7 @@ RANKS = {
     "cluster": 3,
     "linux": 4,
     "lab": 5,
+    "pictures": 6,
     "daemon": 6,
     "cli": 7,
     "shell": 7,

@@ -134,9 +134,9 @@ class Net:
         self.world.receive(self[source], frame, self.world.now if now is None else now, trace=trace)
         return trace
 
-    def from_wire(self, device: str, port: str, frame: bytes) -> Trace:
+    def from_wire(self, device: str, port: str, frame: bytes, offload: Offload | None = None) -> Trace:
         """A frame comes in by a device's port as if a wire had brought it."""
-        packet = Packet(frame)
+        packet = Packet(frame, offload)
         packet.trace = Trace()
         self.world._arrivals.append((self.world.devices[device], port, packet))
         self.world._run(self.world.now)

@@ -18,12 +18,12 @@ from typing import BinaryIO, Protocol, TextIO, cast
 
 import click
 
-from emunet.cli.frame_line import frame_line
 from emunet.cli.interrupt import until_interrupted
 from emunet.cli.options import lab_option, output_option, the_lab
 from emunet.daemon.capture_file import STANDARD_OUTPUT, CaptureFile
 from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
 from emunet.daemon.frame_format import INBOUND, NOTICE, FrameRecord
+from emunet.packet.summary import frame_line
 
 _RED = "\x1b[31m"
 _PLAIN = "\x1b[0m"

@@ -52,6 +52,7 @@ COMMANDS = {
     },
     "Look into it": {
         "trace": ("emunet.cli.trace:trace", "Follow one frame hop by hop, and say why."),
+        "draw": ("emunet.cli.draw:draw", "The network as a picture, or who sent what to whom."),
         "capture": ("emunet.cli.capture:capture", "Write what ports carry to a pcapng file."),
         "conntrack": ("emunet.cli.conntrack:conntrack", "Connections that hosts remember and translate."),
         "top": ("emunet.cli.top:top", "Counters, live."),

@@ -55,7 +55,7 @@ def scenario(
         click.get_current_context().exit(1)
     took = time.monotonic() - began
     if picture is not None:
-        from emunet.lab.figure import figure
+        from emunet.pictures.timeline import figure
 
         try:
             Path(picture).write_text(figure(played))

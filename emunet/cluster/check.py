@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from emunet.cluster.impairments import check_impairments
 from emunet.cluster.load import Document, Path, Problem
+from emunet.cluster.mtu import check_mtu
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION, Pod
 from emunet.cluster.ranges import FAMILY, last_usable, list_of, special_use
 from emunet.cluster.schema import did_you_mean, unicast_mac
@@ -24,15 +25,6 @@ from emunet.packet.address import Prefix, format_ip, format_mac, parse_ip
 
 if TYPE_CHECKING:
     from emunet.cluster.desired import Host
-
-VXLAN_OVERHEAD = {4: 50, 16: 70}
-"""Bytes that VXLAN adds inside the MTU, by the outer address's length: Ethernet 14, VXLAN 8, UDP 8, IP 20 or 40."""
-
-IPV6_MINIMUM_MTU = 1280
-"""RFC 8200 5."""
-
-IPV4_MINIMUM_MTU = 68
-"""RFC 791 3.2."""
 
 NARROWEST = {4: 30, 16: 126}
 """The longest prefix of a host's pod range or of the underlay: room for two machines beside the reserved addresses."""
@@ -71,7 +63,7 @@ def check_topology(document: Document, topology: Topology) -> list[Problem]:
         *_check_host_ranges(document, spec),
         *_check_overlay(document, spec),
         *_check_links(document, spec),
-        *_check_mtu(document, spec),
+        *check_mtu(document, spec),
     ]
 
 
@@ -232,7 +224,7 @@ def _check_host_ranges(document: Document, spec: Spec) -> Iterator[Problem]:
         seen += ((prefix, (*base, index)) for index, prefix in enumerate(host.pod_cidrs))
 
 
-# The overlay and MTUs
+# The overlay
 
 
 def _check_overlay(document: Document, spec: Spec) -> Iterator[Problem]:
@@ -248,27 +240,6 @@ def _check_overlay(document: Document, spec: Spec) -> Iterator[Problem]:
             family = FAMILY[len(prefix.address)]
             message = f"host-gw routes {prefix} from host to host, so the underlay needs an {family} range as well"
             yield document.problem((*pods_path(document), index), message)
-
-
-def _check_mtu(document: Document, spec: Spec) -> Iterator[Problem]:
-    outer = [len(prefix.address) for prefix in spec.underlays]
-    overhead = VXLAN_OVERHEAD[min(outer)] if spec.overlay.kind == "vxlan" else 0
-    pods = IPV6_MINIMUM_MTU if any(len(prefix.address) == 16 for prefix in spec.pod_cidrs) else IPV4_MINIMUM_MTU
-    wire = IPV6_MINIMUM_MTU if 16 in outer else IPV4_MINIMUM_MTU
-    hosts = {host.name for host in spec.hosts}
-    faults: dict[Path, Problem] = {}
-    for index, link in enumerate(spec.all_links):
-        carries_pods = link.a in hosts or link.b in hosts
-        least = max(wire, pods + overhead) if carries_pods else wire
-        mtu = spec.underlay.mtu if link.mtu is None else link.mtu
-        if mtu >= least:
-            continue
-        path: Path = ("spec", "underlay", "mtu") if link.mtu is None else ("spec", "links", index, "mtu")
-        needed = least if least == wire else pods
-        reason = f"IPv{6 if needed == IPV6_MINIMUM_MTU else 4} needs {needed}"
-        reason += f" and VXLAN adds {overhead}" if needed < least else ""
-        faults.setdefault(path, document.problem(path, f"expected at least {least}: {reason} (got {mtu})"))
-    yield from faults.values()
 
 
 # Links

@@ -15,7 +15,8 @@ ee:ee:ee:ee:ee:ee; the pod has a /32 and 169.254.1.1 for a next hop, for which t
 answers by proxy ARP; the host routes the /32 there, and the rest of its range nowhere.
 
 Where the topology asks for it, hosts masquerade by flannel's rules and publish ports by
-those of CNI's portmap; both make a host track connections.
+those of CNI's portmap; both make a host track connections. What the containers of a host's
+own engine need is added by `docker.compile`.
 
 Rule of this file: values in, values out; no address is chosen here and no default lives
 here. A host's local and broadcast addresses are not routes: the router derives them from
@@ -36,8 +37,9 @@ from emunet.cluster.assign import (
     interface_names,
     tunnel_address,
 )
-from emunet.cluster.check import VXLAN_OVERHEAD
 from emunet.cluster.desired import Cluster, Desired, Host, Link, Masquerade, OverlayKind, Pod, PodLinks
+from emunet.cluster.docker.compile import with_engines
+from emunet.cluster.mtu import VXLAN_OVERHEAD
 from emunet.fabric.config import (
     Bridge,
     ConnectionsConfig,
@@ -79,7 +81,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
     given = {entry.port: entry for entry in allocation.pods}
     wires, ports = wire_up(cluster)
     pods = [pod for pod in desired.pods if not pod.host_network]
-    return WorldConfig(
+    world = WorldConfig(
         hosts=tuple(
             compile_host(cluster, host, [given[pod.port] for pod in pods if pod.host == host.name], macs)
             for host in cluster.hosts
@@ -94,6 +96,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
         ),
         seed=seed,
     )
+    return with_engines(world, desired.engines)
 
 
 def compile_host(cluster: Cluster, host: Host, pods: Sequence[PodAddresses], macs: Mapping[str, bytes]) -> HostConfig:

@@ -27,7 +27,9 @@ from emunet.cluster.check import (
     read_annotations,
     underlay_path,
 )
+from emunet.cluster.docker.values import Engine
 from emunet.cluster.load import BadInput, Document, Path, Problem
+from emunet.cluster.mtu import narrow_links
 from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
 from emunet.cluster.objects import Pod as PodModel
 from emunet.cluster.ranges import natural
@@ -242,11 +244,15 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that is wanted. `warnings` tell what was accepted and has no effect; they are no part of the wish."""
+    """All that is wanted. `warnings` tell what was accepted and has no effect; they are no part of the wish.
+
+    `engines` are the container engines of hosts, as far as somebody uses them.
+    """
 
     cluster: Cluster
     pods: tuple[Pod, ...] = ()
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
+    engines: tuple[Engine, ...] = ()
 
     def pods_on(self, host: str) -> tuple[Pod, ...]:
         """The pods of one host, in order."""
@@ -291,6 +297,7 @@ def build(documents: Iterable[Document], previous: Desired | None = None) -> Des
         faults = check_topology(document, value)
         if not faults:
             cluster, faults = _cluster(document, value, previous)
+            warnings += narrow_links(document, value.spec)
         problems += faults
     if problems:
         raise BadInput(problems)

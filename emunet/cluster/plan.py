@@ -20,8 +20,9 @@ from typing import Protocol, TypeVar
 from emunet.cluster.assign import Allocation
 from emunet.cluster.compile import compile as compile_world
 from emunet.cluster.desired import Desired, Pod
+from emunet.cluster.docker.values import Engine
 from emunet.cluster.ranges import natural
-from emunet.fabric.config import Interface, PodEdge, WorldConfig
+from emunet.fabric.config import HostConfig, Interface, PodEdge, WorldConfig
 from emunet.packet.address import format_ip, format_mac
 
 
@@ -53,6 +54,8 @@ class State:
     world: WorldConfig = field(default_factory=WorldConfig)
     hosts: tuple[HostState, ...] = ()
     pods: tuple[PodState, ...] = ()
+    engines: tuple[Engine, ...] = field(default=(), compare=False)
+    """What containers there are beside pods: whoever started them has made their sandboxes, no plan does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +138,19 @@ def target(desired: Desired, allocation: Allocation, seed: int = 0) -> State:
     """The lab that carries what is wanted. `allocation` comes from `assign` for the same `desired`."""
     world = compile_world(desired, allocation, seed)
     edges = {edge.name: edge for edge in world.pods}
+    bridges = {(one.host, network.interface) for one in desired.engines for network in one.networks}
+
+    def is_of_sandbox(host: HostConfig, interface: Interface) -> bool:
+        # Pods' own links have no socket of the host's; bridges of engines come and go without a new sandbox.
+        return interface.has_sockets and (host.name, interface.name) not in bridges
+
     return State(
         world,
-        # Pods' own links have no socket of the host's: they come and go without a new sandbox.
-        tuple(HostState(host.name, tuple(one for one in host.interfaces if one.has_sockets)) for host in world.hosts),
+        tuple(HostState(host.name, tuple(one for one in host.interfaces if is_of_sandbox(host, one)))
+              for host in world.hosts),
         tuple(PodState(pod, edges.get(pod.port)) for pod in desired.pods),
-    )
+        desired.engines,
+    )  # fmt: skip
 
 
 def plan(actual: State, wanted: State) -> list[Action]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from emunet.elements.connections import ConnectionsConfig, Masquerade, Publish
 from emunet.elements.interface import Interface, Settings
+from emunet.elements.isolation import Segment
 from emunet.elements.neighbor import StaticNeighbor
 from emunet.elements.routes import Route, RouteKind
 from emunet.elements.vxlan import Vxlan
@@ -51,6 +52,7 @@ class HostConfig:
     """A machine that forwards and runs pods: its ports, interfaces and tables.
 
     With `connections` it tracks them and may translate; without, it is a plain router.
+    `segments` are bridges that are kept apart from each other and from outside.
     """
 
     name: str
@@ -61,6 +63,7 @@ class HostConfig:
     bridges: tuple[Bridge, ...] = ()
     vxlans: tuple[Vxlan, ...] = ()
     connections: ConnectionsConfig | None = None
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ __all__ = [
     "Publish",
     "Route",
     "RouteKind",
+    "Segment",
     "Settings",
     "StaticNeighbor",
     "SwitchConfig",

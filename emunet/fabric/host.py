@@ -19,6 +19,8 @@ or a VXLAN endpoint (`flannel.1`), whose outer packet is routed as the host's ow
 A host that tracks connections has more on its ways (`_track`): what it sends is
 reassembled too, what is for itself passes `translate`, and what was put together is cut
 again wherever it leaves; a bridged frame may be sent to another neighbour of the bridge.
+On a host with bridges that are kept apart (`segments`), what is forwarded and what is
+bridged passes `isolation` before `policy`.
 
 Rule of this file: wiring only. A new behaviour is an element of its own, named here once.
 """
@@ -33,6 +35,7 @@ from emunet.elements.fragment import Fragment
 from emunet.elements.header import Header
 from emunet.elements.ingress import Ingress
 from emunet.elements.interface import Interface, OwnAddresses
+from emunet.elements.isolation import Isolation
 from emunet.elements.link import Link
 from emunet.elements.neighbor import NeighborElement
 from emunet.elements.policy import Policy
@@ -43,6 +46,7 @@ from emunet.elements.routes import RouteTable
 from emunet.elements.sockets import Sockets
 from emunet.elements.translate import Translate
 from emunet.elements.vxlan import VxlanElement
+from emunet.fabric.config import Bridge as BridgeConfig
 from emunet.fabric.config import ConnectionsConfig, HostConfig
 from emunet.plane.chance import chance
 from emunet.plane.device import Device, Target
@@ -73,6 +77,7 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
         "header": Header(frozenset(member)),
         "reassemble": Reassemble(config.name, own, errors, watch, enabled=rules is not None),
         "connections": connections,
+        "isolation": Isolation(config.name, config.segments, member),
         "policy": Policy(),
         "translate": Translate(config.name, own, errors, connections.table, seed, rules, member),
         "router": Router(config.name, own, routes, errors, redirects, seed),
@@ -84,17 +89,7 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
     for interface in config.interfaces:
         elements[f"link {interface.name}"] = Link(config.name, interface)
     for bridge in config.bridges:
-        elements[bridge.interface] = Bridge(
-            bridge.interface,
-            {port: mtus[port] for port in bridge.ports},
-            watch,
-            mac=own.interfaces[bridge.interface].mac,
-            ageing=bridge.ageing_ns,
-            capacity=bridge.capacity,
-            hairpin=bridge.hairpin,
-            isolated=bridge.isolated,
-            group_forward_mask=bridge.group_forward_mask,
-        )
+        elements[bridge.interface] = _make_bridge(bridge, own, mtus, watch)
     for vxlan in config.vxlans:
         carried = own.interfaces[vxlan.interface]
         elements[f"vxlan {vxlan.interface}"] = VxlanElement(
@@ -110,7 +105,8 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
         ("sockets", "output"): Target("header", "output"),
         ("sockets", "nd"): Target("neighbor", "nd"),
         ("router", "local"): Target("policy", "local"),
-        ("router", "forward"): Target("policy", "routed"),
+        ("isolation", "routed"): Target("policy", "routed"),
+        ("isolation", "bridged"): Target("policy", "bridged"),
         ("policy", "routed"): Target("translate", "routed"),
         ("router", "output"): Target("policy", "output"),
         ("policy", "output"): Target("translate", "routed"),
@@ -130,14 +126,7 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
     for port, bridge_name in member.items():
         _join_bridge_port(port, bridge_name, wiring, entries)
     for bridge in config.bridges:
-        name = bridge.interface
-        wiring[name, "egress"] = Target("policy", "bridged")
-        wiring[name, "direct"] = Target("egress", "out")
-        wiring[name, UP] = Target(f"link {name}", "in", tap=name, inbound=True)
-        wiring[f"link {name}", "ip"] = Target("header", "up")  # the hooks were passed before the bridge
-        wiring["neighbor", name] = Target(name, LOCAL, tap=name)
-        wiring["connections", f"bridged {name}"] = Target("neighbor", "resolve")
-        wiring["neighbor", f"bridged {name}"] = Target(name, "port")
+        wiring |= _bridge_ways(bridge.interface)
     for vxlan in config.vxlans:
         name = vxlan.interface
         tunnel = f"vxlan {name}"
@@ -146,7 +135,42 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
         wiring[tunnel, "outer"] = Target("connections", "output")
         wiring["neighbor", name] = Target(tunnel, "encapsulate", tap=name)
     _track(wiring, own, tracked=rules is not None)
+    _keep_apart(wiring, config)
     return Device(config.name, elements, wiring, entries, world_ledger, watch)
+
+
+def _make_bridge(bridge: BridgeConfig, own: OwnAddresses, mtus: dict[str, int], watch: Watch) -> Bridge:
+    return Bridge(
+        bridge.interface,
+        {port: mtus[port] for port in bridge.ports},
+        watch,
+        mac=own.interfaces[bridge.interface].mac,
+        ageing=bridge.ageing_ns,
+        capacity=bridge.capacity,
+        hairpin=bridge.hairpin,
+        isolated=bridge.isolated,
+        group_forward_mask=bridge.group_forward_mask,
+    )
+
+
+def _bridge_ways(name: str) -> Wiring:
+    """What leads to and from a bridge, but for its ports and for `_keep_apart`."""
+    return {
+        (name, "direct"): Target("egress", "out"),
+        (name, UP): Target(f"link {name}", "in", tap=name, inbound=True),
+        (f"link {name}", "ip"): Target("header", "up"),  # the hooks were passed before the bridge
+        ("neighbor", name): Target(name, LOCAL, tap=name),
+        ("connections", f"bridged {name}"): Target("neighbor", "resolve"),
+        ("neighbor", f"bridged {name}"): Target(name, "port"),
+    }
+
+
+def _keep_apart(wiring: Wiring, config: HostConfig) -> None:
+    """What is forwarded passes `isolation` first, where there is a bridge that is kept apart."""
+    first = "isolation" if config.segments else "policy"
+    wiring["router", "forward"] = Target(first, "routed")
+    for bridge in config.bridges:
+        wiring[bridge.interface, "egress"] = Target(first, "bridged")
 
 
 def _join_interface(interface: Interface, wiring: Wiring, entries: dict[str, Target]) -> None:
@@ -191,13 +215,15 @@ def _join_bridge_port(port: str, bridge: str, wiring: Wiring, entries: dict[str,
 def reconfigure_host(device: Device, old: HostConfig, new: HostConfig) -> bool:
     """Take a new configuration in place where only rows changed; False: it must be built anew.
 
-    Pods' ports and interfaces that come and go, routes, neighbours and remotes are rows: what
-    was learned stays. Bridges and tunnels, with their interfaces, are structure.
+    Pods' ports, interfaces and bridges that come and go, routes, neighbours and remotes are rows: what
+    was learned stays. Tunnels, with their interfaces, are structure, and so is the interface of a bridge that stays.
     """
-    if _structure(old) != _structure(new):
+    stay = {bridge.interface for bridge in old.bridges} & {bridge.interface for bridge in new.bridges}
+    if _structure(old, stay) != _structure(new, stay):
         return False
     _take_interfaces(device, old, new)
     mtus = {port.name: port.mtu for port in new.ports}
+    _take_bridges(device, old, new, mtus)
     member = {port: bridge.interface for bridge in new.bridges for port in bridge.ports}
     elements = device.elements
     for port in {port for bridge in old.bridges for port in bridge.ports} - member.keys():
@@ -221,6 +247,10 @@ def reconfigure_host(device: Device, old: HostConfig, new: HostConfig) -> bool:
             group_forward_mask=bridge.group_forward_mask,
         )
     _retrack(device, new.connections, member)
+    isolation = elements["isolation"]
+    assert isinstance(isolation, Isolation)
+    isolation.reconfigure(new.segments, member)
+    _keep_apart(device.wiring, new)
     router, neighbor, sockets = elements["router"], elements["neighbor"], elements["sockets"]
     assert isinstance(router, Router)
     assert isinstance(neighbor, NeighborElement)
@@ -235,11 +265,26 @@ def reconfigure_host(device: Device, old: HostConfig, new: HostConfig) -> bool:
     return True
 
 
-def _structure(config: HostConfig) -> tuple[object, ...]:
-    """What cannot change while the device stays: bridges and tunnels by name, and the interfaces that they are."""
-    bridges = tuple(bridge.interface for bridge in config.bridges)
+def _structure(config: HostConfig, bridges: set[str]) -> tuple[object, ...]:
+    """What cannot change while the device stays: tunnels by name, and the interfaces that they and `bridges` are."""
     tunnels = tuple(vxlan.interface for vxlan in config.vxlans)
-    return bridges, tunnels, tuple(one for one in config.interfaces if one.name in bridges or one.name in tunnels)
+    return tunnels, {one.name: one for one in config.interfaces if one.name in bridges or one.name in tunnels}
+
+
+def _take_bridges(device: Device, old: HostConfig, new: HostConfig, mtus: dict[str, int]) -> None:
+    """Bridges that go and that come. Their interfaces have been taken already."""
+    names = {bridge.interface for bridge in new.bridges}
+    for bridge in old.bridges:
+        if bridge.interface not in names:
+            device.elements.pop(bridge.interface)
+            for way in (*_bridge_ways(bridge.interface), (bridge.interface, "egress")):
+                device.wiring.pop(way, None)
+    router = device.elements["router"]
+    assert isinstance(router, Router)
+    for bridge in new.bridges:
+        if bridge.interface not in device.elements:
+            device.elements[bridge.interface] = _make_bridge(bridge, router.own, mtus, device.watch)
+            device.wiring |= _bridge_ways(bridge.interface)
 
 
 def _take_interfaces(device: Device, old: HostConfig, new: HostConfig) -> None:
@@ -251,7 +296,6 @@ def _take_interfaces(device: Device, old: HostConfig, new: HostConfig) -> None:
     assert isinstance(ingress, Ingress)
     wanted = {interface.name: interface for interface in new.interfaces}
     ports = {port.name for port in new.ports}
-    structure = {bridge.interface for bridge in new.bridges} | {vxlan.interface for vxlan in new.vxlans}
     for interface in old.interfaces:
         name = interface.name
         if wanted.get(name) == interface:
@@ -266,11 +310,12 @@ def _take_interfaces(device: Device, old: HostConfig, new: HostConfig) -> None:
     router.own.replace(new.interfaces)
     ingress.interfaces = {name: name for name in wanted if name in ports}
     for name, interface in wanted.items():
-        if name in structure or f"link {name}" in device.elements:
+        if f"link {name}" in device.elements:
             continue
         device.elements[f"link {name}"] = Link(new.name, interface)
         _join_interface(interface, device.wiring, device.entries)
-        _join_uplink(name, device.wiring, device.entries)
+        if name in ports:
+            _join_uplink(name, device.wiring, device.entries)
 
 
 def _retrack(device: Device, rules: ConnectionsConfig | None, member: dict[str, str]) -> None:

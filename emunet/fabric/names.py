@@ -8,9 +8,9 @@ Rule of this file: a name means one place; a wrong one is answered with all that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from emunet.fabric.config import HostConfig, SwitchConfig
+from emunet.fabric.config import HostConfig, SwitchConfig, WorldConfig
 from emunet.fabric.edge import Edge
 from emunet.plane.device import Device
 
@@ -34,6 +34,15 @@ def pod_ports(config: DeviceConfig) -> frozenset[str]:
     ports = {port.name for port in config.ports}
     # A port that is an interface without an address of the host's: a pod's own link, routed (CAL-02).
     return bridged | {one.name for one in config.interfaces if one.name in ports and not one.has_sockets}
+
+
+def stations(config: WorldConfig) -> Iterator[tuple[str, bytes, tuple[bytes, ...]]]:
+    """(port name, MAC, addresses) of all that has any: pods, then the interfaces of hosts."""
+    for pod in config.pods:
+        yield pod.name, pod.mac, tuple(row.address for row in pod.addresses)
+    for host in config.hosts:
+        for interface in host.interfaces:
+            yield f"{host.name}:{interface.name}", interface.mac, tuple(row.address for row in interface.addresses)
 
 
 def locate(

@@ -25,7 +25,8 @@ from emunet.cluster.compile import compile as compile_world
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
 from emunet.cluster.desired import Desired, Pod
-from emunet.cluster.load import BadInput, Document, load_files, load_text
+from emunet.cluster.docker.begin import engine_of
+from emunet.cluster.load import BadInput, Document, Problem, load_files, load_text
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.pod_files import resolv_conf
 from emunet.cluster.store import Object, Store, meta
@@ -36,9 +37,11 @@ from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
 from emunet.fabric.edge import FrozenEdge, MemoryEdge, MemoryEdges
+from emunet.fabric.names import stations
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
 from emunet.lab.answers import answers_of
+from emunet.lab.docker import LabDocker
 from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
@@ -219,6 +222,7 @@ class Lab:
         self.clock = LabClock(self)
         self.plane = Plane(seed, MemoryEdges(seed).make, flow_cache=flow_cache)
         self._allocation = Allocation()
+        self._engines: dict[str, LabDocker] = {}
         self._topology, objects, desired = read_manifests(_documents(topology))
         self._desired = Desired(desired.cluster, (), desired.warnings)
         self.control = ControlPlane(desired.cluster, seed)
@@ -239,6 +243,11 @@ class Lab:
     # What there is
 
     @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What was read and has no effect, or will not fit on a link."""
+        return self._desired.warnings
+
+    @property
     def desired(self) -> Desired:
         """The cluster as wanted."""
         return self._desired
@@ -255,13 +264,31 @@ class Lab:
 
     def pod(self, name: str) -> LabPod:
         """The pod of that port name (`web-1`, `blue/web-1`); KeyError with what there is otherwise."""
-        for pod in self.desired.pods:
+        for pod in (*self.desired.pods, *self._container_pods()):
             edge = self.plane.world.edges.get(pod.port)
             if isinstance(edge, FrozenEdge):
                 edge = edge.edge
             if pod.port == name and isinstance(edge, MemoryEdge):
                 return LabPod(self, pod, edge)
         raise KeyError(f"there is no pod {name}; there are: {', '.join(pod.port for pod in self.desired.pods)}")
+
+    def docker(self, host: str, *, proxy: bool = True) -> LabDocker:
+        """The container engine of a host; its containers are `lab.pod("host1/web")`. KeyError for no such host.
+
+        Without `proxy` published ports are served to the host's own containers by translation (`values.Engine`);
+        it counts when the engine is first asked for.
+        """
+        if host not in self._engines:
+            containers = engine_of(self.desired.cluster, host, self.seed, proxy=proxy)
+            self._engines[host] = LabDocker(containers, self._build)
+        return self._engines[host]
+
+    def _container_pods(self) -> Iterator[Pod]:
+        """The containers of all engines that have a network of their own, as pods of their host."""
+        for host, engine in self._engines.items():
+            for one in engine.containers.items.values():
+                if one.attachments:
+                    yield Pod(host, one.name, host, (), one.name)
 
     @property
     def ports(self) -> list[str]:
@@ -339,7 +366,11 @@ class Lab:
         names = [ports] if isinstance(ports, str) else list(ports)
         with open(path, "wb") as file:
             writer = PcapngWriter(file)
-            sink = _FileSink(writer, {name: writer.interface(name, f"emunet port {name}") for name in names})
+            known = list(stations(self.plane.world.config))
+            macs = {port: mac for port, mac, _ in known}
+            interfaces = {name: writer.interface(name, f"emunet port {name}", macs.get(name)) for name in names}
+            writer.names({address: (port,) for port, _, addresses in known for address in addresses})
+            sink = _FileSink(writer, interfaces)
             self.plane.tap(names, sink)
             try:
                 yield
@@ -450,6 +481,8 @@ class Lab:
 
     def _build(self) -> None:
         """Become what is wanted."""
+        engines = tuple(engine.containers.engine() for engine in self._engines.values())
+        self._desired = replace(self._desired, engines=engines)
         self._allocation = assign(self._desired, self._allocation, self.seed)
         self.plane.configure(compile_world(self._desired, self._allocation, self.seed))
         self.plane.respond(answers_of(self._desired.pods, lambda pod, container: False), self.clock.now)

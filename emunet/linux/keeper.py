@@ -233,8 +233,11 @@ class _Keeper:
 
         def work() -> NoReturn:
             opened = sandbox.build(wanted)
-            messages.send(self.control, {"request": request}, [*opened.taps, *opened.counters])
-            sandbox.become_pause(self.pause_program, name, opened.shared_view)
+            control, answer = self.control.fileno(), [*opened.taps, *opened.counters]
+            if opened.shared_view is not None:
+                control, *answer = sandbox.show_shared_view(opened.shared_view, [control, *answer])
+            messages.send(socket.socket(fileno=control), {"request": request}, answer)
+            sandbox.become_pause(self.pause_program, name, opened.shared_view is not None)
 
         with self.children_in(None):
             self.fork("pause", name, request, work)

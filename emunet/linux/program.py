@@ -91,7 +91,10 @@ def join_files(pause: int, pidfd: int, view: str | None) -> bool:
 def shared_view(pause: int) -> int | None:
     """The mount namespace beside its own that a sandbox keeps, as a descriptor; None where it has one only."""
     path = f"/proc/{pause}/fd/{sandbox.SHARED_VIEW_DESCRIPTOR}"
-    if not os.path.lexists(path) or not os.readlink(path).startswith("mnt:"):
+    try:
+        if not os.readlink(path).startswith("mnt:"):
+            return None
+    except FileNotFoundError:
         return None
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 

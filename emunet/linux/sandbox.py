@@ -70,22 +70,30 @@ def add_interfaces(wanted: dict[str, Any]) -> Opened:
     return opened
 
 
-def become_pause(program: str | None, name: str, kept: int | None) -> NoReturn:
+def show_shared_view(view: int, used: list[int]) -> list[int]:
+    """Put the other mount namespace where `program.join_files` looks; gives `used` descriptors, out of its way.
+
+    Before anybody is told that the sandbox is there: a program may be started in it at once.
+    """
+    moved = [os.dup(one) if one == SHARED_VIEW_DESCRIPTOR else one for one in used]
+    os.dup2(view, SHARED_VIEW_DESCRIPTOR)
+    return moved
+
+
+def become_pause(program: str | None, name: str, has_shared_view: bool) -> NoReturn:
     """Hold the sandbox's namespaces until killed, in as little memory as can be.
 
     `program` is a `sleep` that does not mind its argv[0] (0.5 MB), or None where there is none; then
-    this Python goes on waiting. `kept` is a descriptor for SHARED_VIEW_DESCRIPTOR. It is PID 1 of the
-    sandbox, so the kernel sends it no signal that it does not handle, and when it dies, all die.
+    this Python goes on waiting. A shared view stays open. It is PID 1 of the sandbox, so the kernel
+    sends it no signal that it does not handle, and when it dies, all die.
     """
     os.chdir("/")
     null = os.open("/dev/null", os.O_RDWR)
     for standard in range(3):
         os.dup2(null, standard)
-    if kept is not None and kept != SHARED_VIEW_DESCRIPTOR:
-        os.dup2(kept, SHARED_VIEW_DESCRIPTOR)
-    if kept is not None:
+    if has_shared_view:
         os.set_inheritable(SHARED_VIEW_DESCRIPTOR, True)
-    os.closerange(SHARED_VIEW_DESCRIPTOR + (kept is not None), 1 << 20)
+    os.closerange(SHARED_VIEW_DESCRIPTOR + has_shared_view, 1 << 20)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # survives exec, and makes the kernel reap the sandbox's orphans
     argv = [f"emunet-pause {name}", "infinity"]
     if program is not None:

@@ -30,8 +30,9 @@ from emunet.packet.pcap import (
 )
 
 __all__ = [
-    "INBOUND", "OUTBOUND", "UNKNOWN_DIRECTION", "CapturedFrame", "PcapngWriter", "enhanced_packet",
-    "interface_description", "interface_statistics", "name_resolution", "read", "read_capture", "section_header",
+    "INBOUND", "OUTBOUND", "UNKNOWN_DIRECTION", "CapturedFrame", "Facts", "PcapngWriter", "enhanced_packet",
+    "interface_description", "interface_statistics", "name_resolution", "read", "read_capture", "read_facts",
+    "section_header",
 ]  # fmt: skip
 
 _SECTION_HEADER = 0x0A0D0D0A
@@ -259,14 +260,9 @@ def _read_packet(kind: int, body: bytes, order: str, interfaces: list[_Interface
     return CapturedFrame(time_ns, body[start : start + length], original, interface.name, tuple(comments), direction)
 
 
-def read(stream: BinaryIO) -> Iterator[CapturedFrame]:
-    """The frames of a file, in its order: both byte orders, several sections, any time resolution.
-
-    Malformed when it is not a pcapng file of Ethernet frames or is damaged.
-    Frames of simple packet blocks have no time: theirs is 0.
-    """
+def _blocks(stream: BinaryIO) -> Iterator[tuple[int, str, bytes]]:
+    """(kind, byte order for `struct`, body) of each block. Malformed where it is not a pcapng file, or is damaged."""
     order = ""
-    interfaces: list[_Interface] = []
     while head := stream.read(8):
         if len(head) < 8:
             raise Malformed("the pcapng file ends within a block")
@@ -278,7 +274,6 @@ def read(stream: BinaryIO) -> Iterator[CapturedFrame]:
                 order = ">"
             else:
                 raise Malformed("a pcapng section without its byte-order mark")
-            interfaces = []
         elif not order:
             raise Malformed(f"not a pcapng file: it opens with {head[:4].hex()}")
         else:
@@ -289,11 +284,65 @@ def read(stream: BinaryIO) -> Iterator[CapturedFrame]:
         rest = stream.read(length - 8 - len(magic))
         if len(rest) < length - 8 - len(magic):
             raise Malformed("the pcapng file ends within a block")
-        body = rest[:-4]
-        if kind == _INTERFACE_DESCRIPTION:
+        yield kind, order, rest[:-4]
+
+
+def read(stream: BinaryIO) -> Iterator[CapturedFrame]:
+    """The frames of a file, in its order: both byte orders, several sections, any time resolution.
+
+    Malformed when it is not a pcapng file of Ethernet frames or is damaged.
+    Frames of simple packet blocks have no time: theirs is 0.
+    """
+    interfaces: list[_Interface] = []
+    for kind, order, body in _blocks(stream):
+        if kind == _SECTION_HEADER:
+            interfaces = []
+        elif kind == _INTERFACE_DESCRIPTION:
             interfaces.append(_read_interface(body, order))
         elif kind in (_ENHANCED_PACKET, _PACKET, _SIMPLE_PACKET):
             yield _read_packet(kind, body, order, interfaces)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a file says beside frames: MACs of interfaces by their names, and names of addresses."""
+
+    macs: dict[str, bytes]
+    names: dict[bytes, str]
+
+
+def read_facts(path: str | os.PathLike[str]) -> Facts:
+    """What a capture file says beside its frames: nothing, for a classic pcap. Damage ends it early; OSError."""
+    facts = Facts({}, {})
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"\n\r\r\n":
+            return facts
+        stream.seek(0)
+        try:
+            for kind, order, body in _blocks(stream):
+                if kind == _INTERFACE_DESCRIPTION and len(body) >= 8:
+                    options = dict(_read_options(body[8:], order))
+                    name = options.get(2, b"").rstrip(b"\0").decode("utf-8", "replace")
+                    if len(options.get(6, b"")) == 6:
+                        facts.macs[name] = options[6]
+                elif kind == _NAME_RESOLUTION:
+                    facts.names.update(_read_names(body, order))
+        except Malformed:  # whoever reads the frames is told
+            return facts
+    return facts
+
+
+def _read_names(body: bytes, order: str) -> Iterator[tuple[bytes, str]]:
+    position = 0
+    while position + 4 <= len(body):
+        kind, length = struct.unpack_from(order + "HH", body, position)
+        value = body[position + 4 : position + 4 + length]
+        size = {1: 4, 2: 16}.get(kind)
+        if not kind or len(value) < length:
+            return
+        if size is not None:
+            yield value[:size], value[size:].split(b"\0", 1)[0].decode("utf-8", "replace")
+        position += 4 + length + -length % 4
 
 
 def read_capture(path: str | os.PathLike[str]) -> Iterator[CapturedFrame]:

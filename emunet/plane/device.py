@@ -79,7 +79,7 @@ class Device:
         self.watched: set[str] = set()
         self.dry = False
         self.off = False
-        self._watch = watch
+        self.watch = watch
         self._timed = [element for element in elements.values() if type(element).due is not Element.due]
 
     @property
@@ -150,8 +150,8 @@ class Device:
     def _act(self, packet: Packet, step: Step, element: str, work: deque[tuple[Target, Packet]], now: int) -> None:
         if packet.hop is not None:
             packet.hop.steps.append(step)
-        if self._watch.steps is not None:
-            self._watch.steps.append((self, step, packet))
+        if self.watch.steps is not None:
+            self.watch.steps.append((self, step, packet))
         self._apply_effects(step, now)
         for held, decision in step.settled:
             self._settle(element, held, decision, work, now)
@@ -224,8 +224,8 @@ class Device:
     def _end(self, packet: Packet, step: Step, now: int) -> None:
         if packet.hop is not None:
             packet.hop.steps.append(step)
-        if self._watch.steps is not None:
-            self._watch.steps.append((self, step, packet))
+        if self.watch.steps is not None:
+            self.watch.steps.append((self, step, packet))
         self._count_drop(packet, step, now)
 
     def _count_drop(self, packet: Packet, step: Step, now: int) -> None:

@@ -120,6 +120,27 @@ class Reason(Enum):
     )
     PUBLISHED = (Kind.PASS, "{address}:{port} of {device} is published: it leads to {target}:{target_port}")
 
+    # Bridges that an engine keeps apart
+    NOT_ISOLATED = (Kind.PASS, "no bridge that is kept apart stands in the way")
+    ISOLATED_BRIDGES = (
+        Kind.DROPPED,
+        "{device} keeps the networks of {source} and {target} apart: connect both containers to one network, or "
+        "publish a port",
+    )
+    ISOLATED_INTERNAL = (
+        Kind.DROPPED,
+        "{interface} of {device} is the bridge of an internal network: nothing goes out of it or comes in",
+    )
+    ISOLATED_UNPUBLISHED = (
+        Kind.DROPPED,
+        "{interface} of {device} lets in only answers and what was sent to a published port: publish this one "
+        "(`docker run -p`)",
+    )
+    ISOLATED_STATIONS = (
+        Kind.DROPPED,
+        "containers on {interface} of {device} may not speak with each other (enable_icc is false)",
+    )
+
     # Policy
     NO_POLICY = (Kind.PASS, "no policy applies")
 

@@ -31,7 +31,7 @@ Row = tuple[str, str, str, bool, bool]
 
 Known = frozenset[int]
 """The ports and identifiers that stations use: any other was chosen by a node."""
-SERVERS = frozenset((80, 7000, node.BACKEND_PORT, node.PUBLISHED))
+SERVERS = frozenset((node.SERVICE_PORT, 7000, node.BACKEND_PORT, node.PUBLISHED))
 ERRORS = {1: frozenset((3, 4, 5, 11, 12)), 58: frozenset((1, 2, 3, 4))}
 
 

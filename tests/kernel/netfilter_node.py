@@ -30,6 +30,9 @@ STATIONS = {
 CNI = ("10.244.1.1", "fd00:244:1::1")
 NODE = ("192.168.9.11", "fd00:9::11")
 VIP = ("10.96.0.50", "fd00:96::50")
+SERVICE_PORT = 4080
+"""Not below 1024: there the kernel chooses among 511 ports, and would meet it by chance now and then."""
+
 BACKEND_PORT = 8080
 PUBLISHED = 9999
 
@@ -58,8 +61,8 @@ table {family} nat {{
     fib daddr type local {saddr} {subnet} meta l4proto {{ tcp, udp }} th dport {published} meta mark set 0x2000
     fib daddr type local tcp dport {published} dnat to {target}
     fib daddr type local udp dport {published} dnat to {target}
-    {daddr} {vip} tcp dport 80 dnat to {target}
-    {daddr} {vip} udp dport 80 dnat to {target}
+    {daddr} {vip} tcp dport {service} dnat to {target}
+    {daddr} {vip} udp dport {service} dnat to {target}
   }}
   chain pre {{
     type nat hook prerouting priority -100;
@@ -93,11 +96,11 @@ def rules() -> str:
     return (
         RULES.format(
             family="ip", saddr="ip saddr", daddr="ip daddr", subnet="10.244.1.0/24", range="10.244.0.0/16", vip=VIP[0],
-            published=PUBLISHED, target=f"{STATIONS['pod2'][1]}:{BACKEND_PORT}",
+            service=SERVICE_PORT, published=PUBLISHED, target=f"{STATIONS['pod2'][1]}:{BACKEND_PORT}",
         )
         + RULES.format(
             family="ip6", saddr="ip6 saddr", daddr="ip6 daddr", subnet="fd00:244:1::/64", range="fd00:244::/32",
-            vip=VIP[1], published=PUBLISHED, target=f"[{STATIONS['pod2'][2]}]:{BACKEND_PORT}",
+            vip=VIP[1], service=SERVICE_PORT, published=PUBLISHED, target=f"[{STATIONS['pod2'][2]}]:{BACKEND_PORT}",
         )
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ class Vip:
     def choose(self, flow: Flow, packet: Packet, now: int) -> Choice | None:
         """The VIP leads to pod2."""
         family = 0 if len(flow.destination) == 4 else 1
-        if flow.destination != parse_ip(node.VIP[family]) or flow.destination_port != 80:
+        if flow.destination != parse_ip(node.VIP[family]) or flow.destination_port != node.SERVICE_PORT:
             return None
         if flow.protocol not in (TCP, UDP):
             return None

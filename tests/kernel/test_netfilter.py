@@ -40,10 +40,10 @@ def judge() -> Iterator[Judge]:
 def conversation(judge: Judge, kind: str, protocol: int, family: int, sport: int) -> Conversation:
     """One of the ways through the node: out, to a VIP, in by a published port, and a pod to itself."""
     client, server, target, dport, server_port = {
-        "masquerade": ("pod1", "eth0", EXT[family], 80, 80),
-        "masquerade too": ("pod2", "eth0", EXT[family], 80, 80),
-        "vip": ("pod1", "pod2", node.VIP[family], 80, node.BACKEND_PORT),
-        "hairpin": ("pod2", "pod2", node.VIP[family], 80, node.BACKEND_PORT),
+        "masquerade": ("pod1", "eth0", EXT[family], node.SERVICE_PORT, node.SERVICE_PORT),
+        "masquerade too": ("pod2", "eth0", EXT[family], node.SERVICE_PORT, node.SERVICE_PORT),
+        "vip": ("pod1", "pod2", node.VIP[family], node.SERVICE_PORT, node.BACKEND_PORT),
+        "hairpin": ("pod2", "pod2", node.VIP[family], node.SERVICE_PORT, node.BACKEND_PORT),
         "published": ("eth0", "pod2", node.NODE[family], node.PUBLISHED, node.BACKEND_PORT),
         "published inside": ("pod1", "pod2", node.NODE[family], node.PUBLISHED, node.BACKEND_PORT),
         "published hairpin": ("pod2", "pod2", node.CNI[family], node.PUBLISHED, node.BACKEND_PORT),
@@ -183,10 +183,22 @@ class Mix:
         """A first packet with a wrong checksum, from a port that nobody uses else: of no connection."""
         sport = self.random.randrange(40_000, 60_000)
         lone = Conversation(
-            self.judge, talk.client, talk.server, ipv4.UDP, talk.target, sport, 80, talk.server_port, talk.source
+            self.judge,
+            talk.client,
+            talk.server,
+            ipv4.UDP,
+            talk.target,
+            sport,
+            node.SERVICE_PORT,
+            talk.server_port,
+            talk.source,
         )
         body = bytearray(
-            sport.to_bytes(2, "big") + b"\x00\x50" + (8 + len(data)).to_bytes(2, "big") + b"\x12\x35" + data
+            sport.to_bytes(2, "big")
+            + node.SERVICE_PORT.to_bytes(2, "big")
+            + (8 + len(data)).to_bytes(2, "big")
+            + b"\x12\x35"
+            + data
         )
         lone.ask(packed(talk.source, talk.target, ipv4.UDP, bytes(body)))
 
@@ -210,8 +222,8 @@ def test_what_the_node_itself_sends(judge: Judge) -> None:
     """Its own packets are tracked and sent elsewhere at once; answers find their way back; its ports are not taken."""
     ports = (300, 700, 5000, 20_000)  # so far apart that none is chosen at random in place of another
     for number, (target, server, dport, server_port) in enumerate([
-        (EXT[0], "eth0", 80, 80),
-        (node.VIP[0], "pod2", 80, node.BACKEND_PORT),
+        (EXT[0], "eth0", node.SERVICE_PORT, node.SERVICE_PORT),
+        (node.VIP[0], "pod2", node.SERVICE_PORT, node.BACKEND_PORT),
         (node.NODE[0], "pod2", node.PUBLISHED, node.BACKEND_PORT),
         (POD1[0], "pod1", 7000, 7000),
     ]):  # fmt: skip

@@ -239,6 +239,7 @@ def test_a_lab_that_cannot_keep_its_time_says_by_how_much(labs: Labs) -> None:
     assert 200 < float(timing.split()[2]) < 1000
 
 
+@pytest.mark.slow
 def test_a_run_among_kernels_plays_again_in_memory(tmp_path: Path) -> None:
     """TCP over a lossy link, a host without power: the same frames at every pod, at the same times, byte for byte."""
     (tmp_path / "troubled.yaml").write_text(TOPOLOGY)

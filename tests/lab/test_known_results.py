@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from emunet.cluster.scenario import read_scenario
 from emunet.lab.scenario import play
 from emunet.packet.quantity import parse_rate
@@ -16,6 +18,7 @@ ARRIVALS = 100
 SETTLING = 10 * SECOND
 
 
+@pytest.mark.slow
 def test_waiting_time_against_load() -> None:
     """The mean wait at loads of 20, 40, 60 and 80 %, each within 5 % of the formula."""
     scenario = read_scenario(ROOT / "scenarios" / "queue.yaml")

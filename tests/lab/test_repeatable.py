@@ -152,7 +152,9 @@ def recorded(tmp_path: Path, topology: str = "two-hosts") -> Path:
     return path
 
 
-@pytest.mark.parametrize("topology", ["two-hosts", "dual-stack", "published-ports", "leaf-spine"])
+@pytest.mark.parametrize(
+    "topology", ["two-hosts", "dual-stack", "published-ports", pytest.param("leaf-spine", marks=pytest.mark.slow)]
+)
 def test_a_recording_plays_again_with_and_without_the_cache(tmp_path: Path, topology: str) -> None:
     path = recorded(tmp_path, topology)
     assert is_recording(path)

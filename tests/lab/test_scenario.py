@@ -11,10 +11,10 @@ import pytest
 
 from emunet.cli.main import run
 from emunet.cluster.scenario import read_scenario
-from emunet.lab.figure import figure
 from emunet.lab.lab import Lab
 from emunet.lab.scenario import ScenarioFailed, play
 from emunet.lab.traffic import Flow, Traffic
+from emunet.pictures.timeline import figure
 
 ROOT = Path(__file__).parents[2]
 TOPOLOGY = ROOT / "topologies" / "two-hosts.yaml"

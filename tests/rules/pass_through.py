@@ -24,6 +24,7 @@ from emunet.elements.errors import Errors
 from emunet.elements.fragment import ROUTED, Fragment
 from emunet.elements.header import Header
 from emunet.elements.ingress import Ingress
+from emunet.elements.isolation import Isolation
 from emunet.elements.link import Link
 from emunet.elements.neighbor import NeighborElement
 from emunet.elements.policy import Policy
@@ -121,6 +122,7 @@ PASS_THROUGHS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "fragment": [(Fragment, "handle", _fragment)],
     "header": [(Header, "handle", _same_way)],
     "ingress": [(Ingress, "handle", _ingress)],
+    "isolation": [(Isolation, "handle", _same_way)],
     "link": [(Link, "handle", _link)],
     "neighbor": [
         (NeighborElement, "handle", _neighbor),

@@ -8,7 +8,9 @@ import pytest
 
 from emunet.elements.vxlan import VxlanElement
 from emunet.packet import udp
+from emunet.packet.checksum import pseudo_sum
 from emunet.packet.ipv4 import IPv4
+from emunet.packet.offload import GSO_NONE, NEEDS_CSUM, Offload
 from tests.stories.benches import (
     BROADCAST,
     SECOND,
@@ -167,6 +169,25 @@ def test_checksums_are_sent_and_a_missing_one_is_accepted_and_a_wrong_one_not() 
     assert one(net["b:vx"]).src == "10.9.0.1"
     assert receive(net, outer_frame(HEADER + INNER, checksum=b"\x12\x34"))[-1] == "VXLAN_BAD_CHECKSUM"
     assert got(net["b:vx"]) == []
+    net.balanced()
+
+
+@vxlan("VX-04")
+@pytest.mark.parametrize("open_one", ["outer", "inner"])
+def test_a_kernel_may_leave_either_checksum_open(open_one: str) -> None:
+    """As its vxlan device does towards a TAP: the outer one, or the inner one, on which the outer one counts then."""
+    net, _ = pair()
+    whole = outer_frame(HEADER + INNER)
+    start = 34 if open_one == "outer" else 34 + 8 + 8 + 34
+    source, destination = (OUTER_A, OUTER_B) if open_one == "outer" else (A, B)
+    partial = pseudo_sum(source, destination, UDP, len(whole) - start).to_bytes(2, "big")
+    frame = whole[: start + 6] + partial + whole[start + 8 :]
+    offload = Offload(NEEDS_CSUM, GSO_NONE, 0, 0, start, 6)
+    for _ in range(2):  # and again, when the flow cache could know it
+        assert net.from_wire("b", "eth0", frame, offload).codes[-1] == "RECEIVED"
+        [received] = got(net["b:vx"])
+        assert udp.checksum_valid(A, B, received.payload)
+    assert net.from_wire("b", "eth0", frame).codes[-1] == "VXLAN_BAD_CHECKSUM", "nobody said that it is open"
     net.balanced()
 
 

@@ -195,6 +195,7 @@ def test_a_project_that_uses_no_lab_pays_nothing() -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.slow
 def test_a_lab_of_real_kernels(project: pytest.Pytester) -> None:
     project.makepyfile(
         test_real="""

@@ -101,6 +101,7 @@ class Connections(Element):
         rules = config or ConnectionsConfig()
         self.table = ConnectionTable(watch, rules.timeouts, rules.capacity)
         self.published = Published(device, own, rules.publish)
+        self.published.bridges = self.bridges
         self.choosers: list[Chooser] = [self.published]
 
     def reconfigure(self, config: ConnectionsConfig | None, bridges: Mapping[str, str]) -> None:
@@ -111,7 +112,7 @@ class Connections(Element):
         """
         rules = config or ConnectionsConfig()
         old = self.config or ConnectionsConfig()
-        self.bridges = dict(bridges)
+        self.bridges = self.published.bridges = dict(bridges)
         if config == self.config:
             return
         self.config = config

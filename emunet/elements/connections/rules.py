@@ -32,6 +32,8 @@ class Masquerade:
     The source becomes the address of the interface by which the packet leaves (NET-03);
     with `keep` it stays as it is. Empty prefixes and interfaces match everything;
     `random_fully` chooses a new port even where the old one is free.
+
+    not_interfaces  what leaves by these is not meant (a container engine spares what stays on its own bridge)
     """
 
     sources: tuple[Prefix, ...] = ()
@@ -41,11 +43,13 @@ class Masquerade:
     interfaces: tuple[str, ...] = ()
     random_fully: bool = False
     keep: bool = False
+    not_interfaces: tuple[str, ...] = ()
 
     def matches(self, source: bytes, destination: bytes, interface: str) -> bool:
         """Whether the row is about a packet that leaves by `interface`."""
         return (
             (not self.interfaces or interface in self.interfaces)
+            and interface not in self.not_interfaces
             and _inside(source, self.sources, self.not_sources)
             and _inside(destination, self.destinations, self.not_destinations)
         )
@@ -64,6 +68,7 @@ class Publish:
     host_address  of the host; empty: any that it has
     local         sources that are masqueraded so that the answer comes back through the host: the pod's
                   own subnet, itself included (HP-02, HP-03); others keep theirs (HP-01, HP-06)
+    not_from      bridges for whose stations it does not count: there a proxy on the host serves (DK-07)
     """
 
     protocol: int
@@ -72,6 +77,7 @@ class Publish:
     target_port: int
     host_address: bytes = b""
     local: tuple[Prefix, ...] = ()
+    not_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,8 @@ class Published:
         self.device = device
         self.own = own
         self.rows: dict[tuple[int, int, int], list[Publish]] = {}
+        self.bridges: Mapping[str, str] = {}
+        """The interface of its bridge, by bridge port."""
         self.replace(rows)
 
     def replace(self, rows: tuple[Publish, ...]) -> None:
@@ -160,6 +168,8 @@ class Published:
             return None
         for row in rows:
             if row.host_address in (b"", flow.destination):
+                if row.not_from and self.bridges.get(packet.entered) in row.not_from:
+                    continue
                 return Choice(
                     (row.target, row.target_port),
                     masquerade=any(prefix.contains(flow.source) for prefix in row.local),

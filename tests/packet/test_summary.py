@@ -11,7 +11,7 @@ from scapy.layers.l2 import ARP, LLC, STP, Dot1Q, Dot3, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet
 
-from emunet.cli.frame_line import frame_line
+from emunet.packet.summary import frame_line
 
 LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 V4 = LINK / IP(src="1.2.3.4", dst="5.6.7.8")

@@ -24,12 +24,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from emunet.elements.resolver import failed, reply
+from emunet.elements.resolver import Reply, failed, joined, reply
 from emunet.elements.zone import Zone, apply_update
 from emunet.linux import syscalls
 from emunet.linux.responder import destination_of, listen
 from emunet.packet.address import format_ip
-from emunet.packet.dns import MESSAGE_LIMIT, PORT
+from emunet.packet.dns import HEADER_LENGTH, MESSAGE_LIMIT, PORT
+from emunet.packet.malformed import Malformed
 
 STREAMS_MAX = 256
 """Connections at once; one more, and the one that has been quiet for longest ends."""
@@ -139,7 +140,7 @@ class Resolver:
         if found.outside and self._zone.authority.forward:
             if len(self._asked) >= ASKED_MAX:
                 next(iter(self._asked)).give_up()
-            asked = _Asked(self, data, send, stream, list(self._zone.authority.forward))
+            asked = _Asked(self, found, send, stream, list(self._zone.authority.forward))
             self._asked[asked] = None
             asked.next_server()
             return
@@ -262,7 +263,7 @@ class _Asked:
     """A question on its way to other servers."""
 
     resolver: Resolver
-    query: bytes
+    reply: Reply
     send: Send
     stream: bool
     servers: list[bytes]
@@ -285,10 +286,10 @@ class _Asked:
             if self.stream:
                 opened.connect_ex((format_ip(server), PORT))
                 self._talk = _Upstream(self.resolver, opened, self)
-                self._talk.put(self.query)
+                self._talk.put(self.reply.ask)
             else:
                 opened.connect((format_ip(server), PORT))
-                opened.send(self.query)
+                opened.send(self.reply.ask)
                 self._socket = opened
                 self.resolver._watch(opened, self._ready)
         except OSError:  # there is no way to it
@@ -298,18 +299,23 @@ class _Asked:
 
     def answered(self, message: bytes) -> None:
         """An answer has come. One of another number, or of another question, is not to this one."""
-        question = self.query[12 : self._asked_end].lower()
-        if message[:2] == self.query[:2] and message[2:3] >= b"\x80" and message[12:].lower().startswith(question):
-            self._finish(message)
+        query = self.reply.ask
+        # The question's name is not compressed, since nothing is before it: it ends at its zero.
+        question = query[HEADER_LENGTH : query.index(b"\0", HEADER_LENGTH) + 5].lower()
+        same = message[:2] == query[:2] and message[HEADER_LENGTH:].lower().startswith(question)
+        if not same or message[2:3] < b"\x80":
+            return
+        try:
+            self._finish(joined(self.reply, message, stream=self.stream))
+        except Malformed:  # the next one may do better
+            self.deadline = time.monotonic()
 
     def give_up(self) -> None:
         """There is no answer."""
-        self._finish(failed(self.query, "none of the name servers that spec.dns.forward names has answered"))
-
-    @property
-    def _asked_end(self) -> int:
-        """Where the question's name ends: at its zero, since the name was read before, and is not compressed."""
-        return self.query.index(b"\0", 12) + 1
+        if self.reply.own is not None and self.reply.data is not None:
+            self._finish(self.reply.data)
+            return
+        self._finish(failed(self.reply.ask, "none of the name servers that spec.dns.forward names has answered"))
 
     def _ready(self) -> None:
         assert self._socket is not None

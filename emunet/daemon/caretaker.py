@@ -128,6 +128,7 @@ class Caretaker:
             lab.freeze_changed = self._responders.pause
         lab.listeners.append(self._hear)
         lab.power_changed = self.power
+        lab.names_changed = self.containers.let_resolvers_run
         await self._settle_in(lab.state.pods)
         await self._converge()
         deadline = time.monotonic() + BEGIN_SECONDS

@@ -100,6 +100,7 @@ class Containers:
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
         self._dark: set[str] = set()
+        self._resolvers_run = True
         self.keeper: KeeperLink | None = None
         """Opens the sockets that probes travel by."""
         self.resolvers: Resolvers | None = None
@@ -143,6 +144,21 @@ class Containers:
         self._dark.discard(host)
         for run in self.runs.values():
             if run.pod["spec"].get("nodeName") == host:
+                self._next(run)
+
+    def let_resolvers_run(self, on: bool) -> None:
+        """End all name servers, and start none; or start those again."""
+        self._resolvers_run = on
+        for run in self.runs.values():
+            for slot in run.slots.values():
+                if not self._is_resolver(slot.spec):
+                    continue
+                if not on and slot.number and self._programs is not None:
+                    self._task(self._programs.signal(slot.number, signal.SIGKILL))
+                if on and slot.restart is not None:  # it waits no longer
+                    slot.restart.cancel()
+                    self._restart(run, slot)
+            if on:
                 self._next(run)
 
     def stop(self, uid: str, grace: int) -> None:
@@ -215,7 +231,9 @@ class Containers:
                 self._begin(run, slot)
 
     def _begin(self, run: PodRun, slot: Slot) -> None:
-        dark = run.pod["spec"].get("nodeName") in self._dark
+        dark = run.pod["spec"].get("nodeName") in self._dark or (
+            not self._resolvers_run and self._is_resolver(slot.spec)
+        )
         if not run.stopping and self._programs is not None and not slot.number and not dark:
             slot.number = -1  # being started
             self._task(self._start(run, slot, self._programs))

@@ -81,6 +81,9 @@ class RunningLab:
     """Who hears that a device lost its power, before its programs end, or got it back."""
     freeze_changed: Callable[[str, bool], None] = lambda sandbox, on: None
     """Who hears that the processes of a sandbox are stopped, or go on."""
+    names_changed: Callable[[bool], None] = lambda on: None
+    """Who hears that the cluster's name servers are to end, or may begin again."""
+    names_on: bool = True
     off: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     _overruns: tuple[float, int] = (0.0, 0)

@@ -513,6 +513,10 @@ class Lab:
         """Part the hosts into groups that do not hear each other, the unnamed ones together; without any, heal it."""
         self.plane.trouble.part(groups)
 
+    def dns(self, *, on: bool) -> None:
+        """End the cluster's name servers, or let them begin again."""
+        self.plane.trouble.set_names(self.clock.now, on=on)
+
     def freeze(self, pod: str) -> None:
         """Stop a pod's stack: what comes waits, and nothing is answered."""
         self.plane.trouble.freeze(pod, self.clock.now, frozen=True)

@@ -67,6 +67,7 @@ class Plane:
         self._zone: Zone | None = None
         self._name_servers: tuple[str, ...] = ()
         self._answering: dict[str, NameServer] = {}
+        self._names_on = True
         self.trouble = Trouble(self)
 
     def configure(self, config: WorldConfig) -> None:
@@ -126,15 +127,21 @@ class Plane:
             name: (edge, edge.endpoint) for name, edge in map(_thawed, self.world.edges.items())
             if isinstance(edge, MemoryEdge)
         }  # fmt: skip
+        running = self._name_servers if self._names_on else ()
         for name, server in list(self._answering.items()):
             edge, endpoint = endpoints.get(name, (None, None))
-            if name not in self._name_servers or endpoint is not server.endpoint:
+            if name not in running or endpoint is not server.endpoint:
                 del self._answering[name]
                 if edge is not None and endpoint is server.endpoint:
                     self.world.send(edge, server.close(now), now)
-        for name in self._name_servers:
+        for name in running:
             if name not in self._answering and name in endpoints:
                 self._answering[name] = NameServer(endpoints[name][1], self._names)
+
+    def set_names(self, now: int, *, on: bool) -> None:
+        """Let the name servers end, or begin again."""
+        self._names_on = on
+        self.serve_names(self._name_servers, now)
 
     def _names(self) -> Zone:
         return self._zone or Zone(Authority(()))

@@ -191,6 +191,10 @@ class TapLab(Assertions):
         """Part the hosts into groups that do not hear each other; without any, heal it."""
         self._client.put("partition", groups=[list(group) for group in groups])
 
+    def dns(self, *, on: bool) -> None:
+        """End the cluster's name servers, or let them begin again."""
+        self._client.put("dns", on=on)
+
     def freeze(self, pod: str) -> None:
         """Stop a pod's processes."""
         self._client.put("pods", pod, frozen=True)

@@ -137,7 +137,7 @@ class LabPod:
         `kind`: A, AAAA, SRV, PTR, CNAME, TXT ...
         """
         if kind not in Type.__members__:
-            raise LookupError(f"{kind} is no type of records that is known here; those are {', '.join(Type.__members__)}")
+            raise LookupError(f"{kind} is no type of records that is known here: {', '.join(Type.__members__)}")
         found = self._lab.store.get("pods", self.namespace, self.name)
         assert found is not None
         told = resolv_conf(found, self._lab.control.names.server, self._lab.control.cluster.dns.domain)

@@ -256,6 +256,24 @@ def test_a_killed_name_server_is_started_again(labs: Labs) -> None:
     assert "RESTARTS" not in labs.run("get", "pods", "-n", "kube-system").stderr
 
 
+def test_the_name_servers_end_and_begin_again(labs: Labs) -> None:
+    """Their pod stays; it is not ready, so the Service has no endpoint, and refuses at once."""
+    assert labs.ok("dns") == "the cluster's name servers may answer\n"
+    assert labs.json("dns", "--off") == {"on": False}
+    eventually(lambda: resolvers(labs) == [], "the end of the process")
+
+    def asked() -> str:
+        return labs.run("exec", "client", "--", "dig", "+tries=1", "+time=2", "web.default.svc.cluster.local").stdout
+
+    eventually(lambda: "connection refused" in asked(), asked)
+    began = time.monotonic()
+    assert labs.run("exec", "client", "--", "getent", "hosts", "web").returncode == 2
+    assert time.monotonic() - began < 2
+    assert resolvers(labs) == [], "nobody starts it again"
+    labs.ok("dns", "--on")
+    eventually(lambda: "ANSWER: 1" in asked(), asked)
+
+
 def test_it_is_shown_and_scaled_as_any_other(labs: Labs) -> None:
     shown = labs.ok("get", "pods,services", "-n", "kube-system")
     assert "kube-dns" in shown

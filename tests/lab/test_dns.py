@@ -92,7 +92,7 @@ def test_names_change_in_the_moment_in_which_endpoints_do(lab: Lab) -> None:
     lab.scale("statefulset", "db", 1, namespace="blue")
     assert client.resolve("db.blue") == [lab.pod("blue/db-0").ip]
     lab.delete("svc", "db", namespace="blue")
-    with pytest.raises(LookupError, match="db.blue was not found"):
+    with pytest.raises(LookupError, match=r"db\.blue was not found"):
         client.resolve("db.blue")
 
 

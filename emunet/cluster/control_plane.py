@@ -29,9 +29,11 @@ from emunet.cluster.kinds import Kind, NoSuchKind
 from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.moments import DEFAULT_EPOCH
 from emunet.cluster.requests import Request, Rules, Validation
+from emunet.cluster.service_rows import ServiceRows
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Key, Object, Store, meta
 from emunet.cluster.zone import ZoneOf
+from emunet.fabric.config import ServicePort
 from emunet.packet.address import format_ip
 
 FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -51,6 +53,8 @@ class ControlPlane:
         self.store.listeners.append(self._learn)
         self.names = ZoneOf(self.store, cluster)
         self.name_server = NameServer(cluster)
+        self._service_rows = ServiceRows(self.store)
+        self.store.listeners.append(self._service_rows.hear)
         self.runner = Runner(self.store, (self.name_server, *controllers(self.health, self.kubelet)), self.rules)
         self._begin(now)
 
@@ -77,6 +81,10 @@ class ControlPlane:
         stopped = {uid for uid, fact in self.kubelet.facts.items() if fact.stopped}
         pods = bound_pods(self.store, self.cluster, self.health.silent)
         return tuple(pod for pod in pods if pod.uid not in stopped)
+
+    def services(self) -> tuple[ServicePort, ...]:
+        """The Services that hosts are to carry out: the same object while nothing changed."""
+        return self._service_rows.rows()
 
     def due(self) -> int | None:
         """When the controllers have something to do by themselves."""

@@ -34,7 +34,7 @@ from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored
 from emunet.cluster.objects import Pod as PodModel
 from emunet.cluster.ranges import natural
 from emunet.cluster.topology import Topology
-from emunet.fabric.config import PLAIN, Impairment
+from emunet.fabric.config import PLAIN, Impairment, ServicePort
 from emunet.packet.address import InterfaceAddress, Prefix, format_ip
 
 Pairs = tuple[tuple[str, str], ...]
@@ -246,11 +246,13 @@ class Pod:
 class Desired:
     """All that is wanted. `warnings` tell what was accepted and has no effect; they are no part of the wish.
 
-    `engines` are the container engines of hosts, as far as somebody uses them.
+    `services` are the ports of Services with what is behind them (`service_rows`), `engines` the
+    container engines of hosts, as far as somebody uses them.
     """
 
     cluster: Cluster
     pods: tuple[Pod, ...] = ()
+    services: tuple[ServicePort, ...] = ()
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     engines: tuple[Engine, ...] = ()
 
@@ -306,7 +308,7 @@ def build(documents: Iterable[Document], previous: Desired | None = None) -> Des
     if problems:
         raise BadInput(problems)
     pods = tuple(_pod(request, places[request.port]) for request in requests)
-    return Desired(cluster, pods, tuple(sorted(warnings)))
+    return Desired(cluster, pods, warnings=tuple(sorted(warnings)))
 
 
 def _check_one_topology(documents: Sequence[Document], found: Sequence[Document]) -> list[Problem]:

@@ -40,6 +40,7 @@ from emunet.daemon.running import ContainerState, RunningLab
 from emunet.daemon.sandboxes import name_files, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of
+from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux.keeper_client import (
     CreateSandbox,
@@ -92,7 +93,7 @@ class Caretaker:
         for warning in sorted([*desired.warnings, *warnings]):
             tell("warning", str(warning))
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
-        self.desired = Desired(desired.cluster, self.control.settle(0))
+        self.desired = Desired(desired.cluster, self.control.settle(0), self.control.services())
         self._server = self.control.names.server
         self._allocation = assign(self.desired, Allocation(), settings.seed)
         self.state = target(self.desired, self._allocation, settings.seed)
@@ -214,8 +215,11 @@ class Caretaker:
             self._wake.clear()
             self._stop_ending()
             pods = self.control.settle(self.now())
-            if pods != self.desired.pods:
-                await self._build(pods)
+            services = self.control.services()
+            if pods != self.desired.pods or bool(services) != bool(self.desired.services):
+                await self._build(pods, services)
+            elif services is not self.desired.services:
+                await self._serve(services)
             await self._tell_names()
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
@@ -233,10 +237,18 @@ class Caretaker:
         facts: dict[str, PodFact | None] = {uid: run.fact() for uid, run in self.containers.runs.items()}
         return facts | dict.fromkeys(known - facts.keys())
 
-    async def _build(self, pods: tuple[Pod, ...]) -> None:
-        """Make the lab one that has these pods."""
+    async def _serve(self, services: tuple[ServicePort, ...]) -> None:
+        """Let the lab's hosts carry out these Services; all else stays."""
+        self.desired = replace(self.desired, services=services)
+        self.state = replace(self.state, world=replace(self.state.world, services=services))
+        if self._lab is not None:
+            self._lab.state = self.state
+            await self._lab.plane.change_services(services)
+
+    async def _build(self, pods: tuple[Pod, ...], services: tuple[ServicePort, ...]) -> None:
+        """Make the lab one that has these pods and Services."""
         lab = self._lab
-        desired = Desired(self.control.cluster, pods)
+        desired = Desired(self.control.cluster, pods, services)
         allocation = assign(desired, self._allocation, self.settings.seed)
         state = target(desired, allocation, self.settings.seed)
         if lab is None:

@@ -24,10 +24,12 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from emunet.daemon.frames import FrameServer
 from emunet.daemon.plane_trouble import Answer, trouble_calls
+from emunet.elements.connections import ServiceChange
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.responder import Identity
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
@@ -71,6 +73,7 @@ class PlaneProcess:
             "configure": self._configure,
             "respond": self._respond,
             "names": self._serve_names,
+            "services": self._change_services,
             "frames": self._serve_frames,
             "trace": self._trace,
             "echo": self._echo,
@@ -179,6 +182,7 @@ class PlaneProcess:
         with open(descriptors[0], "rb") as file:
             file.seek(0)
             config: WorldConfig = pickle.load(file)
+        config = replace(config, services=self.plane.world.config.services)  # they come by themselves
         if self._wires != "memory":
             known = self._taps.keys() | self.plane.world.edges.keys()
             wanted: list[PodEdge | HostEdge] = [*config.pods, *config.host_edges]
@@ -208,6 +212,14 @@ class PlaneProcess:
         if body["line"]:
             self.plane.learn_names(body["line"].encode())
         self.plane.serve_names(body["servers"], self.loop.now())
+        answer(None)
+
+    def _change_services(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Let hosts have other rows of Services: a pickle as in `_configure`, small enough to stop nothing."""
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            change: ServiceChange = pickle.load(file)
+        self.plane.change_services(change)
         answer(None)
 
     # What control asks for itself

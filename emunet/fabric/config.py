@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emunet.elements.connections import ConnectionsConfig, Masquerade, Publish
+from emunet.elements.connections import Backend, ConnectionsConfig, Masquerade, Publish, ServicePort
 from emunet.elements.interface import Interface, Settings
 from emunet.elements.isolation import Segment
 from emunet.elements.neighbor import StaticNeighbor
@@ -126,7 +126,10 @@ class HostEdge:
 
 @dataclass(frozen=True, slots=True)
 class WorldConfig:
-    """Everything `World.configure` needs. Names are unique across all tuples."""
+    """Everything `World.configure` needs. Names are unique across all tuples.
+
+    `services` are those of every host that tracks connections.
+    """
 
     hosts: tuple[HostConfig, ...] = ()
     switches: tuple[SwitchConfig, ...] = ()
@@ -134,10 +137,12 @@ class WorldConfig:
     pods: tuple[PodEdge, ...] = ()
     host_edges: tuple[HostEdge, ...] = ()
     seed: int = 0
+    services: tuple[ServicePort, ...] = ()
 
 
 __all__ = [
     "PLAIN",
+    "Backend",
     "Bridge",
     "ConnectionsConfig",
     "HostConfig",
@@ -151,6 +156,7 @@ __all__ = [
     "Route",
     "RouteKind",
     "Segment",
+    "ServicePort",
     "Settings",
     "StaticNeighbor",
     "SwitchConfig",

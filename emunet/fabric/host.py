@@ -27,8 +27,10 @@ Rule of this file: wiring only. A new behaviour is an element of its own, named 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from emunet.elements.bridge import LOCAL, UP, Bridge
-from emunet.elements.connections import Connections
+from emunet.elements.connections import Connections, ServiceChange
 from emunet.elements.dispatch import Dispatch
 from emunet.elements.errors import Errors
 from emunet.elements.fragment import Fragment
@@ -47,7 +49,7 @@ from emunet.elements.sockets import Sockets
 from emunet.elements.translate import Translate
 from emunet.elements.vxlan import VxlanElement
 from emunet.fabric.config import Bridge as BridgeConfig
-from emunet.fabric.config import ConnectionsConfig, HostConfig
+from emunet.fabric.config import ConnectionsConfig, HostConfig, ServicePort
 from emunet.plane.chance import chance
 from emunet.plane.device import Device, Target
 from emunet.plane.element import Element
@@ -57,8 +59,12 @@ from emunet.plane.table import Counter, Watch
 Wiring = dict[tuple[str, str], Target]
 
 
-def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int) -> Device:
-    """A Device that forwards as a Linux machine with these interfaces, bridges and tunnels does."""
+def build_host(
+    config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int, services: tuple[ServicePort, ...] = ()
+) -> Device:
+    """A Device that forwards as a Linux machine with these interfaces, bridges and tunnels does, and carries out
+    Services.
+    """
     own = OwnAddresses(config.interfaces)
     mtus = {port.name: port.mtu for port in config.ports}
     member = {port: bridge.interface for bridge in config.bridges for port in bridge.ports}
@@ -69,7 +75,8 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
     uplinks = {name: name for name in own.interfaces if name in mtus}
 
     rules = config.connections
-    connections = Connections(config.name, own, routes, watch, rules, member)
+    connections = Connections(config.name, own, routes, watch, rules, member, seed)
+    connections.services.change(ServiceChange(put=services))
     neighbor = NeighborElement(config.name, own, errors, watch, seed, config.neighbors)
     redirects = Redirects(own, watch, identification, neighbor.table)
     elements: dict[str, Element] = {
@@ -171,6 +178,14 @@ def _keep_apart(wiring: Wiring, config: HostConfig) -> None:
     wiring["router", "forward"] = Target(first, "routed")
     for bridge in config.bridges:
         wiring[bridge.interface, "egress"] = Target(first, "bridged")
+
+
+def serve(devices: Iterable[Device], change: ServiceChange) -> None:
+    """Let all hosts among the devices have other rows of Services."""
+    for device in devices if change else ():
+        connections = device.elements.get("connections")
+        if isinstance(connections, Connections):
+            connections.services.change(change)
 
 
 def _join_interface(interface: Interface, wiring: Wiring, entries: dict[str, Target]) -> None:

@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
+from emunet.elements.connections import ServiceChange
+from emunet.elements.connections.services import changed, difference
 from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric import names
 from emunet.fabric.capture import Record, Sink
@@ -24,7 +27,7 @@ from emunet.fabric.config import HostConfig, WireConfig, WorldConfig
 from emunet.fabric.edge import Edge
 from emunet.fabric.flow_key import Key, key_of
 from emunet.fabric.flows import FlowCache, Recording, Replay
-from emunet.fabric.host import build_host, reconfigure_host
+from emunet.fabric.host import build_host, reconfigure_host, serve
 from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
 from emunet.fabric.recording import Recorder
@@ -114,6 +117,7 @@ class World:
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
+        serve(self.devices.values(), difference(self.config.services, config.services))
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
@@ -122,6 +126,14 @@ class World:
         for wire in config.wires:
             self.trouble.configured(self.wires[wire.name], None if wire.name in fresh else before.get(wire.name), wire)
         self.trouble.apply_partition()
+
+    def change_services(self, change: ServiceChange) -> None:
+        """Let every host have other rows of Services, from the next connection on; all else stays as it is.
+
+        Nothing that the flow cache repeats depends on them, but on connections, some of which may end here.
+        """
+        serve(self.devices.values(), change)
+        self.config = replace(self.config, services=changed(self.config.services, change))
 
     def attach(self, edge: Edge) -> None:
         """Join a stack to its port. The port must exist."""
@@ -442,7 +454,7 @@ class World:
 
     def _place(self, config: DeviceConfig) -> None:
         if isinstance(config, HostConfig):
-            device = build_host(config, self.watch, self.figures, self.seed)
+            device = build_host(config, self.watch, self.figures, self.seed, self.config.services)
         else:
             device = build_switch(config, self.watch, self.figures)
         old = self.devices.get(config.name)

@@ -30,6 +30,7 @@ from emunet.cluster.load import BadInput, Document, Problem, load_files, load_te
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.pod_files import resolv_conf
 from emunet.cluster.store import Object, Store, meta
+from emunet.elements.connections.services import difference
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
 from emunet.elements.endpoint.names import ResolverConfig, look_up
@@ -226,7 +227,7 @@ class Lab:
         self._allocation = Allocation()
         self._engines: dict[str, LabDocker] = {}
         self._topology, objects, desired = read_manifests(_documents(topology))
-        self._desired = Desired(desired.cluster, (), desired.warnings)
+        self._desired = Desired(desired.cluster, warnings=desired.warnings)
         self.control = ControlPlane(desired.cluster, seed)
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
         self._build()
@@ -465,10 +466,14 @@ class Lab:
         while True:
             pods = self.control.settle(self.clock.now)
             facts: dict[str, PodFact | None] = {meta(pod)["uid"]: self._ended(pod) for pod in self.control.ending()}
-            if pods != self._desired.pods:
+            services = self.control.services()
+            if pods != self._desired.pods or bool(services) != bool(self._desired.services):
                 facts |= dict.fromkeys({pod.uid for pod in self._desired.pods} - {pod.uid for pod in pods})
-                self._desired = replace(self._desired, pods=pods)
+                self._desired = replace(self._desired, pods=pods, services=services)
                 self._build()
+            elif services is not self._desired.services:
+                self.plane.change_services(difference(self._desired.services, services))
+                self._desired = replace(self._desired, services=services)
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
             self._tell_names()
             if not self.control.tell(facts):

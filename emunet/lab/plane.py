@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from emunet.elements.connections import ConnectionTable
+from emunet.elements.connections import ConnectionTable, ServiceChange
 from emunet.elements.endpoint.names import NameServer
 from emunet.elements.endpoint.responder import Responder
 from emunet.elements.responder import Identity
@@ -145,6 +145,11 @@ class Plane:
 
     def _names(self) -> Zone:
         return self._zone or Zone(Authority(()))
+
+    def change_services(self, change: ServiceChange) -> None:
+        """Let hosts have other rows of Services; all else goes on as it is."""
+        self.note("services", gone=change.gone, put=encode(change.put) if self.world.recorder is not None else None)
+        self.world.change_services(change)
 
     def edge(self, port: str) -> Edge:
         """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""

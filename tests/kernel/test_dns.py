@@ -126,7 +126,7 @@ def test_the_c_library_finds_a_service_by_its_short_name(labs: Labs, view: list[
         "web.default.svc.cluster.local.",
     ):
         found = labs.ok("exec", *view, "client", "--", "getent", "hosts", name)
-        assert found.split() == [address, "web.default.svc.cluster.local" + "." * name.endswith(".")], name
+        assert found.split() == [address, "web.default.svc.cluster.local"], name
     found = labs.ok("exec", *view, "client", "--", "getent", "ahostsv4", "db")
     assert {line.split()[0] for line in found.splitlines()} == {ips(labs, f"db-{n}")[0] for n in (0, 1)}
 
@@ -166,7 +166,8 @@ def test_what_dig_is_told_of_what_is_not_there(labs: Labs) -> None:
     told = labs.ok("exec", "client", "--", "dig", "www.example.com")
     assert "status: SERVFAIL" in told
     assert "EDE: 20 (Not Authoritative): (www.example.com.: it is outside of cluster.local" in told
-    assert "\t30\tIN\tA" in labs.ok("exec", "client", "--", "dig", "web.default.svc.cluster.local")
+    told = labs.ok("exec", "client", "--", "dig", "+noall", "+answer", "web.default.svc.cluster.local")
+    assert told.split()[1:4] == ["30", "IN", "A"]
     done = labs.run("exec", "client", "--", "getent", "hosts", "nothing")
     assert done.returncode == 2
 
@@ -253,7 +254,8 @@ def test_a_killed_name_server_is_started_again(labs: Labs) -> None:
     os.kill(before, signal.SIGKILL)
     eventually(lambda: resolvers(labs) not in ([], [before]), "another process")
     eventually(lambda: bool(dig(labs, "+tries=1", "+time=2", "web.default.svc.cluster.local")), "an answer of it")
-    assert "RESTARTS" not in labs.run("get", "pods", "-n", "kube-system").stderr
+    [row] = labs.ok("get", "pods", "-n", "kube-system").splitlines()[1:]
+    assert row.split()[3] == "1", "restarts"
 
 
 def test_the_name_servers_end_and_begin_again(labs: Labs) -> None:
@@ -275,8 +277,8 @@ def test_the_name_servers_end_and_begin_again(labs: Labs) -> None:
 
 
 def test_it_is_shown_and_scaled_as_any_other(labs: Labs) -> None:
-    shown = labs.ok("get", "pods,services", "-n", "kube-system")
-    assert "kube-dns" in shown
+    assert "kube-dns" in labs.ok("get", "services", "-n", "kube-system")
+    shown = labs.ok("get", "pods", "-n", "kube-system")
     assert server(labs).removeprefix("kube-system/") in shown
     labs.ok("scale", "deployment", "coredns", "-n", "kube-system", "--replicas", "2")
     eventually(lambda: len(resolvers(labs)) == 2, "a second name server")

@@ -1,179 +1,25 @@
 """`emunet capture`: watch ports, as lines on the terminal, as a capture file, or in Wireshark as it happens.
 
-Rule of this file: every way to watch is a watcher that is read when its descriptor is
-readable; one loop drives all of them, and Ctrl-C ends it between two messages, never within one.
+Rule of this file: it opens watchers (`watching`) and says what came of them; each of them does the watching.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import select
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from typing import BinaryIO, Protocol, TextIO, cast
+from typing import BinaryIO, cast
 
 import click
 
 from emunet.cli.interrupt import until_interrupted
+from emunet.cli.lines import Lines
 from emunet.cli.options import lab_option, output_option, the_lab
+from emunet.cli.watching import Watcher, watch
 from emunet.daemon.capture_file import STANDARD_OUTPUT, CaptureFile
+from emunet.daemon.capture_filter import BadFilter, capture_filter
 from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
-from emunet.daemon.frame_format import INBOUND, NOTICE, FrameRecord
-from emunet.packet.summary import frame_line
-
-_RED = "\x1b[31m"
-_PLAIN = "\x1b[0m"
-_MESSAGES_A_TURN = 64
-
-
-class Watcher(Protocol):
-    """Something that takes what comes from a lab."""
-
-    written: int
-    lost: int
-    notices: list[str]
-    failure: str
-
-    def fileno(self) -> int:
-        """Readable when `read` has something to do."""
-        ...
-
-    def read(self) -> bool:
-        """Take what has come; False once nothing more will be taken."""
-        ...
-
-    def close(self) -> None:
-        """Take what is left, and end."""
-        ...
-
-
-class Lines:
-    """Prints a line for each frame, and one for each drop; or an object of JSON for each frame."""
-
-    def __init__(self, channel: FrameChannel, out: TextIO, *, limit: int | None = None, as_json: bool = False) -> None:
-        self.written = 0
-        self.lost = 0
-        self.notices: list[str] = []
-        self.failure = ""
-        self._channel = channel
-        self._out = out
-        self._limit = limit
-        self._as_json = as_json
-        self._names = [port.name for port in channel.ports]
-        self._width = max(len(name) for name in self._names)
-        self._colored = out.isatty() and "NO_COLOR" not in os.environ
-        self._second = -1
-        self._clock = ""
-        self._stopped = False
-        self._closing = False
-
-    def fileno(self) -> int:
-        """The channel's."""
-        return self._channel.fileno()
-
-    def read(self) -> bool:
-        """Print what has come."""
-        return self._read(0)
-
-    def close(self) -> None:
-        """Print what passed until now, and end."""
-        self._closing = True
-        self._channel.end()
-        deadline = time.monotonic() + 2
-        while time.monotonic() < deadline and self._read(1):
-            pass
-        self._channel.close()
-
-    def _read(self, timeout: float) -> bool:
-        more = not (self._stopped or self._full)
-        try:
-            for _ in range(_MESSAGES_A_TURN):
-                records = self._channel.receive(timeout) if more else []
-                if not records:
-                    break
-                more = all(self._take(record) for record in records)
-            self._out.flush()
-        except EOFError:
-            more = False
-            if not self._closing:
-                self.notices.append("the lab has ended")
-        except OSError as error:
-            self._stopped = True
-            if not isinstance(error, BrokenPipeError):
-                self.failure = f"cannot print: {error.strerror or error}"
-            more = False
-        return more
-
-    @property
-    def _full(self) -> bool:
-        return self._limit is not None and self.written >= self._limit
-
-    def _take(self, record: FrameRecord) -> bool:
-        self.lost += record.lost
-        if record.direction == NOTICE:
-            self.notices += record.comments
-            return True
-        self._out.write(self._json(record) if self._as_json else self._text(record))
-        self.written += 1
-        return not self._full
-
-    def _text(self, record: FrameRecord) -> str:
-        second, fraction = divmod(record.at, 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._clock = time.strftime("%H:%M:%S", time.localtime(second))
-        way = "in " if record.direction == INBOUND else "out"
-        head = f"{self._clock}.{fraction // 1000:06d} {self._names[record.port]:<{self._width}} {way}"
-        lines = [f"{head} {frame_line(record.frame)}"]
-        for comment in record.comments:
-            text = f"{' ' * len(head)}   {comment}"
-            lines.append(f"{_RED}{text}{_PLAIN}" if self._colored else text)
-        return "\n".join(lines) + "\n"
-
-    def _json(self, record: FrameRecord) -> str:
-        fields = {
-            "time_ns": record.at,
-            "port": self._names[record.port],
-            "direction": "in" if record.direction == INBOUND else "out",
-            "length": len(record.frame),
-            "summary": frame_line(record.frame),
-            "comments": record.comments,
-            "hex": record.frame.hex(),
-        }
-        return json.dumps(fields) + "\n"
-
-
-def watch(
-    watchers: Sequence[Watcher], interrupted: int, seconds: float | None, viewer: subprocess.Popen[bytes] | None = None
-) -> None:
-    """Let watchers read until all have had enough, time is up, the viewer is closed or a person ends it."""
-    deadline = None if seconds is None else time.monotonic() + seconds
-    poll = select.poll()
-    poll.register(interrupted, select.POLLIN)
-    if viewer is not None and viewer.stdin is not None:
-        poll.register(viewer.stdin.fileno(), 0)  # errors are told unasked: its other end was closed
-    reading = {watcher.fileno(): watcher for watcher in watchers}
-    for descriptor in reading:
-        poll.register(descriptor, select.POLLIN)
-    while reading:
-        left = None if deadline is None else (deadline - time.monotonic()) * 1000
-        if left is not None and left <= 0:
-            return
-        for descriptor, _ in poll.poll(left):
-            watcher = reading.get(descriptor)
-            if watcher is None:
-                return
-            if not watcher.read():
-                poll.unregister(descriptor)
-                del reading[descriptor]
-        for watcher in watchers:
-            for notice in watcher.notices:
-                click.echo(notice, err=True)
-            watcher.notices.clear()
+from emunet.daemon.frame_format import Answer
 
 
 def _report(watcher: Watcher, where: str) -> str:
@@ -182,33 +28,41 @@ def _report(watcher: Watcher, where: str) -> str:
     return f"{frames}{where}, {lost}"
 
 
-def _start_viewer() -> subprocess.Popen[bytes]:
+def _start_viewer(lab: Answer) -> subprocess.Popen[bytes]:
+    """Wireshark, reading what it is sent: with the names that the capture brings, and tunnels on any port."""
     program = shutil.which("wireshark")
     if program is None:
         raise click.ClickException(
             "Wireshark is not installed: apt-get install wireshark; or write a file with -w and open that elsewhere"
         )
+    tunnels = [part for port in lab.vxlan_ports if port != 4789 for part in ("-d", f"udp.port=={port},vxlan")]
     # In a session of its own, so that Ctrl-C here ends the capture and leaves what it shows on the screen.
-    return subprocess.Popen([program, "-k", "-i", "-"], stdin=subprocess.PIPE, start_new_session=True)
+    command = [program, "-k", "-N", "mnd", *tunnels, "-i", "-"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 @click.command()
 @click.argument("ports", nargs=-1, required=True, metavar="PORT...")
 @click.option("-w", "file", metavar="FILE", help="Write FILE.pcapng, or FILE.pcap (one port); - is standard output.")
+@click.option(
+    "-f", "--filter", "filter", default="", metavar="FILTER",
+    help="Only frames that this lets through: as tcpdump reads it, and names of the lab are addresses.",
+)  # fmt: skip
 @click.option("-c", "count", type=click.IntRange(min=1), metavar="N", help="End after N frames.")
 @click.option("--seconds", type=click.FloatRange(min=0), metavar="S", help="End after S seconds.")
 @click.option("--live", is_flag=True, help="Show it in Wireshark as it happens.")
 @lab_option
 @output_option
 def capture(
-    ports: tuple[str, ...], file: str | None, count: int | None, seconds: float | None, live: bool, lab: str | None,
-    output: str,
+    ports: tuple[str, ...], file: str | None, filter: str, count: int | None, seconds: float | None, live: bool,
+    lab: str | None, output: str,
 ) -> None:  # fmt: skip
     """Watch what passes ports: both directions, with the reason of every drop.
 
     \b
     emunet capture web-1                             a line for each frame
     emunet capture web-1 host1:eth0 -w x.pcapng      a file, with an interface for each port
+    emunet capture web-1 -f 'icmp and host web-3'    only what a filter lets through
     emunet capture host1:flannel.1 --live            Wireshark
     """  # noqa: D301 - click knows the character by this escape
     if file == STANDARD_OUTPUT and sys.stdout.isatty():
@@ -219,18 +73,23 @@ def capture(
     viewer = None
     try:
         if file is not None:
-            watchers.append(CaptureFile.open(frames, ports, file, lab=client.name, limit=count))
+            watchers.append(CaptureFile.open(frames, ports, file, lab=client.name, limit=count, filter=filter))
         if live:
-            viewer = _start_viewer()
-            pipe = cast(BinaryIO, viewer.stdin)
-            watchers.append(CaptureFile.into(frames, ports, pipe, "Wireshark's input", lab=client.name))
-        if not watchers:
+            facts = FrameChannel.describe(frames)
+            judge = capture_filter(filter, facts.ports) if filter else None
             channel = FrameChannel.connect(frames, dict.fromkeys(ports))
-            watchers.append(Lines(channel, sys.stdout, limit=count, as_json=output == "json"))
+            viewer = _start_viewer(facts)
+            live_capture = CaptureFile(channel, cast(BinaryIO, viewer.stdin), "Wireshark's input", filter=judge)
+            live_capture.begin(facts.ports, client.name)
+            watchers.append(live_capture)
+        if not watchers:
+            judge = capture_filter(filter, FrameChannel.list_ports(frames)) if filter else None
+            channel = FrameChannel.connect(frames, dict.fromkeys(ports))
+            watchers.append(Lines(channel, sys.stdout, limit=count, filter=judge, as_json=output == "json"))
         with until_interrupted() as interrupted:
             click.echo(f"watching {', '.join(dict.fromkeys(ports))}; Ctrl-C ends it", err=True)
-            watch(watchers, interrupted, seconds, viewer)
-    except FrameChannelError as error:
+            watch(watchers, interrupted, seconds, viewer.stdin.fileno() if viewer and viewer.stdin else None)
+    except (FrameChannelError, BadFilter) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"cannot write {file}: {error.strerror or error}") from None

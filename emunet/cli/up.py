@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ class LabName(click.ParamType[str]):
     help="Write what passes these ports to a pcapng file, from the first frame on. May be given more than once.",
 )  # fmt: skip
 @click.option(
+    "--capture-filter", "filter", default="", metavar="FILTER",
+    help="Of that, only what this filter lets through: `udp port 53 and host web-1`, as tcpdump reads it.",
+)  # fmt: skip
+@click.option(
     "--record", type=click.Path(dir_okay=False, writable=True), metavar="FILE",
     help="Write all that comes into the lab to a file that `emunet replay` plays again.",
 )  # fmt: skip
@@ -77,8 +82,8 @@ class LabName(click.ParamType[str]):
 @click.option("--offload", type=click.Choice(["on", "off"]), default="on", help="Let TCP of up to 64 KB pass uncut.")
 @output_option
 def up(
-    files: tuple[str, ...], lab: str | None, wires: Wires, captures: tuple[CaptureWish, ...], record: str | None,
-    seed: int, speed: float,
+    files: tuple[str, ...], lab: str | None, wires: Wires, captures: tuple[CaptureWish, ...], filter: str,
+    record: str | None, seed: int, speed: float,
     no_flow_cache: bool, offload: str, output: str,
 ) -> None:  # fmt: skip
     """Start a lab in the background; returns once every pod is ready.
@@ -92,6 +97,8 @@ def up(
     """  # noqa: D301 - click knows the character by this escape
     from emunet.daemon.start import StartFailed, start
 
+    if filter and not captures:
+        raise click.UsageError("--capture-filter says what of --capture is written: say --capture PORT=FILE too")
     if speed != 1.0 and wires != "memory":
         raise click.UsageError("time on TAP wires is the kernel's, so --speed needs memory wires: add --wires memory")
     settings = Settings(
@@ -99,7 +106,7 @@ def up(
         directory=os.getcwd(),
         lab=lab or "",
         wires=wires,
-        captures=captures,
+        captures=tuple(replace(wish, filter=filter) for wish in captures),
         record=os.path.abspath(record) if record else "",
         seed=seed,
         speed=speed,

@@ -21,6 +21,7 @@ from typing import Literal, TypeVar
 
 from emunet.cluster.plan import PodState, State
 from emunet.daemon.capture_file import CaptureFile
+from emunet.daemon.capture_filter import BadFilter
 from emunet.daemon.folder import FolderError, HeldFolder, folder_of, try_hold
 from emunet.daemon.frame_channel import FrameChannelError
 from emunet.daemon.keeper_link import KeeperLink
@@ -178,7 +179,11 @@ async def _begin_capture(site: Site, state: State, name: str, wish: CaptureWish)
     try:
         # The plane does not know yet what will be behind its ports.
         facts = ports_of(state.world)
-        capture = await asyncio.to_thread(CaptureFile.open, frames, wish.ports, wish.file, lab=name, facts=facts)
+        capture = await asyncio.to_thread(
+            CaptureFile.open, frames, wish.ports, wish.file, lab=name, filter=wish.filter, facts=facts
+        )
+    except BadFilter as error:
+        raise CannotBuild(f"--capture-filter: {error}") from None
     except FrameChannelError as error:
         raise CannotBuild(f"--capture: {error}") from None
     except OSError as error:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
+from emunet.daemon.capture_filter import CaptureFilter, capture_filter
 from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
 from emunet.daemon.frame_format import NOTICE, FrameRecord, PortInfo
 from emunet.packet.address import parse_ip, parse_mac
@@ -35,13 +36,22 @@ class CaptureFile:
     """Frames of some ports of a lab on their way into a stream.
 
     written  frames in the file
+    passed   frames that came, let through by the filter or not
     lost     frames that came too fast for this capture
     notices  sentences about ports that came meanwhile; the caller takes them away
     failure  why nothing more is written, or ""; a reader of a pipe that has gone is no failure
     """
 
-    def __init__(self, channel: FrameChannel, stream: BinaryIO, name: str, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        channel: FrameChannel,
+        stream: BinaryIO,
+        name: str,
+        limit: int | None = None,
+        filter: CaptureFilter | None = None,
+    ) -> None:
         self.written = 0
+        self.passed = 0
         self.lost = 0
         self.notices: list[str] = []
         self.failure = ""
@@ -50,7 +60,10 @@ class CaptureFile:
         self._channel = channel
         self._stream = stream
         self._limit = limit
+        self._filter = filter
         self._received = [0] * len(channel.ports)
+        self._accepted = [0] * len(channel.ports)
+        self._untold = [0] * len(channel.ports)
         self._lost = [0] * len(channel.ports)
         self._last = 0
         self._stopped = False
@@ -66,13 +79,15 @@ class CaptureFile:
         *,
         lab: str = "",
         limit: int | None = None,
+        filter: str = "",
         facts: Sequence[PortInfo] = (),
     ) -> CaptureFile:
         """Begin to watch, and open the file. `-` is standard output; a name that ends in .pcap gives classic pcap.
 
         `facts`: what is known of the lab's ports; without them the lab is asked. (While a lab is
         being built it knows the ports, and not yet what will be behind them: `port_facts.ports_of`.)
-        FrameChannelError where the lab refuses; OSError where the file cannot be made.
+        `filter`: see `capture_filter`; only what it lets through is written.
+        FrameChannelError where the lab refuses; BadFilter; OSError where the file cannot be made.
         """
         wanted = tuple(dict.fromkeys(ports))
         classic = file.endswith(".pcap")
@@ -81,6 +96,7 @@ class CaptureFile:
                 f"{file}: a classic pcap file has one interface only; write {file}ng, or name a single port"
             )
         every = facts or FrameChannel.list_ports(socket)
+        judge = capture_filter(filter, every) if filter else None
         channel = FrameChannel.connect(socket, wanted)
         try:
             if file == STANDARD_OUTPUT:
@@ -90,17 +106,25 @@ class CaptureFile:
         except BaseException:
             channel.close()
             raise
-        capture = cls(channel, stream, file, limit)
+        capture = cls(channel, stream, file, limit, judge)
         capture.begin(every, lab, classic=classic)
         return capture
 
     @classmethod
     def into(
-        cls, socket: str | os.PathLike[str], ports: Iterable[str], stream: BinaryIO, name: str, *, lab: str = ""
+        cls,
+        socket: str | os.PathLike[str],
+        ports: Iterable[str],
+        stream: BinaryIO,
+        name: str,
+        *,
+        lab: str = "",
+        filter: str = "",
     ) -> CaptureFile:
         """As `open`, into a stream that is there already: a program's standard input. It is closed at the end."""
         every = FrameChannel.list_ports(socket)
-        capture = cls(FrameChannel.connect(socket, tuple(dict.fromkeys(ports))), stream, name)
+        judge = capture_filter(filter, every) if filter else None
+        capture = cls(FrameChannel.connect(socket, tuple(dict.fromkeys(ports))), stream, name, filter=judge)
         capture.begin(every, lab)
         return capture
 
@@ -111,7 +135,8 @@ class CaptureFile:
             if classic:
                 self._pcap = PcapWriter(self._stream)
             else:
-                writer = self._pcapng = PcapngWriter(self._stream, "emunet", [f"emunet lab {lab}"] if lab else ())
+                where = [f"emunet lab {lab}, run {self._channel.run}"] if lab else ()
+                writer = self._pcapng = PcapngWriter(self._stream, "emunet", where)
                 for port in (known.get(port.name, port) for port in self._channel.ports):
                     writer.interface(port.name, port.description, parse_mac(port.mac) if port.mac else None)
                 names = {parse_ip(row.partition("/")[0]): (port.name,) for port in every for row in port.addresses}
@@ -167,10 +192,15 @@ class CaptureFile:
         if record.lost:
             self.lost += record.lost
             self._lost[port] += record.lost
+            self._untold[port] += record.lost
         if record.direction == NOTICE:
             self.notices += record.comments
             return True
         self._received[port] += 1
+        self.passed += 1
+        if self._filter is not None and not self._filter.takes(record.frame):
+            return True
+        self._accepted[port] += 1
         if self._pcapng is not None:
             self._pcapng.packet(
                 port,
@@ -178,8 +208,10 @@ class CaptureFile:
                 record.frame,
                 direction=record.direction,
                 comments=record.comments,
-                dropped=record.lost or None,
+                dropped=self._untold[port] or None,
+                packet_id=record.identity,
             )
+            self._untold[port] = 0
         elif self._pcap is not None:
             self._pcap.packet(record.at, record.frame)
         self.written += 1
@@ -199,7 +231,8 @@ class CaptureFile:
             if self._pcapng is not None and not self._stopped:
                 at = self._last or time.time_ns()
                 for number, (received, lost) in enumerate(zip(self._received, self._lost, strict=True)):
-                    self._pcapng.statistics(number, at, received + lost, lost)
+                    accepted = self._accepted[number] if self._filter is not None else None
+                    self._pcapng.statistics(number, at, received + lost, lost, accepted)
         except OSError as error:
             self._fail(error)
         try:

@@ -34,12 +34,17 @@ class FrameChannelError(Exception):
 
 
 class FrameChannel:
-    """A connection to the plane process of a lab. `ports` tells about those that were asked for, in that order."""
+    """A connection to the plane process of a lab. `ports` tells about those that were asked for, in that order.
+
+    For `run` and `vxlan_ports` see `Answer`.
+    """
 
     def __init__(self, path: str | os.PathLike[str], request: Request) -> None:
         """Connect to `frames.sock` and have the request answered. FrameChannelError where that is refused."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._buffer = memoryview(bytearray(MESSAGE_MAX))
+        self.run = ""
+        self.vxlan_ports: tuple[int, ...] = ()
         try:
             self.ports = self._open(os.fspath(path), request)
         except BaseException:
@@ -64,10 +69,15 @@ class FrameChannel:
         return cls(path, Request(wanted, watch, sent, inject, single))
 
     @classmethod
+    def describe(cls, path: str | os.PathLike[str]) -> Answer:
+        """What there is to know of the lab: every port, and the rest of an answer."""
+        with cls(path, Request()) as channel:
+            return Answer(channel.ports, False, channel.run, channel.vxlan_ports)
+
+    @classmethod
     def list_ports(cls, path: str | os.PathLike[str]) -> tuple[PortInfo, ...]:
         """Every port of the lab."""
-        with cls(path, Request()) as channel:
-            return channel.ports
+        return cls.describe(path).ports
 
     def _open(self, path: str, request: Request) -> tuple[PortInfo, ...]:
         try:
@@ -92,6 +102,7 @@ class FrameChannel:
                 if isinstance(answer, str):
                     raise FrameChannelError(answer)
                 ports += answer.ports
+                self.run, self.vxlan_ports = answer.run, answer.vxlan_ports
                 more = answer.more
         except TimeoutError:
             sentence = f"the lab did not answer for {_ANSWER_SECONDS:.0f} seconds: it is busy or stopped"

@@ -8,9 +8,10 @@ Over a SOCK_SEQPACKET socket, so that a message arrives whole or not at all:
     plane  -> client  records, one or many to a message: what passed a watched port
     client -> plane   frames to let in, one or many to a message, where the request said so
 
-A record: time (ns since 1970) u64, frames lost before it u32, length of the frame u32, port (its
-place in the request) u16, direction u8, number of comments u8; then for each comment its length
-u16 and UTF-8 text; then the frame. With the direction NOTICE there is no frame: it tells of
+A record: time (ns since 1970) u64, identity of the packet u64 (the same at every port that it
+passes), frames lost before it u32, length of the frame u32, port (its place in the request) u16,
+direction u8, number of comments u8; then for each comment its length u16 and UTF-8 text; then the
+frame. With the direction NOTICE there is no frame: it tells of
 losses, or in its comment of what became of the port. A frame to let in: its length u32, port u16,
 then the frame. All numbers are little-endian.
 
@@ -39,7 +40,7 @@ MESSAGE_MAX = 1 << 18
 INJECT_BATCH = 32
 """Frames to let in that one message carries at most: what the plane does at a time for anybody."""
 
-_RECORD = struct.Struct("<QIIHBB")
+_RECORD = struct.Struct("<QQIIHBB")
 _LENGTH = struct.Struct("<H")
 _INJECTED = struct.Struct("<IH")
 _COMMENT_MAX = 4096
@@ -112,10 +113,16 @@ class PortInfo:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the plane answers. Several messages may carry it; all but the last say `more`."""
+    """What the plane answers. Several messages may carry it; all but the last say `more`.
+
+    run          names this run of the lab: identities of packets mean the same in all that comes from one run
+    vxlan_ports  UDP ports that its hosts' tunnels use
+    """
 
     ports: tuple[PortInfo, ...]
     more: bool = False
+    run: str = ""
+    vxlan_ports: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -127,7 +134,8 @@ class Answer:
         fields = json.loads(data)
         if "error" in fields:
             return str(fields["error"])
-        return cls(tuple(PortInfo.from_fields(port) for port in fields["ports"]), bool(fields["more"]))
+        ports = tuple(PortInfo.from_fields(port) for port in fields["ports"])
+        return cls(ports, bool(fields["more"]), str(fields.get("run", "")), tuple(fields.get("vxlan_ports", ())))
 
 
 def encode_refusal(sentence: str) -> bytes:
@@ -147,14 +155,17 @@ class FrameRecord(NamedTuple):
     frame: bytes
     comments: tuple[str, ...] = ()
     lost: int = 0
+    identity: int = 0
 
 
-def pack_head(at: int, port: int, direction: int, length: int, comments: Sequence[str] = (), lost: int = 0) -> bytes:
+def pack_head(
+    at: int, port: int, direction: int, length: int, comments: Sequence[str] = (), lost: int = 0, identity: int = 0
+) -> bytes:
     """All of a record but its frame, which follows."""
     if not comments:
-        return _RECORD.pack(at, lost, length, port, direction, 0)
+        return _RECORD.pack(at, identity, lost, length, port, direction, 0)
     texts = [comment.encode("utf-8", "replace")[:_COMMENT_MAX] for comment in comments[:255]]
-    head = _RECORD.pack(at, lost, length, port, direction, len(texts))
+    head = _RECORD.pack(at, identity, lost, length, port, direction, len(texts))
     return head + b"".join(_LENGTH.pack(len(text)) + text for text in texts)
 
 
@@ -165,14 +176,14 @@ def unpack_records(message: bytes) -> Iterator[FrameRecord]:
     while position < end:
         if position + size > end:
             raise ValueError("a message from the lab ends within a record")
-        at, lost, length, port, direction, count = head(message, position)
+        at, identity, lost, length, port, direction, count = head(message, position)
         position += size
         comments: tuple[str, ...] = ()
         if count:
             comments, position = _unpack_comments(message, position, count)
         if position + length > end:
             raise ValueError("a message from the lab ends within a frame")
-        yield FrameRecord(at, port, direction, message[position : position + length], comments, lost)
+        yield FrameRecord(at, port, direction, message[position : position + length], comments, lost, identity)
         position += length
 
 

@@ -12,6 +12,7 @@ Rule of this file: nothing waits, nothing raises into the loop, and no client ca
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections import deque
@@ -57,6 +58,7 @@ class FrameServer:
         self.loop = loop
         self.plane = plane
         self.epoch = time.time_ns() - loop.now() if epoch is None else epoch
+        self.run = os.urandom(4).hex()
         self.clients: set[_Client] = set()
         self._listener = listener
         listener.setblocking(False)
@@ -221,9 +223,11 @@ class _Client:
                 plane.tap([fact.name], sink)
 
     def _answer(self, facts: list[PortInfo]) -> None:
+        hosts = self.server.plane.world.config.hosts
+        tunnels = tuple(sorted({vxlan.port for host in hosts for vxlan in host.vxlans}))
         for start in range(0, max(1, len(facts)), _PORTS_A_MESSAGE):
             end = start + _PORTS_A_MESSAGE
-            self._say(Answer(tuple(facts[start:end]), more=end < len(facts)).encode())
+            self._say(Answer(tuple(facts[start:end]), end < len(facts), self.server.run, tunnels).encode())
 
     def _refuse(self, sentence: str) -> None:
         with suppress(OSError):
@@ -279,7 +283,7 @@ class _PortSink:
         direction = INBOUND if inbound else OUTBOUND
         at = record.at + self._epoch
         for frame in record.frames:
-            head = pack_head(at, self.number, direction, len(frame), record.comments, self.lost)
+            head = pack_head(at, self.number, direction, len(frame), record.comments, self.lost, record.identity)
             if client.add(head, frame):
                 self.lost = 0
             else:

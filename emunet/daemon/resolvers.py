@@ -55,8 +55,7 @@ class Feed:
     """The line to one name server."""
 
     def __init__(self, whole: Update, ready: Callable[[], None], ended: Callable[[Feed], None]) -> None:
-        self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        """`theirs` is for the process, and for who starts it to close."""
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._update = whole
         self._news = asyncio.Event()
         self._news.set()
@@ -65,6 +64,10 @@ class Feed:
         self._ready = ready
         self._ended = ended
         self._work = asyncio.create_task(self._run())
+
+    def descriptor(self) -> int:
+        """The process's end; whoever starts it closes this."""
+        return self._theirs.detach()
 
     def tell(self, update: Update) -> None:
         """Names have changed."""

@@ -79,6 +79,8 @@ class RunningLab:
     """Who hears of every program and sandbox that has ended."""
     power_changed: Callable[[str, bool], None] = lambda device, on: None
     """Who hears that a device lost its power, before its programs end, or got it back."""
+    is_ready: Callable[[str, str], bool] = lambda uid, port: True
+    """Whether a pod (its uid and port name) is ready by its own account: its programs run, its probes are content."""
     freeze_changed: Callable[[str, bool], None] = lambda sandbox, on: None
     """Who hears that the processes of a sandbox are stopped, or go on."""
     names_changed: Callable[[bool], None] = lambda on: None
@@ -216,6 +218,7 @@ class RunningLab:
             "ready": (self.wires == "memory" or place.sandbox in self.sandboxes)
             and place.host not in self.off
             and place.name not in self.frozen
+            and (pod.pod.restart_policy != "Always" or self.is_ready(pod.pod.uid, pod.name))
             and all(one.is_running or (one.code == 0 and pod.pod.restart_policy != "Always") for one in containers),
         }
         if containers:

@@ -14,10 +14,11 @@ Wires = Literal["auto", "tap", "memory"]
 
 @dataclass(frozen=True, slots=True)
 class CaptureWish:
-    """Write what passes these ports to a file, from the first frame on. The file's name is absolute."""
+    """Write what passes these ports and the filter to a file, from the first frame on. Its name is absolute."""
 
     ports: tuple[str, ...]
     file: str
+    filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +49,7 @@ class Settings:
     def decode(cls, text: str) -> Settings:
         """What `encode` wrote."""
         data = json.loads(text)
-        captures = tuple(CaptureWish(tuple(wish["ports"]), wish["file"]) for wish in data.pop("captures"))
+        captures = tuple(
+            CaptureWish(tuple(wish["ports"]), wish["file"], wish["filter"]) for wish in data.pop("captures")
+        )
         return cls(**(data | {"files": tuple(data["files"]), "captures": captures}))

@@ -28,12 +28,16 @@ class Record:
     """One packet at one port. `inbound` is seen from the port's own stack.
 
     `drops` says where a copy of it was dropped and by which step, `comments` the same in words.
+    `identity` is the same number at every port that the packet passes, whatever is done to it.
     """
 
-    __slots__ = ("at", "comments", "drops", "frames", "handed", "inbound", "port", "sinks")
+    __slots__ = ("at", "comments", "drops", "frames", "handed", "identity", "inbound", "port", "sinks")
 
-    def __init__(self, port: str, inbound: bool, frames: list[bytes], at: int, sinks: list[Sink]) -> None:
+    def __init__(
+        self, port: str, inbound: bool, frames: list[bytes], at: int, sinks: list[Sink], identity: int
+    ) -> None:
         self.port = port
+        self.identity = identity
         self.inbound = inbound
         self.at = at
         self.frames = frames
@@ -43,9 +47,11 @@ class Record:
         self.handed = False
 
     @classmethod
-    def of(cls, port: str, inbound: bool, frame: bytes, offload: Offload | None, at: int, sinks: list[Sink]) -> Record:
+    def of(
+        cls, port: str, inbound: bool, frame: bytes, offload: Offload | None, at: int, sinks: list[Sink], identity: int
+    ) -> Record:
         """What a frame would be on the wire: cut and completed."""
-        return cls(port, inbound, [frame] if offload is None else list(split(frame, offload)), at, sinks)
+        return cls(port, inbound, [frame] if offload is None else list(split(frame, offload)), at, sinks, identity)
 
     def hand_over(self) -> None:
         """Give it to everybody who watches the port."""
@@ -65,7 +71,7 @@ class Record:
             self.drops.append((device, step))
             return
         waited = f"{(now - self.at) / 1e9:.3f} s after it passed here: {comment}"
-        again = Record(self.port, self.inbound, self.frames, now, self.sinks)
+        again = Record(self.port, self.inbound, self.frames, now, self.sinks, self.identity)
         again.comments.append(waited)
         again.drops.append((device, step))
         again.hand_over()

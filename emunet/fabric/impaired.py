@@ -30,8 +30,8 @@ from emunet.plane.reason import Reason
 if TYPE_CHECKING:
     from emunet.fabric.flows import Replay
 
-OnWire = tuple[int, bytes, int, Any, "Replay | None"]
-"""A frame on a wire: when it comes off (ns), its bytes, devices passed, Trace, the Replay that put it there."""
+OnWire = tuple[int, bytes, int, Any, "Replay | None", int]
+"""A frame on a wire: when it comes off (ns), bytes, devices passed, Trace, the Replay that put it on, its identity."""
 
 SECOND = 1_000_000_000
 
@@ -43,7 +43,7 @@ class Fabric(Protocol):
         """A packet comes off the wire."""
         ...
 
-    def pass_on(self, source: Replay, device: str, port: str, frame: bytes, hops: int, now: int) -> bool:
+    def pass_on(self, source: Replay, device: str, port: str, frame: bytes, hops: int, identity: int, now: int) -> bool:
         """A frame that `source` put on comes off, alone: repeat what follows, if that is in the flow cache."""
         ...
 
@@ -117,7 +117,7 @@ class Lane:
             piece.offload = None
             self._send_one(piece, now)
 
-    def carry(self, frame: bytes, hops: int, source: Replay, now: int) -> bool:
+    def carry(self, frame: bytes, hops: int, source: Replay, identity: int, now: int) -> bool:
         """A wire frame enters that the flow cache has repeated. False: nothing happened, it is to be sent."""
         if not self._only_delays or self.blocked:
             return False
@@ -129,7 +129,7 @@ class Lane:
         if due < self._last_due:
             due = self._last_due
         self._last_due = due
-        self._waiting.append((due, frame, hops, None, source))
+        self._waiting.append((due, frame, hops, None, source, identity))
         wake_at = self._wake_at
         if wake_at is None or due < wake_at:
             self._wake_at = due
@@ -146,13 +146,15 @@ class Lane:
         due = self.due()
         while due is not None and due <= now:
             first = self._passing if self._passing and self._passing[0][0] == due else self._waiting
-            _, frame, hops, trace, source = first.popleft()
+            _, frame, hops, trace, source, identity = first.popleft()
             due = self.due()
             alone = alone and (due is None or due > now)
             # With company it waits for its turn among what answers the others.
-            if not (alone and source and self._fabric.pass_on(source, self.device, self.port, frame, hops, now)):
+            if not (
+                alone and source and self._fabric.pass_on(source, self.device, self.port, frame, hops, identity, now)
+            ):
                 packet = Packet(frame)
-                packet.hops, packet.trace = hops, trace
+                packet.hops, packet.trace, packet.identity = hops, trace, identity
                 self._fabric.come_off(self.device, self.port, packet, now)
             alone = False
         if due is not None:
@@ -254,7 +256,7 @@ class Lane:
             due = max(due, self._last_due)
             self._last_due = due
             queue = self._waiting
-        queue.append((due, packet.frame, packet.hops, packet.trace, None))
+        queue.append((due, packet.frame, packet.hops, packet.trace, None, packet.identity))
         self._arm()
 
     def _deviation(self, impairment: Impairment) -> float:

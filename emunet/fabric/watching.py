@@ -28,6 +28,14 @@ class Watching:
         self._watch = watch
         self._sinks: dict[Point, list[Sink]] = {}
         self._records: list[Record] = []
+        self._identities = 0
+
+    def identify(self) -> int:
+        """A number for a packet that comes into being; 0 while nobody watches."""
+        if not self._sinks:
+            return 0
+        self._identities += 1
+        return self._identities
 
     def add(self, point: Point, sink: Sink) -> None:
         """Show `sink` what passes the point."""
@@ -47,21 +55,25 @@ class Watching:
 
     def port(self, point: Point, pod: bool, entering: bool, packet: Packet, now: int) -> None:
         """A packet passes a port, into the device or out of it. `pod`: a pod is behind it, whose view counts."""
-        record = self._record(point, pod, entering, packet.frame, packet.offload, now)
+        record = self._record(point, pod, entering, packet.frame, packet.offload, now, packet.identity)
         if record is not None:
+            packet.identity = record.identity
             self._note(record, packet)
             if entering:
                 packet.record = record
 
-    def entry(self, point: Point, pod: bool, frame: bytes, offload: Offload | None, now: int) -> Record | None:
+    def entry(
+        self, point: Point, pod: bool, frame: bytes, offload: Offload | None, now: int, identity: int
+    ) -> Record | None:
         """As `port`, for a frame that enters and will be repeated from the cache."""
-        return self._record(point, pod, True, frame, offload, now)
+        return self._record(point, pod, True, frame, offload, now, identity)
 
     def inside(self, point: Point, inbound: bool, packet: Packet, now: int) -> None:
         """A packet passes an interface inside a device, up into layer 3 or down."""
         sinks = self._sinks.get(point)
         if sinks:
-            record = Record.of(":".join(point), inbound, packet.frame, packet.offload, now, sinks)
+            packet.identity = packet.identity or self.identify()
+            record = Record.of(":".join(point), inbound, packet.frame, packet.offload, now, sinks, packet.identity)
             self._records.append(record)
             self._note(record, packet)
 
@@ -76,13 +88,13 @@ class Watching:
             record.hand_over()
 
     def _record(
-        self, point: Point, pod: bool, entering: bool, frame: bytes, offload: Offload | None, now: int
+        self, point: Point, pod: bool, entering: bool, frame: bytes, offload: Offload | None, now: int, identity: int
     ) -> Record | None:
         sinks = self._sinks.get(point)
         if not sinks:
             return None
         name = point[1] if pod else ":".join(point)
-        record = Record.of(name, entering is not pod, frame, offload, now, sinks)
+        record = Record.of(name, entering is not pod, frame, offload, now, sinks, identity or self.identify())
         self._records.append(record)
         return record
 

@@ -81,13 +81,21 @@ class WireExit:
         self.end = end
 
     def carry(
-        self, frame: bytes, offload: Offload | None, hops: int, record: Record | None, source: Replay, now: int
+        self,
+        frame: bytes,
+        offload: Offload | None,
+        hops: int,
+        record: Record | None,
+        source: Replay,
+        identity: int,
+        now: int,
     ) -> None:
         """A frame of `source` goes onto the wire, having passed `hops` devices; `record` is told if it is lost."""
         lane = self.wire.lanes[self.end]
-        if lane is not None and offload is None and self.wire.up and lane.carry(frame, hops, source, now):
+        if lane is not None and offload is None and self.wire.up and lane.carry(frame, hops, source, identity, now):
             return
         packet = Packet(frame, offload)
         packet.hops = hops
         packet.record = record
+        packet.identity = identity
         self.wire.send(self.end, packet, now)

@@ -168,11 +168,12 @@ class World:
     def show(self, edge: Edge, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
         """Show watchers a frame from an edge that was a hit, and was repeated elsewhere (`linux.executor`)."""
         point = (edge.device, edge.entry)
-        if self._watching.entry(point, edge.entry in self._pods[edge.device], frame, offload, now) is not None:
-            self._watching.hand_over()
+        identity = self._identify()
+        self._watching.entry(point, edge.entry in self._pods[edge.device], frame, offload, now, identity)
+        self._watching.hand_over()
         for view in replay.views:
             pieces = view.rewrite.wire_frames(frame, offload)
-            Record(view.port, view.inbound, pieces, now, view.sinks).hand_over()
+            Record(view.port, view.inbound, pieces, now, view.sinks, identity).hand_over()
 
     def advance(self, now: int) -> None:
         """Move time to `now`, waking what is due on the way, in order."""
@@ -402,7 +403,7 @@ class World:
         else:
             self.figures.drop(Reason.DEVICE_GONE, 1)
 
-    def pass_on(self, source: Replay, device: str, port: str, frame: bytes, hops: int, now: int) -> bool:
+    def pass_on(self, source: Replay, device: str, port: str, frame: bytes, hops: int, identity: int, now: int) -> bool:
         """A frame that `source` put on an impaired wire comes off: repeat what follows, if nothing else is to do."""
         if self._arrivals or now < self._resumes or self._running:
             return False
@@ -418,13 +419,13 @@ class World:
             return False
         self.figures.queued -= 1
         if replay.relays is None:
-            self._replay(replay, frame, None, hops, None, now)
+            self._replay(replay, frame, None, hops, None, identity, now)
             return True
         replay.used = now
         replay.frames += 1
         if not replay.same:
             frame = replay.rewritten(frame, None)
-        replay.relays.carry(frame, None, hops + replay.hops, None, replay, now)
+        replay.relays.carry(frame, None, hops + replay.hops, None, replay, identity, now)
         return True
 
     def wake_lane(self, lane: Lane, due: int) -> None:
@@ -462,6 +463,7 @@ class World:
             self._abandon(old)
         device.transmit = self._transmit
         device.observe = self._observe
+        device.identify = self._identify
         device.settle = self.flows.settle
         self.devices[config.name] = device
         self._configs[config.name] = config
@@ -535,18 +537,21 @@ class World:
             if key is not None:
                 replay = self._edge_tables[edge.name].get(key)
                 if replay is not None and replay.fits(frame, 0, len(frame), offload, now):
-                    record = None
-                    if replay.watched:
-                        point = (edge.device, edge.entry)
-                        record = self._watching.entry(point, edge.entry in self._pods[edge.device], frame, offload, now)
-                    self._replay(replay, frame, offload, 0, record, now)
+                    record, identity = None, 0
+                    if replay.watched or replay.wire is not None:
+                        point, pod = (edge.device, edge.entry), edge.entry in self._pods[edge.device]
+                        identity = self._identify()
+                        record = self._watching.entry(point, pod, frame, offload, now, identity)
+                    self._replay(replay, frame, offload, 0, record, identity, now)
                     return
         packet = Packet(frame, offload)
         packet.trace = trace
+        packet.identity = self._identify()
         self._through(self.devices[edge.device], edge.entry, packet, now)
 
     def _through(self, device: Device, entry: str, packet: Packet, now: int) -> None:
         """One packet, to where its run ends: by walks, which may be fused for the next, or from the cache."""
+        packet.identity = packet.identity or self._identify()
         if entry in device.watched and not self._dry:
             self._show(device, entry, packet, True, now)
         recording: Recording | None = None
@@ -558,7 +563,7 @@ class World:
                 if replay is None:
                     recording = self.flows.begin(table, key, packet)
                 elif packet.hops and replay.fits(packet.frame, 0, len(packet.frame), packet.offload, now):
-                    self._replay(replay, packet.frame, packet.offload, packet.hops, packet.record, now)
+                    self._replay(replay, packet.frame, packet.offload, packet.hops, packet.record, packet.identity, now)
                     return
         self._watching.recording = recording
         if packet.hops == 0:
@@ -577,12 +582,13 @@ class World:
             self.flows.finish(recording, self.figures, now)
 
     def _replay(
-        self, replay: Replay, frame: bytes, offload: Offload | None, hops: int, record: Record | None, now: int
-    ) -> None:
+        self, replay: Replay, frame: bytes, offload: Offload | None, hops: int, record: Record | None, identity: int,
+        now: int,
+    ) -> None:  # fmt: skip
         """A hit, by a frame that has passed `hops` devices. `record`: what a watcher of its entry has been shown."""
         if replay.wrap is not None and offload is not None:
             for piece in split(frame, offload):
-                self._replay(replay, piece, None, hops, record, now)
+                self._replay(replay, piece, None, hops, record, identity, now)
             return
         frames = 1 if offload is None else offload.segments(len(frame))
         replay.hit(frames, now)
@@ -593,14 +599,14 @@ class World:
         if replay.views:
             for view in replay.views:
                 pieces = view.rewrite.wire_frames(frame, offload)
-                shown.append(Record(view.port, view.inbound, pieces, now, view.sinks))
+                shown.append(Record(view.port, view.inbound, pieces, now, view.sinks, identity))
             self._watching.show([one for one in shown[1:] if one is not None])
         if not replay.same or replay.unwrap or replay.wrap is not None:
             frame = replay.rewritten(frame, offload)
         if edge is None:
             assert replay.wire is not None
             told = None if replay.told is None else shown[replay.told]
-            replay.wire.carry(frame, offload, hops + replay.hops, told, replay, now)
+            replay.wire.carry(frame, offload, hops + replay.hops, told, replay, identity, now)
             return
         answers = edge.deliver(frame, offload, now)
         if self.recorder is not None:
@@ -612,6 +618,10 @@ class World:
             self._look_at_edge(edge)
         for answer in answers:
             self._arrivals.append((edge, answer, None, None))
+
+    def _identify(self) -> int:
+        """A number for a packet that comes into being, for those who watch."""
+        return 0 if self._dry else self._watching.identify()
 
     def _look_at_device(self, device: Device) -> None:
         """Note when a device wants to be woken: it may have changed its mind."""

@@ -35,7 +35,9 @@ class CapturedFrame:
 
     `time_ns` counts from 1970; `data` is what was kept of `original_length`
     bytes; `interface` is a name ("" if the file gives none); `direction` is
-    INBOUND, OUTBOUND or UNKNOWN_DIRECTION as the interface saw it.
+    INBOUND, OUTBOUND or UNKNOWN_DIRECTION as the interface saw it; `packet_id` is
+    the same for all frames of a file that are the same packet (0 if the file does not
+    tell), and in other files too that have the same `section`: what their headers say.
     """
 
     time_ns: int
@@ -44,6 +46,8 @@ class CapturedFrame:
     interface: str = ""
     comments: tuple[str, ...] = ()
     direction: int = UNKNOWN_DIRECTION
+    packet_id: int = 0
+    section: str = ""
 
 
 def file_header(snap_length: int = 262144) -> bytes:

@@ -40,6 +40,7 @@ ANNOTATIONS = (
     "hop",
     "trace",
     "record",
+    "identity",
 )
 
 
@@ -76,6 +77,7 @@ class Packet:
     hop        the Hop being recorded, or None
     trace      the Trace being recorded, or None
     record     the capture record of its entry, or None
+    identity   the number under which captures know it and its copies, whatever is done to them; 0: nobody watches
     offload    checksum and segmentation work that was left to us, or None
     """
 
@@ -93,6 +95,7 @@ class Packet:
     hop: Any
     trace: Any
     record: Any
+    identity: int
 
     def __init__(self, frame: bytes, offload: Offload | None = None) -> None:
         self.frame = frame
@@ -110,6 +113,7 @@ class Packet:
         self.hop = None
         self.trace = None
         self.record = None
+        self.identity = 0
 
     def copy(self, frame: bytes | None = None) -> Packet:
         """Another packet with the same annotations, over `frame` if given."""
@@ -127,6 +131,7 @@ class Packet:
         other.hop = self.hop
         other.trace = self.trace
         other.record = self.record
+        other.identity = self.identity
         return other
 
     def __len__(self) -> int:

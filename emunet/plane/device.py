@@ -56,6 +56,7 @@ class Device:
     off       it has no power: what reaches it is dropped, and its clocks stand still
     transmit  called with every packet that leaves by a port
     observe   called for packets that pass a tapped interface, where somebody watches
+    identify  gives a number to a packet that is made here
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Device:
         self.world_ledger = world_ledger
         self.transmit: Transmit = _nowhere
         self.observe: Observe | None = None
+        self.identify: Callable[[], int] = _nobody_watches
         self.watched: set[str] = set()
         self.dry = False
         self.off = False
@@ -198,6 +200,7 @@ class Device:
             self.figures.generated += 1
             self.world_ledger.generated += 1
             packet = Packet(emission.frame)
+            packet.identity = self.identify()
             packet.local = True
             if cause is not None:
                 packet.hops = cause.hops
@@ -253,6 +256,10 @@ def edited(packet: Packet, edits: Any) -> Packet:
 
 def _nowhere(device: Device, port: str, packet: Packet, now: int) -> None:
     raise RuntimeError(f"{device.name} was never placed in a World: nothing is attached to {port}")
+
+
+def _nobody_watches() -> int:
+    return 0
 
 
 def _settled() -> None:

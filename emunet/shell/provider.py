@@ -30,11 +30,11 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.supersocket import SuperSocket
 
+from emunet.daemon.capture_filter import BadFilter, CaptureFilter, capture_filter
 from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
 from emunet.daemon.frame_format import NOTICE, PortInfo
 from emunet.packet.address import parse_mac
 from emunet.packet.view import IPV4, IPV6
-from emunet.shell.kernel_filter import KernelFilter
 from emunet.shell.names import understand_names
 from emunet.shell.ports import Ports
 from emunet.shell.routing import LabRoutes, LabRoutes6, Resolver, mark, mark_all
@@ -67,11 +67,14 @@ class PortSocket(SuperSocket):  # type: ignore[misc]
         self.closed = True  # until there is something to close
         self.iface = network_name(iface or conf.iface)
         self._ethertype = None if type == ETH_P_ALL else type.to_bytes(2, "big")
-        self._judge: KernelFilter | None = None
+        self._judge: CaptureFilter | None = None
         if not nofilter and conf.except_filter:
             filter = f"({filter}) and not ({conf.except_filter})" if filter else f"not ({conf.except_filter})"
         if filter and not nofilter:
-            self._judge = KernelFilter(filter, resolve_iface(self.iface))
+            try:
+                self._judge = capture_filter(filter, self.ports.by_name.values())
+            except BadFilter as error:
+                raise Scapy_Exception(f"Cannot set filter: {error}") from None
         try:
             self.ins = FrameChannel.connect(
                 self.ports.socket,
@@ -81,8 +84,6 @@ class PortSocket(SuperSocket):  # type: ignore[misc]
                 single=True,
             )
         except FrameChannelError as error:
-            if self._judge is not None:
-                self._judge.close()
             raise Scapy_Exception(str(error)) from None
         self.closed = False
         self.outs = None if self.listens_only else self.ins
@@ -116,8 +117,6 @@ class PortSocket(SuperSocket):  # type: ignore[misc]
         if not self.closed:
             self.closed = True
             self.ins.close()
-            if self._judge is not None:
-                self._judge.close()
 
     @staticmethod
     def select(sockets: Sequence[Any], remain: float | None = None) -> list[Any]:

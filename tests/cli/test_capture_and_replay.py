@@ -172,7 +172,7 @@ def test_live_pipes_into_wireshark(person: Person, tmp_path: Path, monkeypatch: 
     play(person.plane, *(person.plane.echo("web-1", "web-2", n) for n in range(50)))
     process.communicate(timeout=30)  # it ends when the viewer does
     assert process.returncode == 0
-    assert (tmp_path / "arguments").read_text() == "-k -i -\n"
+    assert (tmp_path / "arguments").read_text() == "-k -N mnd -i -\n"
     assert (tmp_path / "seen").read_bytes().startswith(b"\n\r\r\n")
 
 

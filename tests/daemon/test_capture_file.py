@@ -165,3 +165,21 @@ def test_before_the_stacks_are_there_the_facts_are_given(plane: RunningPlane, tm
     capture = CaptureFile.open(plane.path, ["web-1"], str(tmp_path / "x.pcapng"), facts=facts)
     capture.close()
     assert b"eth0 of pod web-1 on host1, 10.244.1.2/24" in (tmp_path / "x.pcapng").read_bytes()
+
+
+def test_a_packet_has_one_identity_at_every_port(plane: RunningPlane, tmp_path: Path) -> None:
+    """Over a tunnel and through two routers; its answer is another packet, and so is the next request."""
+    ports = ("web-1", "host1:cni0", "host1:flannel.1", "host1:eth0", "switch1:1", "switch1:2", "host2:eth0", "web-3")
+    play(plane, plane.echo("web-1", "web-3", 1))  # whoever must be asked for a MAC has been asked
+    capture = CaptureFile.open(plane.path, ports, str(tmp_path / "x.pcapng"), lab="two")
+    play(plane, plane.echo("web-1", "web-3", 2), plane.echo("web-1", "web-3", 3))
+    capture.close()
+    frames = list(read_capture(tmp_path / "x.pcapng"))
+    seen: dict[int, list[str]] = {}
+    for frame in frames:
+        seen.setdefault(frame.packet_id, []).append(frame.interface)
+    there = ["web-1", "host1:cni0", "host1:flannel.1", "host1:eth0", "switch1:1", "switch1:2", "host2:eth0", "web-3"]
+    assert [way for way in seen.values() if way[0] == "web-1"] == [there, there]
+    assert len(seen) == 4
+    assert [way[0] for way in seen.values()].count("web-3") == 2
+    assert {frame.section.partition(", run ")[0] for frame in frames} == {"emunet lab two"}

@@ -258,11 +258,13 @@ RECORD = st.builds(
     frame=st.binary(max_size=200),
     comments=COMMENTS.map(tuple),
     lost=st.integers(0, 2**32 - 1),
+    identity=st.integers(0, 2**64 - 1),
 )
 
 
 def packed(record: FrameRecord) -> bytes:
-    head = pack_head(record.at, record.port, record.direction, len(record.frame), record.comments, record.lost)
+    length = len(record.frame)
+    head = pack_head(record.at, record.port, record.direction, length, record.comments, record.lost, record.identity)
     return head + record.frame
 
 

@@ -35,17 +35,19 @@ def _frame(number: int) -> bytes:
 
 def _write(stream: BinaryIO) -> list[CapturedFrame]:
     """A capture with everything in it; what should be read back."""
-    writer = pcapng.PcapngWriter(stream, "emunet test", ["a comment on the file"])
+    section = "a comment on the file"
+    writer = pcapng.PcapngWriter(stream, "emunet test", [section])
     writer.names({b"\x0a\xf4\x01\x02": ["web-1", "web-1.default"], bytes(15) + b"\1": ["self"], bytes(4): []})
     web = writer.interface("web-1", "pod default/web-1", b"\x02\0\0\0\0\1")
     expected = []
     for number in range(3):
-        writer.packet(web, TIME + number, _frame(number), direction=INBOUND)
-        expected.append(CapturedFrame(TIME + number, _frame(number), len(_frame(number)), "web-1", (), INBOUND))
+        data, identity = _frame(number), number * 2**40
+        writer.packet(web, TIME + number, data, direction=INBOUND, packet_id=identity)
+        expected.append(CapturedFrame(TIME + number, data, len(data), "web-1", (), INBOUND, identity, section))
     late = writer.interface("switch1:2")
     comments = ("dropped: no-route", "there is no route to 10.9.9.9 — é")
     writer.packet(late, TIME + 9, _frame(5)[:40], direction=OUTBOUND, comments=comments, dropped=3, original_length=47)
-    expected.append(CapturedFrame(TIME + 9, _frame(5)[:40], 47, "switch1:2", comments, OUTBOUND))
+    expected.append(CapturedFrame(TIME + 9, _frame(5)[:40], 47, "switch1:2", comments, OUTBOUND, 0, section))
     writer.statistics(web, TIME + 10, received=3)
     writer.statistics(late, TIME + 10, received=4, dropped=3)
     return expected

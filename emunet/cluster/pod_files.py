@@ -94,7 +94,7 @@ def hosts_file(pod: Object, addresses: Iterable[str], domain: str, others: Itera
     lab = "".join(f"{address}\t{name}\n" for address, name in others)
     if lab:
         lab = f"\n# Names of this lab, which has no name server.\n{lab}"
-    return _LOOPBACK + own + aliases + lab
+    return _LOOPBACK + own + lab + aliases
 
 
 def host_name(pod: Object) -> str:

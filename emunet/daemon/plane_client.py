@@ -73,8 +73,8 @@ class PlaneClient:
         self._channel = channel
         self._numbers = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._outbox = Outbox(channel)
         self._services: tuple[ServicePort, ...] = ()
+        self._outbox = Outbox(channel)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(channel, self._read)
 

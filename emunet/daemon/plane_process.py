@@ -71,9 +71,9 @@ class PlaneProcess:
         self._calls: dict[str, Callable[[dict[str, Any], list[int], Answer], None]] = {
             "taps": self._take_taps,
             "configure": self._configure,
+            "services": self._change_services,
             "respond": self._respond,
             "names": self._serve_names,
-            "services": self._change_services,
             "frames": self._serve_frames,
             "trace": self._trace,
             "echo": self._echo,
@@ -198,6 +198,14 @@ class PlaneProcess:
         gc.freeze()
         answer(None)
 
+    def _change_services(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Let hosts have other rows of Services: a pickle as in `_configure`, small enough to stop nothing."""
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            change: ServiceChange = pickle.load(file)
+        self.plane.change_services(change)
+        answer(None)
+
     def _respond(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """Answer on the declared ports of pods in memory."""
         answers = [
@@ -212,14 +220,6 @@ class PlaneProcess:
         if body["line"]:
             self.plane.learn_names(body["line"].encode())
         self.plane.serve_names(body["servers"], self.loop.now())
-        answer(None)
-
-    def _change_services(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
-        """Let hosts have other rows of Services: a pickle as in `_configure`, small enough to stop nothing."""
-        with open(descriptors[0], "rb") as file:
-            file.seek(0)
-            change: ServiceChange = pickle.load(file)
-        self.plane.change_services(change)
         answer(None)
 
     # What control asks for itself

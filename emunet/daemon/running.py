@@ -221,6 +221,8 @@ class RunningLab:
             and (pod.pod.restart_policy != "Always" or self.is_ready(pod.pod.uid, pod.name))
             and all(one.is_running or (one.code == 0 and pod.pod.restart_policy != "Always") for one in containers),
         }
+        if pod.pod.is_name_server:
+            described["name_server"] = True
         if containers:
             described["containers"] = [
                 {"name": one.name, "running": one.is_running, "exit_code": one.code, "failure": one.failure}

@@ -95,6 +95,8 @@ class Resolver:
         if not data:
             sys.exit()
         self._lines += data
+        if b"\n" not in data:
+            return
         *lines, rest = self._lines.split(b"\n")
         self._lines = rest
         for line in lines:
@@ -318,7 +320,8 @@ class _Asked:
         self._finish(failed(self.reply.ask, "none of the name servers that spec.dns.forward names has answered"))
 
     def _ready(self) -> None:
-        assert self._socket is not None
+        if self._socket is None:  # what the same poll brought before has ended it
+            return
         try:
             message = self._socket.recv(_READ_SIZE)
         except BlockingIOError:

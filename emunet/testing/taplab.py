@@ -118,8 +118,8 @@ class TapLab(Assertions):
 
     @property
     def pods(self) -> list[str]:
-        """The names of all pods."""
-        rows = self.status()["pods"]
+        """The names of all pods, but for the cluster's name server."""
+        rows = [row for row in self.status()["pods"] if not row.get("name_server")]
         return [row["name"] if row["namespace"] == "default" else f"{row['namespace']}/{row['name']}" for row in rows]
 
     def status(self) -> dict[str, Any]:

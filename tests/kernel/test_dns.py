@@ -236,6 +236,7 @@ def test_names_change_as_soon_as_endpoints_do(labs: Labs) -> None:
 
 
 def test_the_name_server_is_no_part_of_the_table_of_pings(labs: Labs) -> None:
+    assert [row["name"][:7] for row in labs.status("names")["pods"] if row.get("name_server")] == ["coredns"]
     rows = labs.json("ping")["pairs"]
     assert rows
     assert not any(row["from"].startswith("kube-system/") or row["to"].startswith("kube-system/") for row in rows)
@@ -246,6 +247,38 @@ def test_the_name_server_sees_nothing_of_the_machine_and_may_nothing(labs: Labs)
     assert os.listdir(f"/proc/{pid}/root") == []
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+
+
+BOTHER = """
+import os, socket, sys
+server = (sys.argv[1], 53)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+    datagrams.setblocking(False)
+    for number in range(2000):
+        try:
+            datagrams.sendto(os.urandom(number % 60), server)
+        except BlockingIOError:
+            pass
+held = []
+for number in range(300):
+    held.append(socket.create_connection(server, timeout=10))
+    held[-1].send(os.urandom(number) if number % 2 else bytes(2))
+print("done")
+"""
+
+
+def test_who_bothers_the_name_server_keeps_nobody_from_it(labs: Labs) -> None:
+    """Bytes that mean nothing, and more connections than it holds."""
+    [before] = resolvers(labs)
+    assert labs.ok("exec", "client", "--", "/usr/bin/python3", "-c", BOTHER, "10.96.0.10") == "done\n"
+    name = "web.default.svc.cluster.local"
+    assert dig(labs, name) == dig(labs, "+tcp", name) != []
+    assert resolvers(labs) == [before]
+    assert len(os.listdir(f"/proc/{before}/fd")) < 300
+
+
+def test_hosts_ask_it_too(labs: Labs) -> None:
+    assert dig(labs, "@10.96.0.10", "web.default.svc.cluster.local", pod="host1") != []
 
 
 def test_a_killed_name_server_is_started_again(labs: Labs) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from emunet.cluster.scenario import read_scenario
 from emunet.lab.lab import Lab
+from emunet.lab.rerun import rerun
+from emunet.lab.scenario import play
 
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
@@ -105,6 +109,18 @@ def test_the_name_server_ends_and_begins_again(lab: Lab) -> None:
     assert client.resolve("web")
 
 
+def test_a_scenario_ends_the_name_servers(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text(TOPOLOGY)
+    (tmp_path / "scenario.yaml").write_text(
+        "apiVersion: emunet/v1\nkind: Scenario\nmetadata: {name: silence}\nspec:\n  topology: lab.yaml\n"
+        "  duration: 3s\n  flows: [{from: client, to: web}]\n"
+        "  events: [{at: 1s, dns: off}, {at: 2s, dns: on}]\n"
+    )
+    played = play(read_scenario(tmp_path / "scenario.yaml"))
+    assert [what for _, what in played.events] == ["the name servers end", "the name servers begin again"]
+    assert played.flows[0]["lost"] == 0
+
+
 def test_it_moves_with_its_host(lab: Lab) -> None:
     """The pod dies with its host; another one is made on the other, and answers by the same address."""
     [server] = [pod for pod in lab.desired.pods if pod.is_name_server]
@@ -128,6 +144,17 @@ def test_a_lab_without_a_name_server() -> None:
         with pytest.raises(LookupError, match="web: this pod knows no name server"):
             lab.pod("client").resolve("web")
         assert lab.pod("client").get("http://web/").status == 200, "the pod of that name"
+
+
+def test_a_recording_of_names_is_the_same_again(tmp_path: Path) -> None:
+    with Lab(TOPOLOGY) as lab, lab.record(tmp_path / "names.pcapng"):
+        assert lab.pod("client").get("http://web/").status == 200
+        lab.scale("statefulset", "db", 3, namespace="blue")
+        assert len(lab.pod("client").resolve("db.blue")) == 3
+        lab.dns(on=False)
+        with pytest.raises(LookupError):
+            lab.pod("client").resolve("web")
+    assert rerun(tmp_path / "names.pcapng").same
 
 
 def test_a_lab_is_the_same_again_with_names() -> None:

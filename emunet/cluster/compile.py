@@ -41,17 +41,30 @@ from emunet.cluster.assign import (
     interface_names,
     tunnel_address,
 )
-from emunet.cluster.desired import Cluster, Desired, Host, Link, Masquerade, OverlayKind, Pod, PodLinks
+from emunet.cluster.desired import (
+    Cluster,
+    Desired,
+    Host,
+    Link,
+    Masquerade,
+    OverlayKind,
+    Pod,
+    PodLinks,
+    PolicyMode,
+)
 from emunet.cluster.docker.compile import with_engines
 from emunet.cluster.mtu import VXLAN_OVERHEAD
+from emunet.cluster.policing import Policing, stations
 from emunet.cluster.service_rows import PROTOCOLS
 from emunet.fabric.config import (
+    EVERYWHERE,
     Bridge,
     ConnectionsConfig,
     HostConfig,
     HostEdge,
     Interface,
     PodEdge,
+    PoliciesConfig,
     Port,
     Route,
     RouteKind,
@@ -77,9 +90,10 @@ LAST_RESORT = 1000
 LINK_LOCAL_NETWORK = Prefix.parse("169.254.0.0/16")
 
 
-def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldConfig:
+def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: Policing | None = None) -> WorldConfig:
     """The World that carries what is wanted. `allocation` comes from `assign` for the same `desired`.
 
+    `policing` remembers what was compiled before, and changes nothing but the time that it takes.
     KeyError where the allocation lacks something.
     """
     cluster = desired.cluster
@@ -87,6 +101,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
     given = {entry.port: entry for entry in allocation.pods}
     wires, ports = wire_up(cluster)
     pods = [pod for pod in desired.pods if not pod.host_network]
+    policies = compile_policies(desired, allocation, policing)
     world = WorldConfig(
         hosts=tuple(
             compile_host(
@@ -94,6 +109,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
                 host,
                 [given[pod.port] for pod in pods if pod.host == host.name],
                 macs,
+                policies.get(host.name),
                 serving=bool(desired.services),
             )
             for host in cluster.hosts
@@ -112,12 +128,31 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
     return with_engines(world, desired.engines)
 
 
+def compile_policies(
+    desired: Desired, allocation: Allocation, policing: Policing | None = None
+) -> dict[str, PoliciesConfig]:
+    """What each host is told of policies; without any policy nobody is."""
+    if not desired.policies.policies:
+        return {}
+    per_packet = desired.cluster.network_policy is PolicyMode.PACKET
+    found = (policing or Policing()).compile(
+        desired.policies, stations(desired.pods, allocation), per_packet=per_packet
+    )
+    return {host.name: found.get(host.name, EVERYWHERE) for host in desired.cluster.hosts}
+
+
 def compile_host(
-    cluster: Cluster, host: Host, pods: Sequence[PodAddresses], macs: Mapping[str, bytes], *, serving: bool = False
+    cluster: Cluster,
+    host: Host,
+    pods: Sequence[PodAddresses],
+    macs: Mapping[str, bytes],
+    policies: PoliciesConfig | None = None,
+    *,
+    serving: bool = False,
 ) -> HostConfig:
     """One host with the ports of its pods. `macs` has every host's interfaces by name (`host1:eth0`).
 
-    `serving`: there are Services.
+    `policies` None: there are none anywhere. `serving`: there are Services.
     """
     vxlan = cluster.overlay.kind is OverlayKind.VXLAN
     routed = cluster.pod_links is PodLinks.ROUTED
@@ -160,7 +195,8 @@ def compile_host(
         if routed
         else (Bridge(tuple(pod.port for pod in pods), BRIDGE, hairpin=serving or bool(host.publish)),),
         vxlans=(tunnel,) if vxlan else (),
-        connections=compile_connections(cluster, host, pods, serving=serving),
+        connections=compile_connections(cluster, host, pods, policed=policies is not None, serving=serving),
+        policies=policies or EVERYWHERE,
     )
 
 
@@ -194,12 +230,14 @@ def pod_routes(host: Host, pods: Sequence[PodAddresses]) -> Iterator[Route]:
 
 
 def compile_connections(
-    cluster: Cluster, host: Host, pods: Sequence[PodAddresses], *, serving: bool = False
+    cluster: Cluster, host: Host, pods: Sequence[PodAddresses], *, policed: bool = False, serving: bool = False
 ) -> ConnectionsConfig | None:
-    """What a host translates, or None: it tracks nothing. Where there are Services it drops what is of no connection
-    (SVC-40).
+    """What a host translates, or None: it tracks nothing. It must where policies are: answers pass (NP-04).
+
+    Where there are Services it drops what is of no connection (SVC-40).
     """
-    if cluster.masquerade is None and not host.publish and not serving:
+    translates = cluster.masquerade is not None or bool(host.publish)
+    if not translates and cluster.network_policy is None and not policed and not serving:
         return None
     return ConnectionsConfig(
         () if cluster.masquerade is None else tuple(masquerade_rows(cluster, host, cluster.masquerade)),

@@ -32,6 +32,7 @@ from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.mtu import narrow_links
 from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
 from emunet.cluster.objects import Pod as PodModel
+from emunet.cluster.policies import NO_POLICIES, PolicySet
 from emunet.cluster.ranges import natural
 from emunet.cluster.topology import Topology
 from emunet.fabric.config import PLAIN, Impairment, ServicePort
@@ -57,6 +58,13 @@ class PodLinks(Enum):
 
     BRIDGE = "bridge"
     ROUTED = "routed"
+
+
+class PolicyMode(Enum):
+    """What a policy that changes means for open connections: they go on, or each packet is judged anew."""
+
+    CONNECTION = "connection"
+    PACKET = "packet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,7 @@ class Cluster:
     masquerade: Masquerade | None = None
     pod_links: PodLinks = PodLinks.BRIDGE
     dns: Dns = Dns()
+    network_policy: PolicyMode | None = None
 
     def host(self, name: str) -> Host:
         """The host of that name; KeyError if there is none."""
@@ -252,9 +261,19 @@ class Desired:
 
     cluster: Cluster
     pods: tuple[Pod, ...] = ()
+    policies: PolicySet = NO_POLICIES
     services: tuple[ServicePort, ...] = ()
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     engines: tuple[Engine, ...] = ()
+
+    def differs_in_services_only(self, other: Desired) -> bool:
+        """Whether all else is the same, so that hosts need only other rows: none or some at all is another matter."""
+        return (
+            self.pods == other.pods
+            and self.policies == other.policies
+            and bool(self.services) == bool(other.services)
+            and self.cluster == other.cluster
+        )
 
     def pods_on(self, host: str) -> tuple[Pod, ...]:
         """The pods of one host, in order."""
@@ -376,6 +395,7 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
         Masquerade(tuple(spec.masquerade.exceptions)) if spec.masquerade.enabled else None,
         PodLinks(spec.pod_links),
         _dns(spec.dns),
+        PolicyMode(spec.network_policy) if spec.network_policy is not None else None,
     )
     return cluster, problems
 

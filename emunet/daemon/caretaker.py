@@ -25,9 +25,13 @@ from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
 from emunet.cluster.defaults import containers_of
 from emunet.cluster.desired import Desired, Pod
+from emunet.cluster.docker.containers import Containers as EngineContainers
+from emunet.cluster.docker.values import Engine
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
+from emunet.cluster.pod_files import NO_SERVER
+from emunet.cluster.policing import Policing
 from emunet.cluster.store import Key, Object, meta
 from emunet.cluster.zone import Update
 from emunet.daemon.attaching import Visit
@@ -40,12 +44,13 @@ from emunet.daemon.programs import Programs, RunningProgram
 from emunet.daemon.resolvers import Resolvers
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
-from emunet.daemon.sandboxes import name_files, pod_spec
+from emunet.daemon.sandboxes import bridge_spec, hosts_file, name_files, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux.keeper_client import (
+    AttachInterfaces,
     CreateSandbox,
     KeeperGone,
     KeeperRefused,
@@ -79,6 +84,11 @@ class Caretaker:
         self._wake = asyncio.Event()
         self._lab: RunningLab | None = None
         self._programs: Programs | None = None
+        self.engines: dict[str, EngineContainers] = {}
+        """The container engines of hosts, as far as somebody has asked for them."""
+        self._bridges: set[str] = set()
+        """The engines' bridges that have their TAP in their host's sandbox, as edges (`host1:docker0`)."""
+        self._building = asyncio.Lock()
         self._responders: Responders | None = None
         self._server: str | None = None
         """The address of the cluster's name server as pods were told of it; None where there is none."""
@@ -99,10 +109,13 @@ class Caretaker:
         for warning in sorted([*desired.warnings, *warnings]):
             tell("warning", str(warning))
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
-        self.desired = Desired(desired.cluster, self.control.settle(0), self.control.services())
+        self._policing = Policing()
+        self.desired = Desired(
+            desired.cluster, self.control.settle(0), self.control.policies(), self.control.services()
+        )
         self._server = self.control.names.server
         self._allocation = assign(self.desired, Allocation(), settings.seed)
-        self.state = target(self.desired, self._allocation, settings.seed)
+        self.state = target(self.desired, self._allocation, settings.seed, self._policing)
         self.containers = Containers(self.control, None, self.now, self._wake.set)
         self.control.store.listeners.append(lambda _: self._changed())
 
@@ -247,11 +260,14 @@ class Caretaker:
             self._wake.clear()
             self._stop_ending()
             pods = self.control.settle(self.now())
-            services = self.control.services()
-            if pods != self.desired.pods or bool(services) != bool(self.desired.services):
-                await self._build(pods, services)
+            policies, services = self.control.policies(), self.control.services()
+            wanted = replace(self.desired, pods=pods, policies=policies, services=services)
+            if not wanted.differs_in_services_only(self.desired):
+                async with self._building:
+                    await self._build(replace(wanted, engines=self._wanted_engines()))
             elif services is not self.desired.services:
-                await self._serve(services)
+                async with self._building:
+                    await self._serve(services)
             await self._tell_names()
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
@@ -277,12 +293,21 @@ class Caretaker:
             self._lab.state = self.state
             await self._lab.plane.change_services(services)
 
-    async def _build(self, pods: tuple[Pod, ...], services: tuple[ServicePort, ...]) -> None:
-        """Make the lab one that has these pods and Services."""
+    async def reshape(self) -> None:
+        """Take into the World what engines of hosts have come to want."""
+        async with self._building:
+            await self._build(replace(self.desired, engines=self._wanted_engines()))
+
+    def _wanted_engines(self) -> tuple[Engine, ...]:
+        return tuple(one.engine() for one in self.engines.values())
+
+    async def _build(self, desired: Desired) -> None:
+        """Make the lab one that has these pods and Services, under these policies, and what the engines of its hosts
+        want.
+        """
         lab = self._lab
-        desired = Desired(self.control.cluster, pods, services)
         allocation = assign(desired, self._allocation, self.settings.seed)
-        state = target(desired, allocation, self.settings.seed)
+        state = target(desired, allocation, self.settings.seed, self._policing)
         if lab is None:
             self.desired, self._allocation, self.state = desired, allocation, state
             return
@@ -295,6 +320,7 @@ class Caretaker:
         for pod in renewed:
             await self._remove(lab, pod)
         made = await self._make(lab, state, new)
+        await self._make_bridges(lab, desired.engines)
         await lab.plane.configure(state.world)
         self.desired, self._allocation = desired, allocation
         lab.state = self.state = state
@@ -327,11 +353,31 @@ class Caretaker:
         await lab.plane.give_taps(taps)
         return {name for name, _ in taps}
 
+    async def _make_bridges(self, lab: RunningLab, engines: Sequence[Engine]) -> None:
+        """The host's own side of each bridge of its engine that is new: a TAP in the host's sandbox."""
+        wanted = {f"{one.host}:{network.interface}": (one.host, network) for one in engines for network in one.networks}
+        self._bridges &= wanted.keys()
+        for name in [name for name in wanted if name not in self._bridges and lab.keeper is not None]:
+            host, network = wanted[name]
+            assert lab.keeper is not None
+            added = await lab.keeper.ask(AttachInterfaces(host, (bridge_spec(lab.settings, network),)))
+            for descriptor in added.drop_counters:
+                os.close(descriptor)
+            await lab.plane.give_taps([(name, added.taps[0])])
+            self._bridges.add(name)
+
+    @property
+    def programs(self) -> Programs | None:
+        """What runs programs in sandboxes; None on memory wires."""
+        return self._programs
+
     def specify(self, pod: PodState, state: State) -> SandboxSpec:
         """What the sandbox of a pod is to be: its network, the files of its volumes, those by which it finds names."""
         item = self._object_of(pod)
         if item is None:
-            return pod_spec(pod, {}, self.settings.offload)
+            return pod_spec(
+                pod, {"/etc/hosts": hosts_file(state), "/etc/resolv.conf": NO_SERVER}, self.settings.offload
+            )
         if item["spec"].get("setHostnameAsFQDN") and item["spec"].get("subdomain") and not pod.pod.full_name:
             why = "its full name has more than the 64 characters that Linux takes: the machine has its short one"
             self.control.note(item, "FailedSetHostnameAsFQDN", why, self.now(), warning=True)
@@ -361,8 +407,8 @@ class Caretaker:
             return
         requests = []
         for pod in lab.state.pods:
-            item, place = self._object_of(pod), lab.names.places[pod.name]
-            if item is not None and pod.edge is not None and place.sandbox in lab.sandboxes:
+            item, place = self._object_of(pod), lab.names.places.get(pod.name)
+            if item is not None and place is not None and pod.edge is not None and place.sandbox in lab.sandboxes:
                 requests.append(WriteFiles(place.sandbox, self._name_files(pod, item, lab.state)))
         for answer in await asyncio.gather(*[lab.keeper.ask(one) for one in requests], return_exceptions=True):
             if isinstance(answer, KeeperRefused):  # it has ended meanwhile

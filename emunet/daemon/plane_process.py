@@ -42,6 +42,7 @@ from emunet.linux.loop import Loop
 from emunet.linux.tap import close_many
 from emunet.linux.tap_edge import TapEdge
 from emunet.packet.address import parse_ip
+from emunet.plane.faults import Fault
 from emunet.plane.trace import Trace
 
 TRACE_LIMIT = 4 * 1_000_000_000
@@ -64,6 +65,7 @@ class PlaneProcess:
         self._taps: dict[str, int] = {}  # TAPs that have come and wait for their edges
         self._gone: list[int] = []
         self.plane = Plane(seed, self._make_edge, self._drop_edge, flow_cache=flow_cache)
+        self.plane.world.faults.tell = _log
         self.loop = Loop(self.plane.world, speed)
         self._frames: FrameServer | None = None
         self._unsent: deque[dict[str, Any]] = deque()
@@ -76,8 +78,10 @@ class PlaneProcess:
             "names": self._serve_names,
             "frames": self._serve_frames,
             "trace": self._trace,
+            "exchange": self._exchange,
             "echo": self._echo,
             "counters": self._counters,
+            "traffic": self._traffic,
             "tables": self._tables,
             "ports": self._ports,
             "jump": self._jump,
@@ -251,6 +255,11 @@ class PlaneProcess:
 
         look(now)
 
+    def _exchange(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """What would become of a question and its answer."""
+        target, number = bytes.fromhex(body["target"]), body["number"]
+        answer(self.plane.exchange(body["port"], target, body["protocol"], number).as_dict())
+
     def _echo(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """Echo requests from a memory edge to many targets; for each target its round trips in ns, None for a lost one.
 
@@ -298,11 +307,19 @@ class PlaneProcess:
     def _counters(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.counters() | {"late_ns": self.loop.late, "now_ns": self.loop.now()})
 
+    def _traffic(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        answer(self.plane.traffic() | {"now_ns": self.loop.now()})
+
     def _tables(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.tables(body["device"]))
 
     def _ports(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.world.port_names())
+
+
+def _log(fault: Fault) -> None:
+    """Tell the lab's log of a fault of ours."""
+    print(f"emunet has a fault, please report it: {fault.as_text()}", file=sys.stderr, flush=True)
 
 
 def _trace_body(trace: Trace) -> dict[str, Any]:

@@ -27,10 +27,8 @@ Rule of this file: wiring only. A new behaviour is an element of its own, named 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from emunet.elements.bridge import LOCAL, UP, Bridge
-from emunet.elements.connections import Connections, ServiceChange
+from emunet.elements.connections import Connections
 from emunet.elements.dispatch import Dispatch
 from emunet.elements.errors import Errors
 from emunet.elements.fragment import Fragment
@@ -40,7 +38,7 @@ from emunet.elements.interface import Interface, OwnAddresses
 from emunet.elements.isolation import Isolation
 from emunet.elements.link import Link
 from emunet.elements.neighbor import NeighborElement
-from emunet.elements.policy import Policy
+from emunet.elements.policies import Policy
 from emunet.elements.reassemble import Reassemble
 from emunet.elements.redirect import Redirects
 from emunet.elements.router import Router
@@ -49,7 +47,7 @@ from emunet.elements.sockets import Sockets
 from emunet.elements.translate import Translate
 from emunet.elements.vxlan import VxlanElement
 from emunet.fabric.config import Bridge as BridgeConfig
-from emunet.fabric.config import ConnectionsConfig, HostConfig, ServicePort
+from emunet.fabric.config import ConnectionsConfig, HostConfig
 from emunet.plane.chance import chance
 from emunet.plane.device import Device, Target
 from emunet.plane.element import Element
@@ -59,12 +57,8 @@ from emunet.plane.table import Counter, Watch
 Wiring = dict[tuple[str, str], Target]
 
 
-def build_host(
-    config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int, services: tuple[ServicePort, ...] = ()
-) -> Device:
-    """A Device that forwards as a Linux machine with these interfaces, bridges and tunnels does, and carries out
-    Services.
-    """
+def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int) -> Device:
+    """A Device that forwards as a Linux machine with these interfaces, bridges and tunnels does."""
     own = OwnAddresses(config.interfaces)
     mtus = {port.name: port.mtu for port in config.ports}
     member = {port: bridge.interface for bridge in config.bridges for port in bridge.ports}
@@ -76,7 +70,6 @@ def build_host(
 
     rules = config.connections
     connections = Connections(config.name, own, routes, watch, rules, member, seed)
-    connections.services.change(ServiceChange(put=services))
     neighbor = NeighborElement(config.name, own, errors, watch, seed, config.neighbors)
     redirects = Redirects(own, watch, identification, neighbor.table)
     elements: dict[str, Element] = {
@@ -84,8 +77,8 @@ def build_host(
         "header": Header(frozenset(member)),
         "reassemble": Reassemble(config.name, own, errors, watch, enabled=rules is not None),
         "connections": connections,
+        "policy": Policy(config.name, own, watch, config.policies, member),
         "isolation": Isolation(config.name, config.segments, member),
-        "policy": Policy(),
         "translate": Translate(config.name, own, errors, connections.table, seed, rules, member),
         "router": Router(config.name, own, routes, errors, redirects, seed),
         "fragment": Fragment(own),
@@ -180,14 +173,6 @@ def _keep_apart(wiring: Wiring, config: HostConfig) -> None:
         wiring[bridge.interface, "egress"] = Target(first, "bridged")
 
 
-def serve(devices: Iterable[Device], change: ServiceChange) -> None:
-    """Let all hosts among the devices have other rows of Services."""
-    for device in devices if change else ():
-        connections = device.elements.get("connections")
-        if isinstance(connections, Connections):
-            connections.services.change(change)
-
-
 def _join_interface(interface: Interface, wiring: Wiring, entries: dict[str, Target]) -> None:
     """What every layer-3 interface has: a link, and with an address a way from and to the host's own sockets."""
     name = interface.name
@@ -262,6 +247,9 @@ def reconfigure_host(device: Device, old: HostConfig, new: HostConfig) -> bool:
             group_forward_mask=bridge.group_forward_mask,
         )
     _retrack(device, new.connections, member)
+    policy = elements["policy"]
+    assert isinstance(policy, Policy)
+    policy.reconfigure(new.policies, member)
     isolation = elements["isolation"]
     assert isinstance(isolation, Isolation)
     isolation.reconfigure(new.segments, member)

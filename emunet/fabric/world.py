@@ -13,13 +13,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from emunet.elements.connections import ServiceChange
-from emunet.elements.connections.services import changed, difference
 from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric import names
 from emunet.fabric.capture import Record, Sink
@@ -27,10 +24,13 @@ from emunet.fabric.config import HostConfig, WireConfig, WorldConfig
 from emunet.fabric.edge import Edge
 from emunet.fabric.flow_key import Key, key_of
 from emunet.fabric.flows import FlowCache, Recording, Replay
-from emunet.fabric.host import build_host, reconfigure_host, serve
+from emunet.fabric.follow import explain
+from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
+from emunet.fabric.policing import Policing
 from emunet.fabric.recording import Recorder
+from emunet.fabric.serving import Serving
 from emunet.fabric.switch import build_switch
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
@@ -38,17 +38,17 @@ from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
 from emunet.plane.device import Device
+from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
-from emunet.plane.table import NEVER, Counter, Table, Watch
+from emunet.plane.table import Counter, Table, Watch
 from emunet.plane.timers import Timers
 from emunet.plane.trace import Trace
 
 HOP_LIMIT = 32
 RUN_LIMIT = 10_000
 RUN_PAUSE = 1_000
-EXPLAIN_LIMIT = 10 * 1_000_000_000
 Arrival = tuple[Edge, bytes, Offload | None, Trace | None] | tuple[Device, str, Packet]
 """A frame from an edge's stack, or a packet at a device's entry."""
 
@@ -63,10 +63,14 @@ class World:
         self.devices: dict[str, Device] = {}
         self.wires: dict[str, Wire] = {}
         self.edges: dict[str, Edge] = {}
-        self.config = WorldConfig(seed=seed)
+        self._config = WorldConfig(seed=seed)
         self.watch = Watch()
+        self.faults = Faults()
+        """What raised where it should have decided."""
         self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, DeviceConfig] = {}
+        self.policing = Policing(self.devices, self._configs)
+        self.serving = Serving(self.devices)
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()
@@ -84,6 +88,8 @@ class World:
         self._running = False
         self._resumes = 0
         self._dry = False
+        self.arrived: list[tuple[Edge, Packet]] = []
+        """What came out at edges in the last dry run."""
         self._off: set[str] = set()
         self.trouble = Trouble(self)
 
@@ -93,6 +99,12 @@ class World:
         self.flows.settle()
         return self.figures
 
+    @property
+    def config(self) -> WorldConfig:
+        """What it is, as a value."""
+        self._config = self.serving.settled(self.policing.settled(self._config))
+        return self._config
+
     # Building
 
     def configure(self, config: WorldConfig) -> None:
@@ -100,6 +112,8 @@ class World:
 
         Learned state survives where an element's structure did not change.
         """
+        if self.policing.become(self.config, config):
+            return
         self.flows.clear("the configuration changed")
         devices: tuple[DeviceConfig, ...] = (*config.hosts, *config.switches)
         wanted = {device.name: device for device in devices}
@@ -117,23 +131,15 @@ class World:
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
-        serve(self.devices.values(), difference(self.config.services, config.services))
+        self.serving.become(config.services)
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
         self._tunnels = frozenset(vxlan.port.to_bytes(2, "big") for host in config.hosts for vxlan in host.vxlans)
-        self.config = config
+        self._config = config
         for wire in config.wires:
             self.trouble.configured(self.wires[wire.name], None if wire.name in fresh else before.get(wire.name), wire)
         self.trouble.apply_partition()
-
-    def change_services(self, change: ServiceChange) -> None:
-        """Let every host have other rows of Services, from the next connection on; all else stays as it is.
-
-        Nothing that the flow cache repeats depends on them, but on connections, some of which may end here.
-        """
-        serve(self.devices.values(), change)
-        self.config = replace(self.config, services=changed(self.config.services, change))
 
     def attach(self, edge: Edge) -> None:
         """Join a stack to its port. The port must exist."""
@@ -167,12 +173,12 @@ class World:
 
     def show(self, edge: Edge, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
         """Show watchers a frame from an edge that was a hit, and was repeated elsewhere (`linux.executor`)."""
-        point = (edge.device, edge.entry)
-        identity = self._identify()
-        self._watching.entry(point, edge.entry in self._pods[edge.device], frame, offload, now, identity)
-        self._watching.hand_over()
+        identity = self._watching.identify()
+        first = replay.first
+        if first is not None:
+            Record.of(first.port, first.inbound, frame, offload, now, first.sinks, identity).hand_over()
         for view in replay.views:
-            pieces = view.rewrite.wire_frames(frame, offload)
+            pieces = [frame] if view.plain and offload is None else view.rewrite.wire_frames(frame, offload)
             Record(view.port, view.inbound, pieces, now, view.sinks, identity).hand_over()
 
     def advance(self, now: int) -> None:
@@ -266,7 +272,7 @@ class World:
             item.begin_overlay()
         for device in self.devices.values():
             device.figures, device.world_ledger, device.dry = Ledger(), scratch, True
-        self.figures, self._arrivals, self._dry = scratch, deque(), True
+        self.figures, self._arrivals, self._dry, self.arrived = scratch, deque(), True, []
         try:
             yield
         finally:
@@ -278,26 +284,8 @@ class World:
                 item.end_overlay()
 
     def explain(self, edge: Edge, frame: bytes) -> Trace:
-        """What would happen to a frame from this edge, hop by hop. Changes nothing.
-
-        A question for a neighbour's MAC is answered as the stack that has the address
-        would answer it; where nobody has it, time passes in the dry run until the
-        packet's fate is known.
-        """
-        trace = Trace()
-        with self.dry_run():
-            self._admit(edge, frame, None, trace)
-            self._run(self.now)
-            limit = self.now + EXPLAIN_LIMIT
-            while trace.verdict == "queued":
-                due = min((device.due() for device in self.devices.values()), default=NEVER)
-                if due > limit:
-                    break
-                self.now = max(self.now, due)
-                for device in self.devices.values():
-                    device.wake(self.now)
-                    self._run(self.now)
-        return trace
+        """What would happen to a frame from this edge, hop by hop. Changes nothing (`follow`)."""
+        return explain(self, edge, frame)
 
     # Watching
 
@@ -350,6 +338,7 @@ class World:
         else:
             self._off.add(name)
             figures = device.figures
+            self._config = self.config
             self._place(self._configs[name])
             self.devices[name].figures = figures  # its counters are the experimenter's, not its own
             figures.drop(Reason.DEVICE_OFF, figures.queued)
@@ -455,12 +444,14 @@ class World:
 
     def _place(self, config: DeviceConfig) -> None:
         if isinstance(config, HostConfig):
-            device = build_host(config, self.watch, self.figures, self.seed, self.config.services)
+            device = build_host(config, self.watch, self.figures, self.seed)
+            self.serving.begin(device)
         else:
             device = build_switch(config, self.watch, self.figures)
         old = self.devices.get(config.name)
         if old is not None:
             self._abandon(old)
+        device.faults = self.faults
         device.transmit = self._transmit
         device.observe = self._observe
         device.identify = self._identify
@@ -525,7 +516,7 @@ class World:
                     self.at(self._resumes, lambda _: None, own=True)
         finally:
             self._running = False
-            self.watch.leaned = self.watch.steps = self._watching.recording = None
+            self.watch.leaned = self.watch.steps = self.watch.passed = self._watching.recording = None
             self._watching.hand_over()
 
     def _from_edge(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int) -> None:
@@ -660,6 +651,7 @@ class World:
         if packet.hop is not None:
             packet.hop.steps.append(step)
         if self._dry:
+            self.arrived.append((edge, packet))
             reply = answer_neighbor_request(packet.frame, tuple(row.address for row in edge.addresses), edge.mac)
             if reply is not None:
                 self._admit(edge, reply, None, None)

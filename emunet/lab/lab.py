@@ -29,7 +29,9 @@ from emunet.cluster.docker.begin import engine_of
 from emunet.cluster.load import BadInput, Document, Problem, load_files, load_text
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.pod_files import resolv_conf
+from emunet.cluster.policing import Policing
 from emunet.cluster.store import Object, Store, meta
+from emunet.cluster.targets import find as find_targets
 from emunet.elements.connections.services import difference
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
@@ -43,6 +45,7 @@ from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
 from emunet.lab.answers import answers_of
 from emunet.lab.docker import LabDocker
+from emunet.lab.explanation import Explanation, explained
 from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
@@ -228,6 +231,7 @@ class Lab:
         self._engines: dict[str, LabDocker] = {}
         self._topology, objects, desired = read_manifests(_documents(topology))
         self._desired = Desired(desired.cluster, warnings=desired.warnings)
+        self._policing = Policing()
         self.control = ControlPlane(desired.cluster, seed)
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
         self._build()
@@ -359,6 +363,26 @@ class Lab:
             self.wait(lambda: trace.verdict != "queued")
         return trace
 
+    def explain(self, source: str, target: str) -> list[Explanation]:
+        """Whether a pod or host reaches a target, and how: `print(lab.explain("web-1", "db-1:5432")[0].as_text())`.
+
+        Targets are pods, hosts, Services and addresses, with a port (a number or a name) and a protocol where it
+        matters: `web:80`, `blue/db-1:sql`, `10.9.9.9:53/udp`. One without a port means each port that a Service has or
+        a pod declares, else an echo. LookupError where nobody is meant, ValueError for what makes no sense.
+        """
+        edge = self.plane.edge(source)
+        namespace = source.rpartition("/")[0] or "default"
+        found = find_targets(self.store, self._addresses_of, target, namespace, len(edge.addresses[0].address))
+        return [
+            explained(source, one, self.plane.exchange(source, one.address, one.protocol, one.port).as_dict())
+            for one in found
+        ]
+
+    def _addresses_of(self, name: str) -> list[bytes]:
+        edges = self.plane.world.edges
+        edge = edges.get(name) or edges.get(f"{name}:eth0")
+        return [row.address for row in edge.addresses] if edge is not None else []
+
     def counters(self) -> dict[str, Any]:
         """The World's figures."""
         return self.plane.world.ledger.as_dict()
@@ -466,14 +490,16 @@ class Lab:
         while True:
             pods = self.control.settle(self.clock.now)
             facts: dict[str, PodFact | None] = {meta(pod)["uid"]: self._ended(pod) for pod in self.control.ending()}
-            services = self.control.services()
-            if pods != self._desired.pods or bool(services) != bool(self._desired.services):
+            wanted = replace(
+                self._desired, pods=pods, policies=self.control.policies(), services=self.control.services()
+            )
+            if not wanted.differs_in_services_only(self._desired):
                 facts |= dict.fromkeys({pod.uid for pod in self._desired.pods} - {pod.uid for pod in pods})
-                self._desired = replace(self._desired, pods=pods, services=services)
+                self._desired = wanted
                 self._build()
-            elif services is not self._desired.services:
-                self.plane.change_services(difference(self._desired.services, services))
-                self._desired = replace(self._desired, services=services)
+            elif wanted.services is not self._desired.services:
+                self.plane.change_services(difference(self._desired.services, wanted.services))
+                self._desired = wanted
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
             self._tell_names()
             if not self.control.tell(facts):
@@ -491,7 +517,7 @@ class Lab:
         engines = tuple(engine.containers.engine() for engine in self._engines.values())
         self._desired = replace(self._desired, engines=engines)
         self._allocation = assign(self._desired, self._allocation, self.seed)
-        self.plane.configure(compile_world(self._desired, self._allocation, self.seed))
+        self.plane.configure(compile_world(self._desired, self._allocation, self.seed, self._policing))
         self.plane.respond(answers_of(self._desired.pods, lambda pod, container: False), self.clock.now)
 
     def _fact(self, pod: Pod) -> PodFact:

@@ -90,7 +90,7 @@ class Services(Tracked):
 
     def serve(self, *rows: ServicePort) -> None:
         """Have these rows and no others, as an incremental change."""
-        self.world.change_services(difference(self.world.config.services, rows))
+        self.world.serving.change(difference(self.world.config.services, rows))
 
     def with_backends(self, *pods: str, protocol: int = UDP, family: int = 4, **more: Any) -> ServicePort:
         """The Service `default/web:http` with these pods behind it; `ending-` before a name: it ends."""

@@ -129,16 +129,6 @@ def difference(old: Iterable[ServicePort], new: Iterable[ServicePort]) -> Servic
     return ServiceChange(tuple(before), tuple(put))
 
 
-def changed(rows: Iterable[ServicePort], change: ServiceChange) -> tuple[ServicePort, ...]:
-    """The rows after a change."""
-    after = {row.key: row for row in rows}
-    for key in change.gone:
-        after.pop(key, None)
-    for row in change.put:
-        after[row.key] = row
-    return tuple(after.values())
-
-
 class Way(Enum):
     """Which of a Service's addresses was called."""
 

@@ -6,6 +6,7 @@ ClusterIP of kube-dns.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -110,7 +111,12 @@ def server(labs: Labs) -> str:
 
 def resolvers(labs: Labs) -> list[int]:
     """The processes that are name servers."""
-    return [pid for pid in labs.processes() if Path(f"/proc/{pid}/comm").read_text().strip() == "emunet-resolver"]
+    found = []
+    for pid in labs.processes():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "emunet-resolver":
+                found.append(pid)
+    return found
 
 
 @pytest.mark.rule("DNS-01")

@@ -54,6 +54,7 @@ COMMANDS = {
         "trace": ("emunet.cli.trace:trace", "Follow one frame hop by hop, and say why."),
         "draw": ("emunet.cli.draw:draw", "The network as a picture, or who sent what to whom."),
         "capture": ("emunet.cli.capture:capture", "Write what ports carry to a pcapng file."),
+        "diff": ("emunet.cli.diff:diff", "What changed on the way between two captures."),
         "wireshark": ("emunet.cli.wireshark:wireshark", "List ports of labs in Wireshark, live."),
         "conntrack": ("emunet.cli.conntrack:conntrack", "Connections that hosts remember and translate."),
         "top": ("emunet.cli.top:top", "Counters, live."),

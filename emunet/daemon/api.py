@@ -9,6 +9,7 @@
     GET  /tables/DEVICE             every table of a device, as text
     GET  /sandboxes/NAME            what it takes to enter a pod's or host's namespaces
     POST /ping                      {"from", "to", "count", "timeout", "interval", "size"}, all of them optional
+    POST /explain                   {"port", "data": hex, "inbound": bool}: what becomes of a frame that passes a port
     POST /trace                     {"port", "data": hex, "is_frame": bool, "live": bool}, or {"port", "to", "live"}
                                     for the echo request that `ping` sends
     POST /time                      {"seconds"}: lab time jumps ahead (memory wires)
@@ -44,6 +45,7 @@ from emunet.daemon.running import NotOnTheseWires, RunningLab
 from emunet.daemon.trouble_api import trouble_routes
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 
+_SHORTEST_FRAME = 14
 _CLOSING_SECONDS = 0.1
 """What `close` gives an answer that is on its way."""
 
@@ -76,6 +78,7 @@ class Server:
                 web.get("/sandboxes/{name:.+}", self._sandbox),
                 web.post("/ping", self._ping),
                 web.post("/trace", self._trace),
+                web.post("/explain", self._explain),
                 web.post("/time", self._time),
                 web.post("/down", self._down),
                 web.get("/kubeconfig", self._kubeconfig),
@@ -132,6 +135,15 @@ class Server:
         is_frame, live = body.get("is_frame", False), body.get("live", False)
         trace = await self._lab.plane.ask("trace", port=place.name, data=data.hex(), is_frame=is_frame, live=live)
         return web.json_response(trace)
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        body = await body_of(request, {"port": str, "data": str, "inbound": bool}, {})
+        frame = bytes.fromhex(body["data"])
+        if len(frame) < _SHORTEST_FRAME:
+            raise ValueError(f"a frame has {_SHORTEST_FRAME} bytes at least: an Ethernet header; this has {len(frame)}")
+        return web.json_response(
+            await self._lab.plane.ask("explain", port=body["port"], data=frame.hex(), inbound=body["inbound"])
+        )
 
     async def _time(self, request: web.Request) -> web.Response:
         body = await body_of(request, {"seconds": float})

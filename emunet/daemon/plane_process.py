@@ -72,6 +72,7 @@ class PlaneProcess:
             "respond": self._respond,
             "frames": self._serve_frames,
             "trace": self._trace,
+            "explain": self._explain,
             "echo": self._echo,
             "counters": self._counters,
             "tables": self._tables,
@@ -230,6 +231,11 @@ class PlaneProcess:
                 answer(_trace_body(trace))
 
         look(now)
+
+    def _explain(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """What would become of a frame that passes a port, from there on."""
+        frame = bytes.fromhex(body["data"])
+        answer(_trace_body(self.plane.explain_at(body["port"], frame, inbound=body["inbound"])))
 
     def _echo(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """Echo requests from a memory edge to many targets; for each target its round trips in ns, None for a lost one.

@@ -272,9 +272,13 @@ class World:
         would answer it; where nobody has it, time passes in the dry run until the
         packet's fate is known.
         """
+        return self.follow(lambda trace: self._admit(edge, frame, None, trace))
+
+    def follow(self, begin: Callable[[Trace], None]) -> Trace:
+        """As `explain`, for whatever `begin` lets in, with the trace that it is given."""
         trace = Trace()
         with self.dry_run():
-            self._admit(edge, frame, None, trace)
+            begin(trace)
             self._run(self.now)
             limit = self.now + EXPLAIN_LIMIT
             while trace.verdict == "queued":

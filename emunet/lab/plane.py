@@ -20,7 +20,7 @@ from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.config_text import encode
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge
-from emunet.fabric.explain import frame_from
+from emunet.fabric.explain import explain_at, frame_from
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Recorder
 from emunet.fabric.world import World
@@ -129,6 +129,10 @@ class Plane:
         trace = Trace()
         self.world.receive(edge, frame, now, trace=trace)
         return trace
+
+    def explain_at(self, port: str, frame: bytes, *, inbound: bool) -> Trace:
+        """What would become of a frame that passes a port, from there on; a dry run."""
+        return explain_at(self.world, port, frame, inbound)
 
     def counters(self) -> dict[str, Any]:
         """The World's ledger, and each device's."""

@@ -40,8 +40,8 @@ down: $(READY) ## stop every lab and remove all it made
 	@$(BIN)/emunet down --all
 
 test: $(READY) ## run the tests, but for those that take long   [ALL=1] [ARGS="-k vxlan"]
-	@# Two workers; loadgroup keeps the kernel tests, which measure time, one after the other on one of them.
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(if $(ALL),,-m 'not slow') $(ARGS)
+	@# Three workers; loadgroup keeps kernel tests that measure one after the other on one, those with labs on another.
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(if $(ALL),,-m 'not slow') $(ARGS)
 
 rules: $(READY) ## each rule of how frames behave, its tests, its verdict; rules.json   [ALL=1] [ARGS="-k arp"]
 	@# A tenth of the rules, another each day, is put to the test: without its element its tests must fail. ALL=1: all.

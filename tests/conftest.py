@@ -2,8 +2,8 @@
 
 A test under tests/kernel (or marked `kernel` elsewhere) uses TAPs and namespaces.
 Where the machine does not give them it is skipped with the reason; CI fails on such
-a skip (.ci/skipped.py). All of them run on one worker of xdist, one after the other,
-because they measure time and make labs.
+a skip (.ci/skipped.py). Those that measure time run on one worker of xdist, one after
+the other, and those that make labs on another: labs wait more than they compute.
 """
 
 from __future__ import annotations
@@ -22,6 +22,21 @@ import hypothesis
 import pytest
 
 from emunet.fabric.world import World
+
+MEASURES = frozenset(
+    f"test_{name}"
+    for name in (
+        "bridge_router_vxlan",
+        "capture",
+        "delay",
+        "endpoint_tcp",
+        "interoperation",
+        "netfilter",
+        "reno",
+        "silence",
+    )
+)
+"""Kernel tests that measure time, or judge by it: one after the other, beside those that run labs."""
 
 KERNEL_TESTS = Path(__file__).parent / "kernel"
 
@@ -60,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kernel")
         if item.get_closest_marker("kernel") is None:
             continue
-        item.add_marker(pytest.mark.xdist_group("kernel"))
+        item.add_marker(pytest.mark.xdist_group("measures" if item.path.stem in MEASURES else "labs"))
         item.user_properties.append(("kernel", "yes"))  # into the JUnit report, for .ci/skipped.py
         if (missing := missing_from_kernel()) is not None:
             item.add_marker(pytest.mark.skip(reason=missing))

@@ -27,6 +27,7 @@ def status(lab: str | None, output: str) -> None:
     show_lab(out, answer)
     out.print()
     show_frames(out, answer["frames"])
+    show_faults(out, answer["lab"], answer["faults"])
     if answer["captures"]:
         out.print()
         show_captures(out, answer["captures"])
@@ -93,6 +94,17 @@ def show_frames(out: Any, frames: dict[str, Any]) -> None:
     if frames["wire_overruns"]:
         lost = f"{frames['wire_overruns']:,} frames were lost in full TAP queues"
         out.print(Text(f"{lost}: pods sent faster than the lab forwards", "yellow"))
+
+
+def show_faults(out: Any, lab: str, faults: list[dict[str, Any]]) -> None:
+    """Faults of our own: frames were lost that the network would have carried."""
+    from rich.text import Text
+
+    from emunet.daemon.folder import folder_of
+
+    for fault in faults:
+        line = f"{fault['element']} of {fault['device']} failed {fault['count']:,} times ({fault['error']})"
+        out.print(Text(f"a fault of emunet, please report it: {line}; {folder_of(lab).log} has the frame", "red"))
 
 
 def show_captures(out: Any, captures: list[dict[str, Any]]) -> None:

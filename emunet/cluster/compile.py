@@ -37,16 +37,29 @@ from emunet.cluster.assign import (
     interface_names,
     tunnel_address,
 )
-from emunet.cluster.desired import Cluster, Desired, Host, Link, Masquerade, OverlayKind, Pod, PodLinks
+from emunet.cluster.desired import (
+    Cluster,
+    Desired,
+    Host,
+    Link,
+    Masquerade,
+    OverlayKind,
+    Pod,
+    PodLinks,
+    PolicyMode,
+)
 from emunet.cluster.docker.compile import with_engines
 from emunet.cluster.mtu import VXLAN_OVERHEAD
+from emunet.cluster.policing import Policing, stations
 from emunet.fabric.config import (
+    EVERYWHERE,
     Bridge,
     ConnectionsConfig,
     HostConfig,
     HostEdge,
     Interface,
     PodEdge,
+    PoliciesConfig,
     Port,
     Route,
     RouteKind,
@@ -71,9 +84,10 @@ PROTOCOLS = {"TCP": 6, "UDP": 17}
 """Protocol numbers by the names that Kubernetes gives them."""
 
 
-def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldConfig:
+def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: Policing | None = None) -> WorldConfig:
     """The World that carries what is wanted. `allocation` comes from `assign` for the same `desired`.
 
+    `policing` remembers what was compiled before, and changes nothing but the time that it takes.
     KeyError where the allocation lacks something.
     """
     cluster = desired.cluster
@@ -81,9 +95,12 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
     given = {entry.port: entry for entry in allocation.pods}
     wires, ports = wire_up(cluster)
     pods = [pod for pod in desired.pods if not pod.host_network]
+    policies = compile_policies(desired, allocation, policing)
     world = WorldConfig(
         hosts=tuple(
-            compile_host(cluster, host, [given[pod.port] for pod in pods if pod.host == host.name], macs)
+            compile_host(
+                cluster, host, [given[pod.port] for pod in pods if pod.host == host.name], macs, policies.get(host.name)
+            )
             for host in cluster.hosts
         ),
         switches=tuple(SwitchConfig(switch.name, ports.get(switch.name, ())) for switch in cluster.switches),
@@ -99,8 +116,30 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0) -> WorldCon
     return with_engines(world, desired.engines)
 
 
-def compile_host(cluster: Cluster, host: Host, pods: Sequence[PodAddresses], macs: Mapping[str, bytes]) -> HostConfig:
-    """One host with the ports of its pods. `macs` has every host's interfaces by name (`host1:eth0`)."""
+def compile_policies(
+    desired: Desired, allocation: Allocation, policing: Policing | None = None
+) -> dict[str, PoliciesConfig]:
+    """What each host is told of policies; without any policy nobody is."""
+    if not desired.policies.policies:
+        return {}
+    per_packet = desired.cluster.network_policy is PolicyMode.PACKET
+    found = (policing or Policing()).compile(
+        desired.policies, stations(desired.pods, allocation), per_packet=per_packet
+    )
+    return {host.name: found.get(host.name, EVERYWHERE) for host in desired.cluster.hosts}
+
+
+def compile_host(
+    cluster: Cluster,
+    host: Host,
+    pods: Sequence[PodAddresses],
+    macs: Mapping[str, bytes],
+    policies: PoliciesConfig | None = None,
+) -> HostConfig:
+    """One host with the ports of its pods. `macs` has every host's interfaces by name (`host1:eth0`).
+
+    `policies` None: there are none anywhere.
+    """
     vxlan = cluster.overlay.kind is OverlayKind.VXLAN
     routed = cluster.pod_links is PodLinks.ROUTED
     mtu = pod_mtu(cluster, host)
@@ -139,7 +178,8 @@ def compile_host(cluster: Cluster, host: Host, pods: Sequence[PodAddresses], mac
         else (),
         bridges=() if routed else (Bridge(tuple(pod.port for pod in pods), BRIDGE, hairpin=bool(host.publish)),),
         vxlans=(tunnel,) if vxlan else (),
-        connections=compile_connections(cluster, host, pods),
+        connections=compile_connections(cluster, host, pods, policed=policies is not None),
+        policies=policies or EVERYWHERE,
     )
 
 
@@ -164,9 +204,11 @@ def pod_routes(host: Host, pods: Sequence[PodAddresses]) -> Iterator[Route]:
     yield Route(LINK_LOCAL_NETWORK, UPLINK, metric=1000)
 
 
-def compile_connections(cluster: Cluster, host: Host, pods: Sequence[PodAddresses]) -> ConnectionsConfig | None:
-    """What a host translates, or None: it tracks nothing."""
-    if cluster.masquerade is None and not host.publish:
+def compile_connections(
+    cluster: Cluster, host: Host, pods: Sequence[PodAddresses], *, policed: bool = False
+) -> ConnectionsConfig | None:
+    """What a host translates, or None: it tracks nothing. It must where policies are: answers pass (NP-04)."""
+    if cluster.masquerade is None and not host.publish and cluster.network_policy is None and not policed:
         return None
     return ConnectionsConfig(
         () if cluster.masquerade is None else tuple(masquerade_rows(cluster, host, cluster.masquerade)),

@@ -27,6 +27,7 @@ from emunet.cluster.events import record
 from emunet.cluster.kinds import Kind, NoSuchKind
 from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.moments import DEFAULT_EPOCH
+from emunet.cluster.policies import PolicyReader, PolicySet
 from emunet.cluster.requests import Request, Rules, Validation
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Key, Object, Store, meta
@@ -46,6 +47,7 @@ class ControlPlane:
         self.rules = Rules()
         self._built_in = {kind.resource for kind in self.store.kinds}
         self._retired: list[Kind] = []
+        self._policies = PolicyReader(self.store)
         self.store.listeners.append(self._learn)
         self.runner = Runner(self.store, controllers(self.health, self.kubelet), self.rules)
         self._begin(now)
@@ -73,6 +75,10 @@ class ControlPlane:
         stopped = {uid for uid, fact in self.kubelet.facts.items() if fact.stopped}
         pods = bound_pods(self.store, self.cluster, self.health.silent)
         return tuple(pod for pod in pods if pod.uid not in stopped)
+
+    def policies(self) -> PolicySet:
+        """The policies that are wanted; the same value while they are the same."""
+        return self._policies.read()
 
     def due(self) -> int | None:
         """When the controllers have something to do by themselves."""
@@ -215,6 +221,8 @@ class ControlPlane:
 
     def _learn(self, change: Change) -> None:
         """A CustomResourceDefinition brings a kind, or takes it away with all its objects."""
+        if change.kind.name in ("NetworkPolicy", "Namespace"):
+            self._policies.changed()
         if change.kind.name != "CustomResourceDefinition":
             return
         kind = kind_of(change.item)

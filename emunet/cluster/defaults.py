@@ -70,6 +70,11 @@ def _pod_spec(spec: Object) -> None:
         for name in ("livenessProbe", "readinessProbe", "startupProbe"):
             if name in container:
                 _probe(container[name])
+        for hook in (container.get("lifecycle") or {}).values():
+            _action(hook)
+        resources = container["resources"]
+        if "limits" in resources:  # who may have so much is taken to want it
+            resources["requests"] = {**resources["limits"], **resources.get("requests", {})}
     for volume in spec.get("volumes", ()):
         for source, key in (("configMap", "defaultMode"), ("secret", "defaultMode"), ("downwardAPI", "defaultMode")):
             if source in volume:
@@ -81,9 +86,27 @@ def _pod_spec(spec: Object) -> None:
 def _probe(probe: Object) -> None:
     for name, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
         probe.setdefault(name, value)
-    if "httpGet" in probe:
-        probe["httpGet"].setdefault("path", "/")
-        probe["httpGet"].setdefault("scheme", "HTTP")
+    _action(probe)
+
+
+def _action(action: Object) -> None:
+    if "httpGet" in action:
+        action["httpGet"].setdefault("path", "/")
+        action["httpGet"].setdefault("scheme", "HTTP")
+    if "grpc" in action:
+        action["grpc"].setdefault("service", "")
+
+
+def _quality(spec: Object) -> str:
+    """The class that a kubelet would put a pod in by what its containers ask for (qosClass)."""
+    resources = [one.get("resources", {}) for one in containers_of(spec)]
+    if not any(one.get("requests") or one.get("limits") for one in resources):
+        return "BestEffort"
+    for one in resources:
+        limits, requests = one.get("limits", {}), one.get("requests", {})
+        if any(limits.get(name) is None or limits.get(name) != requests.get(name) for name in ("cpu", "memory")):
+            return "Burstable"
+    return "Guaranteed"
 
 
 def _pod(item: Object, api_version: str) -> None:
@@ -100,7 +123,7 @@ def _pod(item: Object, api_version: str) -> None:
             tolerations.append(
                 {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": EVICTION_SECONDS}
             )
-    item["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
+    item["status"] = {"phase": "Pending", "qosClass": _quality(spec)}
 
 
 def _controller(item: Object) -> Object:

@@ -32,6 +32,7 @@ from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.mtu import narrow_links
 from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
 from emunet.cluster.objects import Pod as PodModel
+from emunet.cluster.policies import NO_POLICIES, PolicySet
 from emunet.cluster.ranges import natural
 from emunet.cluster.topology import Topology
 from emunet.fabric.config import PLAIN, Impairment
@@ -53,6 +54,13 @@ class PodLinks(Enum):
 
     BRIDGE = "bridge"
     ROUTED = "routed"
+
+
+class PolicyMode(Enum):
+    """What a policy that changes means for open connections: they go on, or each packet is judged anew."""
+
+    CONNECTION = "connection"
+    PACKET = "packet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,7 @@ class Cluster:
     links: tuple[Link, ...]
     masquerade: Masquerade | None = None
     pod_links: PodLinks = PodLinks.BRIDGE
+    network_policy: PolicyMode | None = None
 
     def host(self, name: str) -> Host:
         """The host of that name; KeyError if there is none."""
@@ -218,6 +227,7 @@ class Desired:
 
     cluster: Cluster
     pods: tuple[Pod, ...] = ()
+    policies: PolicySet = NO_POLICIES
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     engines: tuple[Engine, ...] = ()
 
@@ -273,7 +283,7 @@ def build(documents: Iterable[Document], previous: Desired | None = None) -> Des
     if problems:
         raise BadInput(problems)
     pods = tuple(_pod(request, places[request.port]) for request in requests)
-    return Desired(cluster, pods, tuple(sorted(warnings)))
+    return Desired(cluster, pods, warnings=tuple(sorted(warnings)))
 
 
 def _check_one_topology(documents: Sequence[Document], found: Sequence[Document]) -> list[Problem]:
@@ -340,6 +350,7 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
         tuple(_link(link, spec.underlay.mtu) for link in spec.all_links),
         Masquerade(tuple(spec.masquerade.exceptions)) if spec.masquerade.enabled else None,
         PodLinks(spec.pod_links),
+        PolicyMode(spec.network_policy) if spec.network_policy is not None else None,
     )
     return cluster, problems
 

@@ -21,6 +21,7 @@ from emunet.cluster.assign import Allocation
 from emunet.cluster.compile import compile as compile_world
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.docker.values import Engine
+from emunet.cluster.policing import Policing
 from emunet.cluster.ranges import natural
 from emunet.fabric.config import HostConfig, Interface, PodEdge, WorldConfig
 from emunet.packet.address import format_ip, format_mac
@@ -134,9 +135,9 @@ class _Named(Protocol):
 N = TypeVar("N", bound=_Named)
 
 
-def target(desired: Desired, allocation: Allocation, seed: int = 0) -> State:
+def target(desired: Desired, allocation: Allocation, seed: int = 0, policing: Policing | None = None) -> State:
     """The lab that carries what is wanted. `allocation` comes from `assign` for the same `desired`."""
-    world = compile_world(desired, allocation, seed)
+    world = compile_world(desired, allocation, seed, policing)
     edges = {edge.name: edge for edge in world.pods}
     bridges = {(one.host, network.interface) for one in desired.engines for network in one.networks}
 

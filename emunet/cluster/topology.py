@@ -197,6 +197,11 @@ class Spec(Model):
     pod_links: Literal["bridge", "routed"] = "bridge"
     """How pods are joined to their host: on a bridge of their own (flannel), or each by a routed link (Calico)."""
     masquerade: Masquerade = Masquerade(enabled=False)
+    network_policy: Literal["connection", "packet"] | None = None
+    """What a NetworkPolicy that changes means for open connections: `connection`: one that was permitted and
+    answered goes on; `packet`: each packet is judged by the policies of now. Either makes hosts track connections
+    from the beginning; without a word it is `connection`, and they begin with the first policy.
+    """
     hosts: Annotated[list[Host], Field(min_length=1)]
     switches: list[Switch] | None = None
     links: list[Link] | None = None

@@ -23,15 +23,19 @@ from pathlib import Path
 from emunet.cluster.assign import Allocation, assign
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
+from emunet.cluster.defaults import containers_of
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
+from emunet.cluster.policing import Policing
 from emunet.cluster.store import Key, Object, meta
-from emunet.daemon.containers import PATH, Containers, PodRun
+from emunet.daemon.attaching import Visit
+from emunet.daemon.containers import Containers
 from emunet.daemon.kube.backend import Bell, CannotServe, Connection, LogWish, Session
 from emunet.daemon.names import Names
 from emunet.daemon.pod_connections import connect_in
+from emunet.daemon.pod_run import PATH, PodRun, Slot, surroundings
 from emunet.daemon.programs import Programs, RunningProgram
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
@@ -45,6 +49,9 @@ from emunet.packet.address import format_ip
 
 BEGIN_SECONDS = 2.0
 """How long `emunet up` waits until programs are executed, or are found not to be there."""
+
+READY_SECONDS = 20.0
+"""How long it waits besides for probes to succeed."""
 
 RETRY_SECONDS = 5.0
 
@@ -78,9 +85,10 @@ class Caretaker:
         for warning in sorted([*desired.warnings, *warnings]):
             tell("warning", str(warning))
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
-        self.desired = Desired(desired.cluster, self.control.settle(0))
+        self._policing = Policing()
+        self.desired = Desired(desired.cluster, self.control.settle(0), self.control.policies())
         self._allocation = assign(self.desired, Allocation(), settings.seed)
-        self.state = target(self.desired, self._allocation, settings.seed)
+        self.state = target(self.desired, self._allocation, settings.seed, self._policing)
         self.containers = Containers(self.control, None, self.now, self._wake.set)
         self.control.store.listeners.append(lambda _: self._changed())
 
@@ -112,12 +120,20 @@ class Caretaker:
             lab.freeze_changed = self._responders.pause
         lab.listeners.append(self._hear)
         lab.power_changed = self.power
+        lab.is_ready = self._is_ready
         await self._settle_in(lab.state.pods)
         await self._converge()
         deadline = time.monotonic() + BEGIN_SECONDS
         while self._is_starting() and time.monotonic() < deadline:
             await asyncio.sleep(0.002)
         await self._converge()
+        deadline = time.monotonic() + READY_SECONDS
+        while (waited := self._probed()) and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), 0.1)
+            await self._converge()
+        for name in waited:
+            tell("warning", f"{name}: not ready after {READY_SECONDS:g} s: its probe has not succeeded")
         for state in lab.containers.values():
             if state.failure is not None:
                 tell("warning", f"{state.pod}: the container {state.name} could not be started: {state.failure}")
@@ -130,6 +146,24 @@ class Caretaker:
             if self._responders is not None:
                 self._responders.power(device, on)
             self._wake.set()
+
+    def _is_ready(self, uid: str, port: str) -> bool:
+        """Whether a pod is ready by its own account: its programs run and its probes are content."""
+        namespace, _, name = port.rpartition("/")
+        item = self.control.store.get("pods", namespace or "default", name)
+        if item is None or meta(item)["uid"] != uid:
+            return False
+        conditions = item.get("status", {}).get("conditions", ())
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+    def _probed(self) -> list[str]:
+        """The containers that run and wait for a good answer to a probe."""
+        return [
+            f"{meta(run.pod)['name']}: the container {slot.name}"
+            for run in self.containers.runs.values()
+            for slot in run.slots.values()
+            if slot.is_probed and slot.fact.state == "running" and not slot.fact.ready
+        ]
 
     def _is_starting(self) -> bool:
         """Whether a program that the keeper has forked is not yet the program itself."""
@@ -195,8 +229,9 @@ class Caretaker:
             self._wake.clear()
             self._stop_ending()
             pods = self.control.settle(self.now())
-            if pods != self.desired.pods:
-                await self._build(pods)
+            desired = Desired(self.control.cluster, pods, self.control.policies())
+            if (desired.pods, desired.policies) != (self.desired.pods, self.desired.policies):
+                await self._build(desired)
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
                     return
@@ -213,12 +248,11 @@ class Caretaker:
         facts: dict[str, PodFact | None] = {uid: run.fact() for uid, run in self.containers.runs.items()}
         return facts | dict.fromkeys(known - facts.keys())
 
-    async def _build(self, pods: tuple[Pod, ...]) -> None:
-        """Make the lab one that has these pods."""
+    async def _build(self, desired: Desired) -> None:
+        """Make the lab one that has these pods, under these policies."""
         lab = self._lab
-        desired = Desired(self.control.cluster, pods)
         allocation = assign(desired, self._allocation, self.settings.seed)
-        state = target(desired, allocation, self.settings.seed)
+        state = target(desired, allocation, self.settings.seed, self._policing)
         if lab is None:
             self.desired, self._allocation, self.state = desired, allocation, state
             return
@@ -336,11 +370,14 @@ class Caretaker:
 
     async def _make_folders(self, run: PodRun) -> None:
         assert self._programs is not None
-        script = "; ".join(
-            f"mkdir -p '{path}'" if path == leads else f"mkdir -p \"$(dirname '{path}')\"; ln -sfn '{leads}' '{path}'"
+        steps = [
+            f"mkdir -p '{path}'; chmod 0777 '{path}'"
+            if path == leads
+            else f"mkdir -p \"$(dirname '{path}')\"; ln -sfn '{leads}' '{path}'"
             for path, leads in folders_of(run.pod)
             if "'" not in path + leads
-        )
+        ]
+        script = "; ".join(steps)
         if not script:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -364,105 +401,68 @@ class Caretaker:
 
     # What the API server asks
 
-    async def logs(self, pod: Object, container: str, wish: LogWish) -> AsyncIterator[bytes]:
-        """What a container has said."""
-        uid = meta(pod)["uid"]
+    def logs(self, pod: Object, container: str, wish: LogWish) -> AsyncIterator[bytes]:
+        """What a container has said. CannotServe at once where there is nothing to read."""
+        uid, name = meta(pod)["uid"], meta(pod)["name"]
         run = self.containers.runs.get(uid) or self.containers.past.get(uid)
         slot = run.slots.get(container) if run is not None else None
         log = (slot.before if wish.previous else slot.log) if slot is not None else None
-        if log is None:
-            if wish.previous:
-                raise CannotServe(f'previous terminated container "{container}" in pod "{meta(pod)["name"]}" not found')
-            return
-        position, left = log.start_of(wish), wish.limit
-        while True:
-            for line in log.lines(position, timestamps=wish.timestamps):
-                piece = line if left is None else line[:left]
-                yield piece
-                left = None if left is None else left - len(piece)
-                if left == 0:
-                    return
-            position = log.next_number()
-            if not wish.follow or log.ended:
-                return
-            await log.bell.wait(None)
+        if log is not None:
+            return log.read(wish)
+        if wish.previous:
+            raise CannotServe(f'previous terminated container "{container}" in pod "{name}" not found')
+        if slot is not None:
+            why = slot.fact.reason or "ContainerCreating"
+            raise CannotServe(f'container "{container}" in pod "{name}" is waiting to start: {why}')
+        if not pod["spec"].get("nodeName"):
+            raise CannotServe(f"pod {name} does not have a host assigned")
+        return _nothing()
 
     async def execute(
         self, pod: Object, container: str, argv: Sequence[str], *, stdin: bool, terminal: bool
     ) -> Session:
-        """Run a program in a pod's root and network."""
-        run = self._run_of(pod)
+        """Run a program in a pod's root and network, as the container's own user and with its variables."""
+        run, slot = self._run_of(pod, container)
         assert self._programs is not None
-        variables = {"PATH": PATH, "HOME": "/root", "HOSTNAME": meta(pod)["name"], "TERM": "xterm"}
-        spec = ProgramSpec(tuple(argv), variables, "/", terminal=terminal)
+        item = next(one for one in containers_of(pod["spec"]) if one["name"] == container)
+        like = slot.program if slot is not None else None
+        like = like or surroundings(self.control.store, pod, item)
+        variables = {"TERM": "xterm", **(like.environment or {})}
+        spec = ProgramSpec(tuple(argv), variables, like.directory, terminal=terminal, user=like.user)
         program = RunningProgram(self._programs)
         await program.start(run.sandbox, spec, stdin=stdin)
         return program
 
     async def attach(self, pod: Object, container: str) -> Session:
-        """Follow what a container says."""
-        run = self._run_of(pod)
-        slot = run.slots.get(container)
-        if slot is None or slot.log is None:
+        """Follow what a container says, and type to it."""
+        _, slot = self._run_of(pod, container)
+        if slot is None:
             raise CannotServe(f"the container {container} is a placeholder: nothing runs in it to attach to")
-        return Follower(slot.log)
+        return Visit(slot)
 
     async def connect(self, pod: Object, port: int) -> Connection:
         """A connection to a port of a pod, from within its network."""
-        run = self._run_of(pod)
+        run, _ = self._run_of(pod)
         assert self._lab is not None
         assert self._lab.keeper is not None
         return await connect_in(self._lab.keeper, run.sandbox, port)
 
-    def _run_of(self, pod: Object) -> PodRun:
+    def _run_of(self, pod: Object, container: str = "") -> tuple[PodRun, Slot | None]:
+        """What there is of a pod, and of one of its containers where it runs a program. CannotServe."""
         name = meta(pod)["name"]
         if self._programs is None:
             raise CannotServe(f"{name} is a network stack in memory without processes, so nothing can run there")
         run = self.containers.runs.get(meta(pod)["uid"])
         if run is None:
             raise CannotServe(f"the pod {name} has no sandbox")
-        return run
+        return run, run.slots.get(container)
 
 
-class Follower:
-    """A container's log, followed as a session without input."""
-
-    def __init__(self, log: object) -> None:
-        from emunet.daemon.container_log import ContainerLog
-
-        assert isinstance(log, ContainerLog)
-        self._log = log
-        self._position = log.next_number()
-
-    async def write(self, data: bytes) -> None:
-        """Containers have no input."""
-
-    def close_input(self) -> None:
-        """Nothing to close."""
-
-    async def read(self, stream: int) -> bytes:
-        """The next lines; all of them are standard output."""
-        if stream != 1:
-            return b""
-        while self._position >= self._log.next_number():
-            if self._log.ended:
-                return b""
-            await self._log.bell.wait(None)
-        data = b"".join(self._log.lines(self._position, timestamps=False))
-        self._position = self._log.next_number()
-        return data
-
-    def resize(self, width: int, height: int) -> None:
-        """No terminal."""
-
-    async def wait(self) -> int:
-        """Until the container has ended."""
-        while not self._log.ended:
-            await self._log.bell.wait(None)
-        return 0
-
-    async def close(self) -> None:
-        """Nothing to end."""
+async def _nothing() -> AsyncIterator[bytes]:
+    """What a placeholder has said."""
+    nothing: tuple[bytes, ...] = ()
+    for line in nothing:
+        yield line
 
 
 def _has_begun(pid: int | None) -> bool:

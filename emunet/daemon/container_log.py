@@ -6,7 +6,7 @@ Rule of this file: bounded; the oldest lines give way.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from emunet.daemon.kube.backend import Bell, LogWish
@@ -27,12 +27,16 @@ class ContainerLog:
     first: int = 0
     """The number of the oldest line that is kept."""
     ended: bool = False
+    taps: list[Callable[[bytes], None]] = field(default_factory=list)
+    """Who hears what is said as it is said, not by whole lines."""
     _lines: deque[tuple[int, bytes]] = field(default_factory=deque)
     _size: int = 0
     _rest: bytes = b""
 
     def add(self, data: bytes) -> None:
         """The program has said something."""
+        for tap in self.taps:
+            tap(data)
         *whole, self._rest = (self._rest + data).split(b"\n")
         for line in whole:
             self._append(line + b"\n")
@@ -56,6 +60,10 @@ class ContainerLog:
             self._size -= len(self._lines.popleft()[1])
             self.first += 1
 
+    def text(self) -> bytes:
+        """All that is kept, with the line that has no end yet."""
+        return b"".join(line for _, line in self._lines) + self._rest
+
     def next_number(self) -> int:
         """The number that the next line will have."""
         return self.first + len(self._lines)
@@ -76,3 +84,21 @@ class ContainerLog:
             while start < self.next_number() and self._lines[start - self.first][0] < limit:
                 start += 1
         return start
+
+    async def read(self, wish: LogWish) -> AsyncIterator[bytes]:
+        """What a wish asks for; where it follows, until the end."""
+        position, left = self.start_of(wish), wish.limit
+        while True:
+            said = list(self.lines(position, timestamps=wish.timestamps))
+            position = self.next_number()  # more may come while these are on their way
+            for line in said:
+                piece = line if left is None else line[:left]
+                yield piece
+                left = None if left is None else left - len(piece)
+                if left == 0:
+                    return
+            if self.next_number() > position:
+                continue
+            if not wish.follow or self.ended:
+                return
+            await self.bell.wait(None)

@@ -1,9 +1,11 @@
 """Containers as processes: what a pod's manifest says should run, run in the pod's own sandbox.
 
 Init containers run one after the other, then all others side by side. One that ends is started again
-as its pod's restart policy says, after a pause that doubles from ten seconds to five minutes. A
-container without a command, or whose command belongs to an image that nobody has here (an absolute
-path that this machine does not have), is a placeholder: it is there, and runs nothing.
+as its pod's restart policy says, after a pause that doubles from ten seconds to five minutes. What is a
+program and what a placeholder is said in `pod_run`.
+
+A container's `postStart` goes on beside it, and it counts as running once that is done; before it is asked to
+end, its `preStop` is done, within the grace that the pod has.
 
 Rule of this file: it starts and ends programs and tells what became of them (`PodFact`); what a pod's
 status says of that is the kubelet's business.
@@ -12,21 +14,21 @@ status says of that is the kubelet's business.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from emunet.cluster.bound import environment, expand
 from emunet.cluster.control_plane import ControlPlane
-from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
+from emunet.cluster.controllers.kubelet import ContainerFact
 from emunet.cluster.moments import SECOND, to_text_micro
 from emunet.cluster.store import Object, meta
 from emunet.daemon.container_log import ContainerLog
+from emunet.daemon.handlers import Handlers
 from emunet.daemon.keeper_link import KeeperLink
+from emunet.daemon.pod_run import PodRun, Slot, is_program, program_of, words_of
 from emunet.daemon.probes import Prober
-from emunet.daemon.programs import Output, Programs, found_on_machine
+from emunet.daemon.programs import Output, Programs, open_streams
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited
 from emunet.linux.specification import ProgramSpec
 
@@ -37,48 +39,7 @@ SOUND_SECONDS = 600
 PAST = 100
 """Pods without a sandbox whose logs are kept."""
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(slots=True)
-class Slot:
-    """One container of a pod, over all its runs."""
-
-    name: str
-    spec: Object
-    fact: ContainerFact
-    init: bool = False
-    number: int = 0
-    pid: int | None = None
-    crashes: int = 0
-    log: ContainerLog | None = None
-    before: ContainerLog | None = None
-    restart: asyncio.TimerHandle | None = None
-    probing: asyncio.Task[None] | None = None
-
-    @property
-    def is_probed(self) -> bool:
-        """True where a probe must say that it is ready."""
-        return "readinessProbe" in self.spec or "startupProbe" in self.spec
-
-
-@dataclass(slots=True)
-class PodRun:
-    """A pod whose sandbox is there."""
-
-    pod: Object
-    sandbox: str
-    addresses: tuple[str, ...]
-    since: int
-    slots: dict[str, Slot] = field(default_factory=dict)
-    stopping: bool = False
-    killed: asyncio.TimerHandle | None = None
-
-    def fact(self) -> PodFact:
-        """How it is."""
-        busy = any(slot.number for slot in self.slots.values())
-        facts = {name: slot.fact for name, slot in self.slots.items()}
-        return PodFact(self.addresses, self.since, facts, stopped=self.stopping and not busy)
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 class Containers:
@@ -107,8 +68,7 @@ class Containers:
         """A pod's sandbox is there; nothing runs in it yet."""
         run = PodRun(pod, sandbox, addresses, self._now())
         for spec, init in _in_order(pod["spec"]):
-            command = spec.get("command", ())
-            if self._programs is not None and command and (found_on_machine(command[0], PATH) or "/" not in command[0]):
+            if self._programs is not None and words_of(spec, is_program) is not None:
                 waiting = ContainerFact("waiting", False, reason="ContainerCreating", program=True)
                 run.slots[spec["name"]] = Slot(spec["name"], spec, waiting, init)
         self.runs[meta(pod)["uid"]] = run
@@ -140,7 +100,11 @@ class Containers:
             for slot in run.slots.values():
                 if slot.restart is not None:
                     slot.restart.cancel()
-            self._signal(run, signal.SIGTERM)
+                if slot.beside is not None:
+                    slot.beside.cancel()
+                if slot.number > 0:
+                    self._control.note(run.pod, "Killing", f"Stopping container {slot.name}", self._now())
+                    self._task(self._ask_to_end(run, slot, grace))
         if run.killed is not None:
             run.killed.cancel()
         loop = asyncio.get_running_loop()
@@ -159,10 +123,7 @@ class Containers:
         for slot in run.slots.values():
             if slot.restart is not None:
                 slot.restart.cancel()
-            if slot.probing is not None:
-                slot.probing.cancel()
-            if slot.log is not None:
-                slot.log.end()
+            slot.rest()
 
     def close(self) -> None:
         """The lab is ending."""
@@ -208,9 +169,6 @@ class Containers:
     async def _start(self, run: PodRun, slot: Slot, programs: Programs) -> None:
         pod = self._control.store.get("pods", meta(run.pod)["namespace"], meta(run.pod)["name"]) or run.pod
         log = ContainerLog(self._now, lambda at: to_text_micro(at, self._control.store.epoch))
-        read, write = os.pipe2(os.O_CLOEXEC)
-        output = Output(read)
-
         early: list[ProcessExited] = []
 
         def ended(what: ProcessExited) -> None:
@@ -220,66 +178,102 @@ class Containers:
                 early.append(what)
 
         try:
-            spec = self._program(pod, slot.spec)
-            slot.number, slot.pid = await programs.start(run.sandbox, spec, ended, None, write, write)
+            spec = slot.program = program_of(self._control.store, pod, slot.spec)
+            streams = open_streams(stdin=bool(slot.spec.get("stdin")), terminal=spec.terminal, together=True)
+        except (OSError, ValueError) as error:
+            slot.number = 0
+            self._failed(run, slot, str(error))
+            return
+        try:
+            slot.number, slot.pid = await programs.start(run.sandbox, spec, ended, *streams.theirs)
         except (KeeperRefused, KeeperGone, ValueError) as error:
-            output.close()
+            streams.close()
             slot.number = 0
             self._failed(run, slot, str(error))
             return
         finally:
-            os.close(write)
+            streams.given()
         self.register(run, slot.name, slot.number, slot.pid, spec.argv[0])
-        slot.before, slot.log = slot.log, log
+        slot.before, slot.log, slot.input, slot.attached = slot.log, log, streams.input, False
         last = slot.fact if slot.fact.state == "terminated" else slot.fact.last
-        ready, restarts = not slot.is_probed, slot.fact.restarts
-        slot.fact = ContainerFact("running", ready, self._now(), restarts=restarts, program=True, last=last)
-        self._task(_follow(output, log))
-        self._probe(run, slot)
+        running = ContainerFact(
+            "running", not slot.is_probed, self._now(), restarts=slot.fact.restarts, program=True, last=last
+        )
+        self._task(_follow(streams.outputs[1], log))
+        self._control.note(run.pod, "Started", f"Started container {slot.name}", self._now())
+        if slot.hook("postStart") is None:
+            slot.fact = running
+        slot.beside = asyncio.create_task(self._beside(run, slot, spec, running))
         for what in early:
             self.missed(what)
+            slot.fact = running
             self._ended(run, slot, what)
+        if run.stopping and slot.number:  # its pod was asked to end meanwhile
+            self._task(self._ask_to_end(run, slot, 0))
         self._changed()
 
-    def _probe(self, run: PodRun, slot: Slot) -> None:
-        """Begin to ask the container's probes."""
-        probes = ("startupProbe", "readinessProbe", "livenessProbe")
-        if self.keeper is None or self._programs is None or slot.init or not run.addresses:
-            return
-        if not any(name in slot.spec for name in probes):
+    async def _beside(self, run: PodRun, slot: Slot, spec: ProgramSpec, running: ContainerFact) -> None:
+        """What goes on beside a container while it runs: its hook, then its probes."""
+        hook, handlers = slot.hook("postStart"), self._handlers(run)
+        if hook is not None:
+            why = await handlers.ask(slot.spec, hook, spec) if handlers is not None else None
+            if why is not None:
+                self._control.note(run.pod, "FailedPostStartHook", f"PostStartHook failed: {why}", self._now(),
+                                   warning=True)  # fmt: skip
+                message = f"FailedPostStartHook of container {slot.name}"
+                self._control.note(run.pod, "Killing", message, self._now())
+                slot.fact = running
+                self._task(self._end(run, slot))
+                return
+            slot.fact = running
+            self._changed()
+        if handlers is None or slot.init or not any(name in slot.spec for name in _PROBES):
             return
 
         def ready(is_ready: bool) -> None:
             if slot.fact.state == "running" and slot.fact.ready != is_ready:
                 slot.fact = replace(slot.fact, ready=is_ready)
-                if not is_ready:
-                    self._control.note(run.pod, "Unhealthy", "Readiness probe failed", self._now(), warning=True)
                 self._changed()
 
-        def failed(why: str) -> None:
-            self._control.note(run.pod, "Unhealthy", why, self._now(), warning=True)
-            message = f"Container {slot.name} failed a probe, will be restarted"
+        def unhealthy(which: str, why: str) -> None:
+            self._control.note(run.pod, "Unhealthy", f"{which} probe failed: {why}", self._now(), warning=True)
+
+        def failed(which: str) -> None:
+            message = f"Container {slot.name} failed {which} probe, will be restarted"
             self._control.note(run.pod, "Killing", message, self._now())
-            if slot.number > 0 and self._programs is not None:
-                grace = run.pod["spec"].get("terminationGracePeriodSeconds", 30)
-                self._task(self._end(slot.number, grace))
+            self._task(self._end(run, slot))
 
-        host = run.pod["spec"]["nodeName"]
-        prober = Prober(self.keeper, self._programs, host, run.sandbox, run.addresses[0], ready, failed)
-        slot.probing = asyncio.create_task(prober.run(slot.spec))
+        await Prober(handlers, spec, ready, unhealthy, failed).run(slot.spec)
 
-    async def _end(self, number: int, grace: int) -> None:
-        """End one program: asked first, then by force."""
-        assert self._programs is not None
-        await self._programs.signal(number, signal.SIGTERM)
+    def _handlers(self, run: PodRun) -> Handlers | None:
+        if self.keeper is None or self._programs is None or not run.addresses:
+            return None
+        return Handlers(self.keeper, self._programs, run.pod["spec"]["nodeName"], run.sandbox, run.addresses[0])
+
+    async def _end(self, run: PodRun, slot: Slot) -> None:
+        """End one program, which will be started again: asked first, then by force."""
+        number, grace = slot.number, run.pod["spec"].get("terminationGracePeriodSeconds", 30)
+        if number <= 0 or self._programs is None:
+            return
+        await self._ask_to_end(run, slot, grace)
         await asyncio.sleep(grace)
         await self._programs.signal(number, signal.SIGKILL)
 
-    def _program(self, pod: Object, spec: Object) -> ProgramSpec:
-        hostname = pod["spec"].get("hostname") or meta(pod)["name"]
-        variables = {"PATH": PATH, "HOSTNAME": hostname, "HOME": "/root", **environment(self._control.store, pod, spec)}
-        words = [expand(word, variables) for word in (*spec["command"], *spec.get("args", ()))]
-        return ProgramSpec(tuple(words), variables, spec.get("workingDir") or "/", own_processes=True)
+    async def _ask_to_end(self, run: PodRun, slot: Slot, grace: int) -> None:
+        """Do what is to be done before a program is asked to end, as far as there is time; then ask it."""
+        hook, handlers, number = slot.hook("preStop"), self._handlers(run), slot.number
+        if hook is not None and handlers is not None and grace > 0 and slot.program is not None:
+            why = None
+            try:
+                async with asyncio.timeout(grace):
+                    why = await handlers.ask(slot.spec, hook, slot.program)
+            except TimeoutError:
+                why = f"it is not done within the grace period of {grace} s"
+            if why is not None:
+                self._control.note(run.pod, "FailedPreStopHook", f"PreStopHook failed: {why}", self._now(),
+                                   warning=True)  # fmt: skip
+        if number > 0 and self._programs is not None:
+            await self._programs.signal(number, signal.SIGTERM)
 
     def _failed(self, run: PodRun, slot: Slot, why: str) -> None:
         """It could not be started at all."""
@@ -292,15 +286,11 @@ class Containers:
 
     def _ended(self, run: PodRun, slot: Slot, what: ProcessExited) -> None:
         now = self._now()
-        if slot.log is not None:
-            slot.log.end()
-        if slot.probing is not None:
-            slot.probing.cancel()
-            slot.probing = None
+        slot.rest()
         reason, message = "", ""
         if what.failure is not None:
             reason = "StartError"
-            message = f'exec: "{slot.spec["command"][0]}": {_why(what)}'
+            message = f'exec: "{slot.program.argv[0] if slot.program else slot.name}": {_why(what)}'
             self._control.note(run.pod, "Failed", f"Error: {message}", now, warning=True)
             slot.crashes = max(slot.crashes, 1)  # it will not be there a moment later
         since = slot.fact.since

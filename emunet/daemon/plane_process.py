@@ -40,6 +40,7 @@ from emunet.linux.loop import Loop
 from emunet.linux.tap import close_many
 from emunet.linux.tap_edge import TapEdge
 from emunet.packet.address import parse_ip
+from emunet.plane.faults import Fault
 from emunet.plane.trace import Trace
 
 TRACE_LIMIT = 4 * 1_000_000_000
@@ -62,6 +63,7 @@ class PlaneProcess:
         self._taps: dict[str, int] = {}  # TAPs that have come and wait for their edges
         self._gone: list[int] = []
         self.plane = Plane(seed, self._make_edge, self._drop_edge, flow_cache=flow_cache)
+        self.plane.world.faults.tell = _log
         self.loop = Loop(self.plane.world, speed)
         self._frames: FrameServer | None = None
         self._unsent: deque[dict[str, Any]] = deque()
@@ -289,6 +291,11 @@ class PlaneProcess:
 
     def _ports(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.world.port_names())
+
+
+def _log(fault: Fault) -> None:
+    """Tell the lab's log of a fault of ours."""
+    print(f"emunet has a fault, please report it: {fault.as_text()}", file=sys.stderr, flush=True)
 
 
 def _trace_body(trace: Trace) -> dict[str, Any]:

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import pty
 import signal
-import struct
-import termios
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.kube.backend import CannotServe
+from emunet.daemon.program_input import Input
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited, SandboxEnded, Signal, Spawn
 from emunet.linux.specification import ProgramSpec
 
 READ_SIZE = 1 << 16
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def found_on_machine(command: str, path: str = _PATH) -> bool:
-    """Whether a command is a program of this machine, as a pod would find it."""
-    candidates = [command] if "/" in command else [os.path.join(folder, command) for folder in path.split(":")]
-    return any(os.path.isfile(one) and os.access(one, os.X_OK) for one in candidates)
 
 
 class Programs:
@@ -116,6 +108,44 @@ class Output:
             self._loop.remove_reader(self._descriptor)
 
 
+@dataclass(slots=True)
+class Streams:
+    """The streams of a program that is to start: its ends, and ours. With a terminal, 1 is all that it says."""
+
+    theirs: tuple[int | None, int, int]
+    outputs: dict[int, Output]
+    input: Input | None = None
+
+    def given(self) -> None:
+        """The program has its ends, or will never have them."""
+        for descriptor in {one for one in self.theirs if one is not None}:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Done with ours."""
+        if self.input is not None:
+            self.input.close()
+        for output in self.outputs.values():
+            output.close()
+
+
+def open_streams(*, stdin: bool, terminal: bool, together: bool = False) -> Streams:
+    """A terminal, or pipes; `together`: standard output and error come as one. OSError."""
+    if terminal:
+        master, slave = pty.openpty()
+        given = Input(os.dup(master), terminal=True)
+        return Streams((slave, slave, slave), {1: Output(master)}, given)
+    read, out = os.pipe2(os.O_CLOEXEC)
+    outputs, error = {1: Output(read)}, out
+    if not together:
+        read, error = os.pipe2(os.O_CLOEXEC)
+        outputs[2] = Output(read)
+    if not stdin:
+        return Streams((None, out, error), outputs)
+    source, sink = os.pipe2(os.O_CLOEXEC)
+    return Streams((source, out, error), outputs, Input(sink, terminal=False))
+
+
 class RunningProgram:
     """A program for a client, with a terminal or with pipes (`kube.backend.Session`)."""
 
@@ -123,85 +153,45 @@ class RunningProgram:
         self._programs = programs
         self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._number = 0
-        self._input: int | None = None
-        self._outputs: dict[int, Output] = {}
-        self._terminal = False
+        self._streams: Streams | None = None
 
     async def start(self, sandbox: str, spec: ProgramSpec, *, stdin: bool) -> None:
         """Start it. CannotServe with the reason where it cannot be."""
-        theirs: list[int] = []
         try:
-            if spec.terminal:
-                master, slave = pty.openpty()
-                theirs.append(slave)
-                self._terminal = True
-                self._input = os.dup(master)
-                os.set_blocking(self._input, False)
-                self._outputs[1] = Output(master)
-                streams = (slave, slave, slave)
-            else:
-                read, out = os.pipe2(os.O_CLOEXEC)
-                read_error, error = os.pipe2(os.O_CLOEXEC)
-                theirs += [out, error]
-                self._outputs = {1: Output(read), 2: Output(read_error)}
-                given: int | None = None
-                if stdin:
-                    given, self._input = os.pipe2(os.O_CLOEXEC)
-                    os.set_blocking(self._input, False)
-                    theirs.append(given)
-                streams = (given, out, error)  # type: ignore[assignment]
-            self._number, _ = await self._programs.start(sandbox, spec, self._ended, *streams)
-        except (KeeperRefused, KeeperGone, OSError) as why:
+            streams = self._streams = open_streams(stdin=stdin, terminal=spec.terminal)
+        except OSError as why:
+            raise CannotServe(f"cannot run {spec.argv[0]}: {why}") from None
+        try:
+            self._number, _ = await self._programs.start(sandbox, spec, self._ended, *streams.theirs)
+        except (KeeperRefused, KeeperGone) as why:
             await self.close()
             raise CannotServe(f"cannot run {spec.argv[0]}: {why}") from None
         finally:
-            for descriptor in theirs:
-                os.close(descriptor)
+            streams.given()
 
     def _ended(self, what: ProcessExited) -> None:
-        if what.failure is not None and 2 in self._outputs:
-            self._failure = what.failure
         if not self._code.done():
             self._code.set_result(what.code)
 
     async def write(self, data: bytes) -> None:
         """To its standard input; waits while the program does not read."""
-        loop = asyncio.get_running_loop()
-        while data and self._input is not None:
-            try:
-                written = os.write(self._input, data)
-                data = data[written:]
-            except BlockingIOError:
-                room = asyncio.Event()
-                loop.add_writer(self._input, room.set)
-                try:
-                    await room.wait()
-                finally:
-                    if self._input is not None:
-                        loop.remove_writer(self._input)
+        if self._streams is not None and self._streams.input is not None:
+            await self._streams.input.write(data)
 
     def close_input(self) -> None:
         """No more will come."""
-        if self._input is None:
-            return
-        if self._terminal:
-            with contextlib.suppress(OSError):
-                os.write(self._input, b"\x04")
-            return
-        os.close(self._input)
-        self._input = None
+        if self._streams is not None and self._streams.input is not None:
+            self._streams.input.end()
 
     async def read(self, stream: int) -> bytes:
         """Some of what it says."""
-        output = self._outputs.get(stream)
+        output = self._streams.outputs.get(stream) if self._streams is not None else None
         return await output.read() if output is not None else b""
 
     def resize(self, width: int, height: int) -> None:
         """Its terminal has another size."""
-        if self._terminal and self._input is not None:
-            size = struct.pack("HHHH", height & 0xFFFF, width & 0xFFFF, 0, 0)
-            with contextlib.suppress(OSError):
-                fcntl.ioctl(self._input, termios.TIOCSWINSZ, size)
+        if self._streams is not None and self._streams.input is not None:
+            self._streams.input.resize(width, height)
 
     async def wait(self) -> int:
         """Its exit code."""
@@ -211,8 +201,6 @@ class RunningProgram:
         """Nobody listens any more: it ends, if it has not."""
         if self._number and not self._code.done():
             await self._programs.signal(self._number, signal.SIGKILL)
-        if self._input is not None:
-            os.close(self._input)
-            self._input = None
-        for output in self._outputs.values():
-            output.close()
+        if self._streams is not None:
+            self._streams.close()
+            self._streams = None

@@ -79,6 +79,8 @@ class RunningLab:
     """Who hears of every program and sandbox that has ended."""
     power_changed: Callable[[str, bool], None] = lambda device, on: None
     """Who hears that a device lost its power, before its programs end, or got it back."""
+    is_ready: Callable[[str, str], bool] = lambda uid, port: True
+    """Whether a pod (its uid and port name) is ready by its own account: its programs run, its probes are content."""
     freeze_changed: Callable[[str, bool], None] = lambda sandbox, on: None
     """Who hears that the processes of a sandbox are stopped, or go on."""
     off: set[str] = field(default_factory=set)
@@ -137,6 +139,7 @@ class RunningLab:
             "hosts": [self._host(name) for name in (host.name for host in self.state.hosts)],
             "pods": [self._pod(pod) for pod in self.state.pods],
             "frames": {**figures, "wire_overruns": self.wire_overruns(), "reasons": reasons},
+            "faults": counters["faults"],
             "captures": [
                 {"file": one.name, "written": one.written, "lost": one.lost, "failure": one.failure}
                 for one in self.captures
@@ -213,6 +216,7 @@ class RunningLab:
             "ready": (self.wires == "memory" or place.sandbox in self.sandboxes)
             and place.host not in self.off
             and place.name not in self.frozen
+            and (pod.pod.restart_policy != "Always" or self.is_ready(pod.pod.uid, pod.name))
             and all(one.is_running or (one.code == 0 and pod.pod.restart_policy != "Always") for one in containers),
         }
         if containers:

@@ -10,12 +10,22 @@ Rule of this file: values only. No behaviour, no defaults that depend on time or
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emunet.elements.connections import ConnectionsConfig, Masquerade, Publish
 from emunet.elements.interface import Interface, Settings
 from emunet.elements.isolation import Segment
 from emunet.elements.neighbor import StaticNeighbor
+from emunet.elements.policies.rules import (
+    EVERYWHERE,
+    Block,
+    Group,
+    Permit,
+    PodPolicies,
+    PoliciesConfig,
+    PolicyRules,
+    PortRange,
+)
 from emunet.elements.routes import Route, RouteKind
 from emunet.elements.vxlan import Vxlan
 from emunet.fabric.impairment import PLAIN, Impairment
@@ -51,7 +61,8 @@ class Port:
 class HostConfig:
     """A machine that forwards and runs pods: its ports, interfaces and tables.
 
-    With `connections` it tracks them and may translate; without, it is a plain router.
+    With `connections` it tracks them and may translate; without, it is a plain router. `policies` are for
+    the pods on it, and need `connections`: without, an answer is not known from a question.
     `segments` are bridges that are kept apart from each other and from outside.
     """
 
@@ -63,6 +74,7 @@ class HostConfig:
     bridges: tuple[Bridge, ...] = ()
     vxlans: tuple[Vxlan, ...] = ()
     connections: ConnectionsConfig | None = None
+    policies: PoliciesConfig = EVERYWHERE
     segments: tuple[Segment, ...] = ()
 
 
@@ -136,17 +148,30 @@ class WorldConfig:
     seed: int = 0
 
 
+def without_policies(config: WorldConfig) -> WorldConfig:
+    """The same with no policy anywhere: all that a change of policies leaves as it is."""
+    return replace(config, hosts=tuple(replace(host, policies=EVERYWHERE) for host in config.hosts))
+
+
 __all__ = [
+    "EVERYWHERE",
     "PLAIN",
+    "Block",
     "Bridge",
     "ConnectionsConfig",
+    "Group",
     "HostConfig",
     "HostEdge",
     "Impairment",
     "Interface",
     "Masquerade",
+    "Permit",
     "PodEdge",
+    "PodPolicies",
+    "PoliciesConfig",
+    "PolicyRules",
     "Port",
+    "PortRange",
     "Publish",
     "Route",
     "RouteKind",
@@ -157,4 +182,5 @@ __all__ = [
     "Vxlan",
     "WireConfig",
     "WorldConfig",
+    "without_policies",
 ]

@@ -38,7 +38,7 @@ from emunet.elements.interface import Interface, OwnAddresses
 from emunet.elements.isolation import Isolation
 from emunet.elements.link import Link
 from emunet.elements.neighbor import NeighborElement
-from emunet.elements.policy import Policy
+from emunet.elements.policies import Policy
 from emunet.elements.reassemble import Reassemble
 from emunet.elements.redirect import Redirects
 from emunet.elements.router import Router
@@ -77,8 +77,8 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
         "header": Header(frozenset(member)),
         "reassemble": Reassemble(config.name, own, errors, watch, enabled=rules is not None),
         "connections": connections,
+        "policy": Policy(config.name, own, watch, config.policies, member),
         "isolation": Isolation(config.name, config.segments, member),
-        "policy": Policy(),
         "translate": Translate(config.name, own, errors, connections.table, seed, rules, member),
         "router": Router(config.name, own, routes, errors, redirects, seed),
         "fragment": Fragment(own),
@@ -247,6 +247,9 @@ def reconfigure_host(device: Device, old: HostConfig, new: HostConfig) -> bool:
             group_forward_mask=bridge.group_forward_mask,
         )
     _retrack(device, new.connections, member)
+    policy = elements["policy"]
+    assert isinstance(policy, Policy)
+    policy.reconfigure(new.policies, member)
     isolation = elements["isolation"]
     assert isinstance(isolation, Isolation)
     isolation.reconfigure(new.segments, member)

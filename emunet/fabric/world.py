@@ -27,6 +27,7 @@ from emunet.fabric.flows import FlowCache, Recording, Replay
 from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
+from emunet.fabric.policing import Policing
 from emunet.fabric.recording import Recorder
 from emunet.fabric.switch import build_switch
 from emunet.fabric.trouble import Trouble
@@ -35,6 +36,7 @@ from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
 from emunet.plane.device import Device
+from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
@@ -60,10 +62,13 @@ class World:
         self.devices: dict[str, Device] = {}
         self.wires: dict[str, Wire] = {}
         self.edges: dict[str, Edge] = {}
-        self.config = WorldConfig(seed=seed)
+        self._config = WorldConfig(seed=seed)
         self.watch = Watch()
+        self.faults = Faults()
+        """What raised where it should have decided."""
         self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, DeviceConfig] = {}
+        self.policing = Policing(self.devices, self._configs)
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()
@@ -90,6 +95,12 @@ class World:
         self.flows.settle()
         return self.figures
 
+    @property
+    def config(self) -> WorldConfig:
+        """What it is, as a value."""
+        self._config = self.policing.settled(self._config)
+        return self._config
+
     # Building
 
     def configure(self, config: WorldConfig) -> None:
@@ -97,6 +108,8 @@ class World:
 
         Learned state survives where an element's structure did not change.
         """
+        if self.policing.become(self.config, config):
+            return
         self.flows.clear("the configuration changed")
         devices: tuple[DeviceConfig, ...] = (*config.hosts, *config.switches)
         wanted = {device.name: device for device in devices}
@@ -118,7 +131,7 @@ class World:
         fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
         self._tunnels = frozenset(vxlan.port.to_bytes(2, "big") for host in config.hosts for vxlan in host.vxlans)
-        self.config = config
+        self._config = config
         for wire in config.wires:
             self.trouble.configured(self.wires[wire.name], None if wire.name in fresh else before.get(wire.name), wire)
         self.trouble.apply_partition()
@@ -342,6 +355,7 @@ class World:
         else:
             self._off.add(name)
             figures = device.figures
+            self._config = self.config
             self._place(self._configs[name])
             self.devices[name].figures = figures  # its counters are the experimenter's, not its own
             figures.drop(Reason.DEVICE_OFF, figures.queued)
@@ -453,6 +467,7 @@ class World:
         old = self.devices.get(config.name)
         if old is not None:
             self._abandon(old)
+        device.faults = self.faults
         device.transmit = self._transmit
         device.observe = self._observe
         device.identify = self._identify

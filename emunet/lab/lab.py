@@ -28,6 +28,7 @@ from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.docker.begin import engine_of
 from emunet.cluster.load import BadInput, Document, Problem, load_files, load_text
 from emunet.cluster.manifests import read_manifests
+from emunet.cluster.policing import Policing
 from emunet.cluster.store import Object, Store, meta
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
@@ -193,7 +194,8 @@ class Lab:
         self._allocation = Allocation()
         self._engines: dict[str, LabDocker] = {}
         self._topology, objects, desired = read_manifests(_documents(topology))
-        self._desired = Desired(desired.cluster, (), desired.warnings)
+        self._desired = Desired(desired.cluster, warnings=desired.warnings)
+        self._policing = Policing()
         self.control = ControlPlane(desired.cluster, seed)
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
         self._build()
@@ -424,9 +426,10 @@ class Lab:
         while True:
             pods = self.control.settle(self.clock.now)
             facts: dict[str, PodFact | None] = {meta(pod)["uid"]: self._ended(pod) for pod in self.control.ending()}
-            if pods != self._desired.pods:
+            policies = self.control.policies()
+            if pods != self._desired.pods or policies != self._desired.policies:
                 facts |= dict.fromkeys({pod.uid for pod in self._desired.pods} - {pod.uid for pod in pods})
-                self._desired = replace(self._desired, pods=pods)
+                self._desired = replace(self._desired, pods=pods, policies=policies)
                 self._build()
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
             if not self.control.tell(facts):
@@ -437,7 +440,7 @@ class Lab:
         engines = tuple(engine.containers.engine() for engine in self._engines.values())
         self._desired = replace(self._desired, engines=engines)
         self._allocation = assign(self._desired, self._allocation, self.seed)
-        self.plane.configure(compile_world(self._desired, self._allocation, self.seed))
+        self.plane.configure(compile_world(self._desired, self._allocation, self.seed, self._policing))
         self.plane.respond(answers_of(self._desired.pods, lambda pod, container: False), self.clock.now)
 
     def _fact(self, pod: Pod) -> PodFact:

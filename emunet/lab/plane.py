@@ -135,9 +135,10 @@ class Plane:
         return explain_at(self.world, port, frame, inbound)
 
     def counters(self) -> dict[str, Any]:
-        """The World's ledger, and each device's."""
+        """The World's ledger, and each device's; and faults of our own, if there were any."""
         return {
             "world": self.world.ledger.as_dict(),
+            "faults": self.world.faults.as_list(),
             "devices": {name: device.ledger.as_dict() for name, device in self.world.devices.items()},
         }
 

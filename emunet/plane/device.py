@@ -15,19 +15,22 @@ Rule of this file: it is the only place that acts on a Step.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from emunet.packet.edit import Complete, Pop, Push, apply
 from emunet.packet.view import Packet
 from emunet.plane.element import Element
+from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Output, Step, Verdict
 from emunet.plane.table import NEVER, Counter, Table, Watch
 
 STEP_LIMIT = 64
+FAULT_PAUSE = 1_000_000_000
+"""Nanoseconds for which an element whose timers have failed is not woken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Device:
         self.dry = False
         self.off = False
         self.watch = watch
+        self.faults = Faults()
+        self._resting: dict[str, int] = {}
         self._timed = [element for element in elements.values() if type(element).due is not Element.due]
 
     @property
@@ -105,10 +110,10 @@ class Device:
 
     def wake(self, now: int) -> None:
         """Let every element whose time has come decide."""
-        for element in self._timed if not self.off else ():
-            if element.due() > now:
+        for element in list(self._timed) if not self.off else ():
+            if self._due_of(element) > now:
                 continue
-            for packet, step in element.wake(now):
+            for packet, step in self._woken(element, now):
                 work: deque[tuple[Target, Packet]] = deque()
                 if packet is None:
                     self._apply_effects(step, now)
@@ -121,7 +126,24 @@ class Device:
         """The earliest time at which an element wants to be woken (ns), or NEVER."""
         if self.off:
             return NEVER
-        return min((element.due() for element in self._timed), default=NEVER)
+        return min(map(self._due_of, list(self._timed)), default=NEVER)
+
+    def _due_of(self, element: Element) -> int:
+        try:
+            due = element.due()
+        except Exception as error:  # a fault of ours: its timers stand still from now on, all else goes on
+            self.faults.note(self.name, element.name, error, b"", 0)
+            self._timed.remove(element)
+            return NEVER
+        return max(due, self._resting[element.name]) if element.name in self._resting else due
+
+    def _woken(self, element: Element, now: int) -> Iterator[tuple[Packet | None, Step]]:
+        """What an element decides whose time has come."""
+        try:
+            yield from element.wake(now)
+        except Exception as error:
+            self.faults.note(self.name, element.name, error, b"", now)
+            self._resting[element.name] = now + FAULT_PAUSE
 
     def state(self) -> Iterable[Table[Any, Any] | Counter]:
         """Every table and counter of its elements."""
@@ -144,7 +166,11 @@ class Device:
                 limit = {"device": self.name, "steps": STEP_LIMIT}
                 self._end(packet, Step(target.element, Verdict.DROP, Reason.STEP_LIMIT, limit), now)
                 continue
-            step = self.elements[target.element].handle(packet, target.port, now)
+            try:
+                step = self.elements[target.element].handle(packet, target.port, now)
+            except Exception as error:  # a fault of ours costs a frame, and not the lab
+                self._end(packet, self._fault(target.element, packet, error, now), now)
+                continue
             budget += len(step.outputs) * STEP_LIMIT if len(step.outputs) > 1 else 0
             budget += len(step.emissions) * STEP_LIMIT + len(step.settled) * STEP_LIMIT
             self._act(packet, step, target.element, work, now)
@@ -154,13 +180,18 @@ class Device:
             packet.hop.steps.append(step)
         if self.watch.steps is not None:
             self.watch.steps.append((self, step, packet))
-        self._apply_effects(step, now)
+        try:
+            after = edited(packet, step.edits) if step.edits and step.verdict is Verdict.FORWARD else packet
+            self._apply_effects(step, now)
+        except Exception as error:
+            self._end(packet, self._fault(element, packet, error, now), now)
+            return
         for held, decision in step.settled:
             self._settle(element, held, decision, work, now)
         self._emit(element, step, packet, work)
         verdict = step.verdict
         if verdict is Verdict.FORWARD:
-            self._send_on(packet, step, element, work)
+            self._send_on(after, step, element, work)
         elif verdict is Verdict.DROP:
             self._count_drop(packet, step, now)
         elif verdict is Verdict.CONSUME:
@@ -173,8 +204,6 @@ class Device:
             self.world_ledger.queued += frames
 
     def _send_on(self, packet: Packet, step: Step, element: str, work: deque[tuple[Target, Packet]]) -> None:
-        if step.edits:
-            packet = edited(packet, step.edits)
         outputs = step.outputs
         if len(outputs) == 1 and outputs[0].frame is None:
             self._queue(packet, element, outputs[0], work)
@@ -223,6 +252,12 @@ class Device:
     def _apply_effects(self, step: Step, now: int) -> None:
         for effect in step.effects:
             effect.apply(now)
+
+    def _fault(self, element: str, packet: Packet, error: Exception, now: int) -> Step:
+        """What becomes of a packet on which an element failed."""
+        self.faults.note(self.name, element, error, packet.frame, now)
+        said = {"element": element, "device": self.name, "error": f"{type(error).__name__}: {error}"}
+        return Step(element, Verdict.DROP, Reason.ELEMENT_FAULT, said)
 
     def _end(self, packet: Packet, step: Step, now: int) -> None:
         if packet.hop is not None:

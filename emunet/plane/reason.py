@@ -56,6 +56,10 @@ class Reason(Enum):
     WIRE_TOO_LONG = (Kind.DROPPED, "wire {wire} carries less than it is long, and tells nobody")
     WIRE_PARTITIONED = (Kind.DROPPED, "it comes from the other side of a partition: `emunet partition --heal` ends it")
     DEVICE_OFF = (Kind.DROPPED, "{device} is powered off: `emunet host {device} --on` brings it back")
+    ELEMENT_FAULT = (
+        Kind.DROPPED,
+        "{element} of {device} failed on it ({error}): a fault of emunet; the lab's log has it all, please report it",
+    )
     EDGE_FULL = (Kind.DROPPED, "the receive queue of {port} is full: its stack reads more slowly than frames arrive")
     RECEIVED = (Kind.DELIVERED, "reaches {port}")
     DELIVERED_LOCALLY = (Kind.PASS, "is for {device} itself: its own sockets get it on {interface}")
@@ -143,6 +147,19 @@ class Reason(Enum):
 
     # Policy
     NO_POLICY = (Kind.PASS, "no policy applies")
+    POLICY_PERMITTED = (Kind.PASS, "permitted: {why}")
+    POLICY_CONNECTION = (Kind.PASS, "of a connection that was permitted when it began")
+    POLICY_OWN_NODE = (Kind.PASS, "between a pod and its own node: no policy stops that")
+    POLICY_ITSELF = (Kind.PASS, "a pod to itself: no policy stops that")
+    POLICY_DISCOVERY = (Kind.PASS, "neighbour discovery: no policy stops that")
+    POLICY_INGRESS = (
+        Kind.DROPPED,
+        "{source} may not send to {target}: ingress of {pod} is isolated by {policies}; {why}{answers}",
+    )
+    POLICY_EGRESS = (
+        Kind.DROPPED,
+        "{source} may not send to {target}: egress of {pod} is isolated by {policies}; {why}{answers}",
+    )
 
     # Sources
     NOT_TRANSLATED = (Kind.PASS, "source kept")

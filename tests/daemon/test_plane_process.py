@@ -107,6 +107,24 @@ def test_it_answers_what_people_ask(control: Control) -> None:
     assert control.ask("counters")["world"]["received"] > 0
 
 
+def test_an_element_that_fails_costs_frames_and_not_the_lab(
+    control: Control, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(control.process.plane.world.devices["switch1"].elements["bridge"], "handle", fail)
+        echo = {"port": "web-1", "targets": ["10.244.2.2"], "count": 1, "timeout": 0.2, "interval": 0, "size": 9}
+        assert control.ask("echo", **echo) == [[None]]
+    (fault,) = control.ask("counters")["faults"]
+    assert (fault["device"], fault["element"], fault["error"]) == ("switch1", "bridge", "ZeroDivisionError: on purpose")
+    said = capfd.readouterr().err
+    assert "emunet has a fault, please report it: bridge of switch1 failed; the frame was ffffffffffff" in said
+    assert "Traceback" in said
+    assert control.ask("echo", **echo | {"timeout": 5})[0][0] is not None
+
+
 def test_a_host_pings_from_the_address_that_leads_there(control: Control) -> None:
     for target_address in ("10.244.1.2", "10.244.2.2", "192.168.9.12", "10.244.2.1"):
         rows = control.ask("echo", port="host1", targets=[target_address], count=1, timeout=1, interval=0, size=56)

@@ -68,6 +68,11 @@ class Kubectl:
             timeout=seconds, check=False,
         )  # fmt: skip
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Left running, with its streams at hand."""
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen([self.program, *arguments], env=self.environment, text=True, bufsize=1, **pipes)
+
     def ok(self, *arguments: str, stdin: str | None = None) -> str:
         """What it prints, which must be a success."""
         done = self.run(*arguments, stdin=stdin)

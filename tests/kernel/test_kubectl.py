@@ -120,9 +120,8 @@ def test_verbs(kubectl: Kubectl) -> None:
     assert len(ok("get", "pods", "-l", "app=web", "-o", "name").splitlines()) == 5
     ok("set", "image", "deploy/web", "nginx=nginx:2")
     ok("rollout", "status", "deploy/web", "--timeout=20s")
-    assert ok("get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.containers[0].image}") == " ".join(
-        ["nginx:2"] * 5
-    )
+    images = ("get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.containers[0].image}")
+    eventually(lambda: ok(*images).split() == ["nginx:2"] * 5, "the old pods, which may still be terminating, go")
     history = ok("rollout", "history", "deploy/web").split()
     assert history[-4:] == ["1", "<none>", "2", "<none>"]
     ok("rollout", "undo", "deploy/web")

@@ -178,7 +178,8 @@ def test_a_frozen_pod_hangs_as_a_program_does(labs: Labs) -> None:
 
 
 def test_tables_are_listed_and_limited(labs: Labs) -> None:
-    assert labs.json("exhaust", "switch1") == {"bridge stations": 2}
+    labs.ok("ping", "client", "server")
+    assert labs.json("exhaust", "switch1") == {"bridge stations": 2}, "both hosts' eth0"
     assert labs.ok("exhaust", "switch1", "bridge stations", "--to", "1") == (
         "switch1: bridge stations holds 1 of 1 entries; 1 had to go\n"
     )

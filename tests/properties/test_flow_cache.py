@@ -15,7 +15,20 @@ from typing import Any
 import pytest
 
 from emunet.fabric.capture import Record
-from emunet.fabric.config import ConnectionsConfig, Masquerade, Publish, Route, RouteKind
+from emunet.fabric.config import (
+    Block,
+    ConnectionsConfig,
+    Group,
+    Masquerade,
+    Permit,
+    PodPolicies,
+    PoliciesConfig,
+    PolicyRules,
+    PortRange,
+    Publish,
+    Route,
+    RouteKind,
+)
 from emunet.fabric.impaired import Impairment
 from emunet.fabric.world import World
 from emunet.packet import icmp, ipv4
@@ -91,6 +104,49 @@ class Twins:
                     self.published += [(uplink.addresses[0].address, row.port) for row in rows]
             net.config = replace(net.config, hosts=tuple(hosts))
             net.world.configure(net.config)
+
+    def police(self) -> None:
+        """Other policies on every host, or one that differs a little from what is there."""
+        hosts = [self.policies_of(host.name, host.policies) for host in self.cached.config.hosts]
+        for net in self.both:
+            changed = [replace(host, policies=rules) for host, rules in zip(net.config.hosts, hosts, strict=True)]
+            net.config = replace(net.config, hosts=tuple(changed))
+            net.world.configure(net.config)
+            assert net.world.config == net.config
+
+    def policies_of(self, host: str, before: PoliciesConfig) -> PoliciesConfig:
+        """Random policies for the pods of a host: some anew, some groups with other members."""
+        edges = {edge.name: edge for edge in self.cached.config.pods}
+        everybody = sorted(row.address for edge in edges.values() for row in edge.addresses)
+
+        def some() -> tuple[bytes, ...]:
+            return tuple(address for address in everybody if self.random.random() < 0.5)
+
+        def isolation(number: int) -> PolicyRules:
+            ports = self.random.choice(
+                [None, (PortRange(17),), (PortRange(6, 80, 80), PortRange(17, 80, 80)), (PortRange(6, 1, 90, "g0"),)]
+            )
+            peers = self.random.choice(
+                [
+                    {"anyone": True},
+                    {"groups": ("g0",)},
+                    {"groups": ("g1", "g2")},
+                    {"blocks": (Block(Prefix(bytes((10, 244, 1, 0)), 24)),)},
+                ]
+            )
+            return PolicyRules(f"default/p{number}", (Permit(1, ports=ports, **peers),) if number else ())
+
+        groups = tuple(Group(name, found) for name in ("g0", "g1", "g2") if (found := some()))
+        pods = tuple(row for row in before.pods if self.random.random() < 0.7)
+        free = [name for name, edge in edges.items() if edge.device == host and name not in {row.port for row in pods}]
+        for name in free:
+            if self.random.random() < 0.4:
+                ingress, egress = (
+                    tuple(isolation(number) for number in range(4) if self.random.random() < 0.4) for _ in range(2)
+                )
+                pods = (*pods, PodPolicies(name, tuple(row.address for row in edges[name].addresses), ingress, egress))
+        pods = tuple(sorted(pods, key=lambda row: row.port))
+        return PoliciesConfig(pods, groups, per_packet=self.random.random() < 0.5)
 
     def to_published(self) -> None:
         """A pod calls a published port of some host, perhaps its own."""
@@ -337,7 +393,7 @@ def rows(table: Table, now: int) -> dict[object, object]:
     return found
 
 
-def play(topology: str, seed: int, *, translating: bool = False, slow: bool = False) -> Twins:
+def play(topology: str, seed: int, *, translating: bool = False, policed: bool = False, slow: bool = False) -> Twins:
     """Random traffic and trouble, compared now and then and at the end. `slow`: every wire delays and paces."""
     twins = Twins(topology, seed, translating=translating)
     for net in twins.both if slow else ():
@@ -346,6 +402,8 @@ def play(topology: str, seed: int, *, translating: bool = False, slow: bool = Fa
     trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route, twins.watch]
     if twins.cached.world.wires:
         trouble += [twins.wire, twins.impair, twins.part, twins.power]
+    if policed:
+        trouble += [twins.police] * len(trouble)
     for _ in range(60):
         for _ in range(twins.random.randrange(1, 25)):
             twins.traffic()
@@ -375,6 +433,17 @@ def test_same_with_translation(topology: str, seed: int) -> None:
     """The same with connection tracking, masquerade and published ports on every host."""
     twins = play(topology, seed, translating=True)
     assert twins.cached.world.flows.hits > 0
+
+
+@pytest.mark.parametrize("topology", ["one-host", "two-hosts", "leaf-spine", "dual-stack"])
+@pytest.mark.parametrize("seed", range(5))
+def test_same_with_policies(topology: str, seed: int) -> None:
+    """The same with policies that change all the time, for connections and for packets."""
+    twins = play(topology, seed, translating=True, policed=True)
+    assert twins.cached.world.flows.hits > 0
+    assert twins.cached.world.flows.invalidated["a policy changed"] > 0
+    reasons = twins.cached.world.ledger.as_dict()["reasons"]
+    assert reasons["POLICY_INGRESS"] + reasons["POLICY_EGRESS"] > 20
 
 
 @pytest.mark.parametrize("translating", [False, True])

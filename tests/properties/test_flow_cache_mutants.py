@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from emunet.elements.policies import PolicyTable
 from emunet.elements.routes import RouteTable
 from emunet.fabric.flows import FlowCache, Replay
 from emunet.fabric.fuse import Fused
@@ -152,6 +153,11 @@ def unguarded_state(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FlowCache, "_compile", compile_)
 
 
+def forget_policies(patch: pytest.MonkeyPatch) -> None:
+    """A pod's policies or a group's members change, and nobody is told."""
+    patch.setattr(PolicyTable, "_changed", lambda self, key: None)
+
+
 def follow_the_dead(patch: pytest.MonkeyPatch) -> None:
     """What follows behind a wire is repeated though it was deleted."""
     original = Replay.invalidate
@@ -185,9 +191,11 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a connection's state changes unnoticed": forget("connections"),
     "one checksum form": one_checksum_form,
     "a FIN is a hit": unguarded_state,
+    "a policy changes unnoticed": forget_policies,
     "the dead are followed": follow_the_dead,
     "no guards behind a wire": follow_without_guards,
 }
+POLICED = {"a policy changes unnoticed"}
 NEED_DELAY = {"the dead are followed", "no guards behind a wire"}
 
 
@@ -197,9 +205,10 @@ def test_killed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name](monkeypatch)
     for seed in range(8):
         for topology in TOPOLOGIES:
-            for translating in (False, True) if topology != "one-host" else (False,):
+            for translating in (True,) if name in POLICED else (False, True) if topology != "one-host" else (False,):
                 try:
-                    play(topology, seed, translating=translating, slow=name in NEED_DELAY)
+                    slow, policed = name in NEED_DELAY, name in POLICED
+                    play(topology, seed, translating=translating, policed=policed, slow=slow)
                 except AssertionError:
                     return
     pytest.fail(f"mutant lives: {name}")

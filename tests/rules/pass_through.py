@@ -27,7 +27,7 @@ from emunet.elements.ingress import Ingress
 from emunet.elements.isolation import Isolation
 from emunet.elements.link import Link
 from emunet.elements.neighbor import NeighborElement
-from emunet.elements.policy import Policy
+from emunet.elements.policies import Policy
 from emunet.elements.reassemble import Reassemble
 from emunet.elements.redirect import Redirects
 from emunet.elements.router import Router

@@ -201,9 +201,7 @@ def _notes(pod: Object, fact: PodFact | None) -> Iterator[Action]:
         return
     for container in containers_of(pod["spec"]):
         name = container["name"]
-        if fact.container(name).program:
-            yield Note(pod, "Started", f"Started container {name}", NAME)
-        else:
+        if not fact.container(name).program:
             ports = container.get("ports")
             message = (
                 f"Container {name} is a placeholder: a lab keeps no images, so of {container.get('image', '')} "
@@ -215,17 +213,24 @@ def _notes(pod: Object, fact: PodFact | None) -> Iterator[Action]:
         yield Note(pod, "NoEffect", f"Accepted without effect in a lab: {', '.join(without)}", NAME)
 
 
+_ACTS = ("runAsUser", "runAsGroup", "runAsNonRoot")
+"""Of a security context, what a lab does as it is asked."""
+
+
 def _without_effect(spec: Object) -> Iterator[str]:
     """Fields of a pod that are accepted and ignored."""
     for name in ("hostPID", "hostIPC", "runtimeClassName", "priorityClassName", "shareProcessNamespace"):
         if spec.get(name):
             yield name
+    for name, value in (spec.get("securityContext") or {}).items():
+        if value and name not in _ACTS:
+            yield f"securityContext.{name}"
     for index, container in enumerate(spec.get("containers", ())):
         field_name = f"containers[{index}]"
         if container.get("resources", {}).get("limits"):
             yield f"{field_name}.resources.limits"
-        for name, value in container.get("securityContext", {}).items():
-            if value:
+        for name, value in (container.get("securityContext") or {}).items():
+            if value and name not in _ACTS:
                 yield f"{field_name}.securityContext.{name}"
     for volume in spec.get("volumes", ()):
         source = next((name for name in volume if name != "name"), "")

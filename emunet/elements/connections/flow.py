@@ -21,9 +21,13 @@ TCP = ipv4.TCP
 UDP = ipv4.UDP
 ICMP = ipv4.ICMP
 ICMPV6 = ipv4.ICMPV6
+SCTP = 132
 PORTS = frozenset((TCP, UDP))
+"""Protocols whose ports are translated."""
+PORTED = PORTS | {SCTP}
+"""Protocols that have ports. SCTP's are told apart and stay: its checksum is over the whole packet."""
 QUERIES = frozenset((ICMP, ICMPV6))
-NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}
+NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6", SCTP: "sctp"}
 
 ANSWERS = {
     ICMP: {0: 8, 8: 0, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17},
@@ -56,7 +60,7 @@ class Flow(NamedTuple):
     def as_text(self) -> str:
         """The fields as `conntrack -L` prints them."""
         text = f"src={format_ip(self.source)} dst={format_ip(self.destination)}"
-        if self.protocol in PORTS:
+        if self.protocol in PORTED:
             return f"{text} sport={self.source_port} dport={self.destination_port}"
         if self.protocol in QUERIES:
             kind, code = self.destination_port >> 8, self.destination_port & 0xFF
@@ -122,7 +126,7 @@ def _upper_layer(packet: bytes) -> tuple[int, int] | None:
 
 
 def _ports(data: bytes, at: int, end: int, protocol: int) -> tuple[int, int] | None:
-    if protocol in PORTS:
+    if protocol in PORTED:
         if end < at + 8:
             return None
         return data[at] << 8 | data[at + 1], data[at + 2] << 8 | data[at + 3]

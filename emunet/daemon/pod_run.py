@@ -1,0 +1,142 @@
+"""A pod whose sandbox is there, and its containers over all their runs: what of them is a program, and which.
+
+A lab keeps no images. So a container is one of
+
+    a program            its command is one of this machine's, or a bare name (which is then not found, as
+                         in Kubernetes); or it has arguments alone, of which the first is a program of this
+                         machine (an image such as busybox runs its arguments)
+    a shell              it says nothing of what to run, and has an input for somebody to type at
+    a placeholder        all others: it is there, counts as ready, and runs nothing
+
+Rule of this file: it says what is to run and keeps what has run; it starts and ends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from emunet.cluster.bound import environment, expand
+from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
+from emunet.cluster.store import Object, View, meta
+from emunet.daemon.container_log import ContainerLog
+from emunet.daemon.program_input import Input
+from emunet.linux.specification import ProgramSpec
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NOBODY = 65532
+"""Who runs what must not be root and says no user: an image would."""
+
+_SHELL = ["/bin/sh"]
+
+
+@dataclass(slots=True)
+class Slot:
+    """One container of a pod, over all its runs."""
+
+    name: str
+    spec: Object
+    fact: ContainerFact
+    init: bool = False
+    number: int = 0
+    """Of its program; 0 where none runs, -1 where one is being started."""
+    pid: int | None = None
+    program: ProgramSpec | None = None
+    crashes: int = 0
+    log: ContainerLog | None = None
+    before: ContainerLog | None = None
+    input: Input | None = None
+    attached: bool = False
+    restart: asyncio.TimerHandle | None = None
+    beside: asyncio.Task[None] | None = None
+    """Its hook after the start, then its probes."""
+
+    @property
+    def is_probed(self) -> bool:
+        """True where a probe must say that it is ready."""
+        return "readinessProbe" in self.spec or "startupProbe" in self.spec
+
+    def hook(self, name: str) -> Object | None:
+        """What is to be done after it has started (`postStart`), or before it is asked to end (`preStop`)."""
+        found: Object | None = (self.spec.get("lifecycle") or {}).get(name)
+        return found
+
+    def rest(self) -> None:
+        """Its program is gone: nothing goes on beside it, and nobody types."""
+        if self.beside is not None:
+            self.beside.cancel()
+            self.beside = None
+        if self.input is not None:
+            self.input.close()
+            self.input = None
+        if self.log is not None:
+            self.log.end()
+
+
+@dataclass(slots=True)
+class PodRun:
+    """A pod whose sandbox is there."""
+
+    pod: Object
+    sandbox: str
+    addresses: tuple[str, ...]
+    since: int
+    slots: dict[str, Slot] = field(default_factory=dict)
+    stopping: bool = False
+    killed: asyncio.TimerHandle | None = None
+
+    def fact(self) -> PodFact:
+        """How it is."""
+        busy = any(slot.number for slot in self.slots.values())
+        facts = {name: slot.fact for name, slot in self.slots.items()}
+        return PodFact(self.addresses, self.since, facts, stopped=self.stopping and not busy)
+
+
+def words_of(container: Object, is_program: Callable[[str], bool]) -> list[str] | None:
+    """What a container runs, word by word; None where it is a placeholder."""
+    command, words = container.get("command") or [], container.get("args") or []
+    if command:
+        return [*command, *words] if is_program(command[0]) or "/" not in command[0] else None
+    if words:
+        return list(words) if not words[0].startswith("-") and is_program(words[0]) else None
+    return list(_SHELL) if container.get("stdin") else None
+
+
+def is_program(word: str) -> bool:
+    """Whether a word is a program of this machine, as a pod would find it."""
+    candidates = [word] if "/" in word else [os.path.join(folder, word) for folder in PATH.split(":")]
+    return any(os.path.isfile(one) and os.access(one, os.X_OK) for one in candidates)
+
+
+def program_of(view: View, pod: Object, container: Object) -> ProgramSpec:
+    """The program of a container, as it is started now. ValueError where it runs none."""
+    words = words_of(container, is_program)
+    if words is None:
+        raise ValueError(f"the container {container['name']} is a placeholder: it runs nothing")
+    like = surroundings(view, pod, container)
+    argv = tuple(expand(word, like.environment or {}) for word in words)
+    terminal = bool(container.get("tty"))
+    return ProgramSpec(argv, like.environment, like.directory, terminal, own_processes=True, user=like.user)
+
+
+def surroundings(view: View, pod: Object, container: Object) -> ProgramSpec:
+    """What every program has that is run in a container: variables, a folder, a user. Its words are to be set."""
+    user = user_of(pod, container)
+    variables = {
+        "PATH": PATH,
+        "HOSTNAME": pod["spec"].get("hostname") or meta(pod)["name"][:63].rstrip("-."),
+        "HOME": "/root" if user is None else "/",
+        **({"TERM": "xterm"} if container.get("tty") else {}),
+        **environment(view, pod, container),
+    }
+    return ProgramSpec(("",), variables, container.get("workingDir") or "/", user=user)
+
+
+def user_of(pod: Object, container: Object) -> tuple[int, int] | None:
+    """(user, group) that a container's programs run as; None where it is root."""
+    chosen = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
+    user = chosen.get("runAsUser", NOBODY if chosen.get("runAsNonRoot") else 0)
+    group = chosen.get("runAsGroup", 0)
+    return (user, group) if user or group else None

@@ -1,0 +1,234 @@
+"""Pods as the kubelet of a real cluster runs them, through the real kubectl: hooks, users, ports, restarts, ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from typing import Any
+
+import pytest
+from kubectls import KUBECTLS, Kubectl
+from lab_driver import eventually
+
+pytestmark = pytest.mark.skipif(not KUBECTLS, reason="kubectl is not installed: `make deps`")
+
+
+def pod(name: str, *containers: dict[str, Any], **spec: Any) -> str:
+    """A Pod as JSON; its containers get names and an image where they have none."""
+    made = [{"name": f"c{number}", "image": "busybox", **one} for number, one in enumerate(containers)]
+    return json.dumps({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": made, **spec},
+    })  # fmt: skip
+
+
+def sh(script: str) -> dict[str, Any]:
+    """A container that runs a script."""
+    return {"command": ["sh", "-c", script]}
+
+
+def state_of(kubectl: Kubectl, name: str, number: int = 0) -> dict[str, Any]:
+    """How a container is, with its pod's phase."""
+    status = json.loads(kubectl.ok("get", "pod", name, "-o", "json"))["status"]
+    found: dict[str, Any] = {**status["containerStatuses"][number], "phase": status["phase"]}
+    return found
+
+
+def events_of(kubectl: Kubectl, name: str) -> str:
+    """What describe tells of a pod at its end."""
+    return kubectl.ok("describe", "pod", name).partition("Events:")[2]
+
+
+def test_arguments_alone_are_run_as_an_image_would(kubectl: Kubectl) -> None:
+    """`kubectl run NAME --image=busybox -- WORDS`: the words are the program; the pod ends when it has."""
+    done = kubectl.run("run", "once", "-i", "--rm", "--image=busybox", "--restart=Never", "--", "echo", "from a pod")
+    assert "from a pod\n" in done.stdout, done.stderr
+    eventually(lambda: kubectl.run("get", "pod", "once").returncode == 1, "the pod is still there")
+    kubectl.ok("run", "server", "--image=registry.example/server", "--", "--port=80")
+    kubectl.ok("wait", "--for=condition=Ready", "pod/server", "--timeout=20s")
+    assert "Container server is a placeholder" in events_of(kubectl, "server")
+
+
+def test_a_shell_to_type_at(kubectl: Kubectl) -> None:
+    """`kubectl run -i` without words is a shell: it reads what is typed, its output and its end come back."""
+    typed = "echo $((6 * 7)); hostname; exit\n"
+    done = kubectl.run("run", "desk", "-i", "--rm", "--image=busybox", "--restart=Never", stdin=typed)
+    assert done.stdout.splitlines()[:2] == ["42", "desk"], done
+    eventually(lambda: kubectl.run("get", "pod", "desk").returncode == 1, "the pod is still there")
+
+
+def test_attach_to_what_runs(kubectl: Kubectl) -> None:
+    """What is said from now on, what is typed; who leaves takes nothing away."""
+    listener = {**sh("while read line; do echo got $line; done"), "stdin": True}
+    kubectl.ok("create", "-f", "-", stdin=pod("echo", listener))
+    kubectl.ok("wait", "--for=condition=Ready", "pod/echo", "--timeout=20s")
+    for word in ("one", "two"):
+        with kubectl.start("attach", "-i", "echo") as attached:
+            assert attached.stdin is not None
+            assert attached.stdout is not None
+            attached.stdin.write(f"{word}\n")
+            attached.stdin.flush()
+            line = attached.stdout.readline()
+            while "got" not in line:  # the newest kubectl has something to say first
+                assert line, attached.stderr.read() if attached.stderr else ""
+                line = attached.stdout.readline()
+            assert line == f"got {word}\n"
+            attached.kill()
+    assert kubectl.ok("logs", "echo") == "got one\ngot two\n"
+    assert state_of(kubectl, "echo")["restartCount"] == 0
+
+
+def test_a_terminal_has_the_size_of_the_visitors(kubectl: Kubectl) -> None:
+    """`kubectl attach -it` from a terminal of 33 lines: so has the container's shell, which is typed at."""
+    kubectl.ok("create", "-f", "-", stdin=pod("typist", {"stdin": True, "tty": True}))
+    kubectl.ok("wait", "--for=condition=Ready", "pod/typist", "--timeout=20s")
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    command = [kubectl.program, "attach", "-it", "typist"]
+    with subprocess.Popen(command, env=kubectl.environment, stdin=slave, stdout=slave, stderr=slave) as attached:
+        os.close(slave)
+        seen = b""
+
+        def says_its_size() -> bool:
+            nonlocal seen
+            os.write(master, b"stty size\n")
+            while select.select([master], [], [], 0.3)[0]:
+                seen += os.read(master, 4096)
+            return b"\n33 99" in seen
+
+        eventually(says_its_size, lambda: seen.decode())
+        attached.kill()
+    os.close(master)
+
+
+def test_hooks_after_the_start_and_before_the_end(kubectl: Kubectl) -> None:
+    """Not running before postStart is done; preStop runs, in the grace, before the program hears of the end."""
+    hooks = {
+        "postStart": {"exec": {"command": ["sh", "-c", "sleep 0.5; touch /tmp/started"]}},
+        "preStop": {"exec": {"command": ["sh", "-c", "sleep 0.3; echo stopped at $ME > /tmp/told"]}},
+    }
+    container = {
+        **sh("trap 'cat /tmp/told; echo asked to end; exit 0' TERM; while :; do sleep 0.05; done"),
+        "env": [{"name": "ME", "value": "home"}],
+        "lifecycle": hooks,
+    }
+    kubectl.ok("create", "-f", "-", stdin=pod("hooked", container, terminationGracePeriodSeconds=10))
+    kubectl.ok("wait", "--for=condition=Ready", "pod/hooked", "--timeout=20s")
+    kubectl.ok("exec", "hooked", "--", "test", "-e", "/tmp/started")
+    with kubectl.start("logs", "-f", "hooked") as followed:
+        began = time.monotonic()
+        kubectl.ok("delete", "pod", "hooked")
+        assert time.monotonic() - began < 8
+        assert followed.stdout is not None
+        assert followed.stdout.read() == "stopped at home\nasked to end\n"
+
+
+def test_a_hook_that_fails_ends_its_container(kubectl: Kubectl) -> None:
+    container = {
+        **sh("exec sleep 1000"),
+        "lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", "echo no; false"]}}},
+    }
+    kubectl.ok("create", "-f", "-", stdin=pod("unhooked", container, restartPolicy="Never"))
+    eventually(lambda: state_of(kubectl, "unhooked")["phase"] == "Failed", "the pod did not fail")
+    assert "PostStartHook failed: no" in events_of(kubectl, "unhooked")
+
+
+def test_a_program_that_does_not_end_is_ended(kubectl: Kubectl) -> None:
+    """SIGTERM, then, when the grace is over, SIGKILL; a shorter grace is taken at its word."""
+    kubectl.ok("create", "-f", "-", stdin=pod("deaf", sh("trap '' TERM; while :; do sleep 0.1; done")))
+    kubectl.ok("wait", "--for=condition=Ready", "pod/deaf", "--timeout=20s")
+    began = time.monotonic()
+    kubectl.ok("delete", "pod", "deaf", "--grace-period=2")
+    assert 2 <= time.monotonic() - began < 6
+
+
+def test_users_and_groups(kubectl: Kubectl) -> None:
+    """runAsUser of the pod and of a container, for its program and for exec; an emptyDir is for all of them."""
+    shared = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
+    made = pod(
+        "users",
+        {**sh("id -u; id -g; echo mine > /shared/note; exec sleep 1000"), **shared},
+        {**sh("id -u; exec sleep 1000"), **shared, "securityContext": {"runAsUser": 2000, "privileged": True}},
+        securityContext={"runAsUser": 1000, "runAsGroup": 3000},
+        volumes=[{"name": "shared", "emptyDir": {}}],
+    )
+    kubectl.ok("create", "-f", "-", stdin=made)
+    kubectl.ok("wait", "--for=condition=Ready", "pod/users", "--timeout=20s")
+    eventually(lambda: kubectl.ok("logs", "users", "-c", "c0") == "1000\n3000\n", "another user")
+    assert kubectl.ok("logs", "users", "-c", "c1") == "2000\n"
+    assert kubectl.ok("exec", "users", "-c", "c1", "--", "sh", "-c", "id -u; cat /shared/note") == "2000\nmine\n"
+    told = events_of(kubectl, "users")
+    assert "containers[1].securityContext.privileged" in told
+    assert "runAsUser" not in told
+
+
+@pytest.mark.rule("POD-01")
+def test_a_port_that_one_container_has_is_taken_for_the_other(kubectl: Kubectl) -> None:
+    """They share the network: the second who wants the port is told so by the kernel, as on a real host."""
+    server = ["python3", "-m", "http.server", "8000"]
+    made = pod("rivals", {"command": server}, {"command": server}, restartPolicy="Never")
+    kubectl.ok("create", "-f", "-", stdin=made)
+
+    def ends() -> list[int]:
+        status = json.loads(kubectl.ok("get", "pod", "rivals", "-o", "json"))["status"]
+        return [
+            one["state"]["terminated"]["exitCode"]
+            for one in status.get("containerStatuses", ())
+            if "terminated" in one["state"]
+        ]
+
+    eventually(lambda: ends() == [1], "nobody found the port taken")
+    logs = [kubectl.ok("logs", "rivals", "-c", name) for name in ("c0", "c1")]
+    assert sum("Address already in use" in log for log in logs) == 1
+    assert kubectl.ok("get", "pod", "rivals").splitlines()[1].split()[1:3] == ["1/2", "Error"]
+
+
+def test_who_fails_is_started_again_after_a_while(kubectl: Kubectl) -> None:
+    """At once the first time, then after a pause: CrashLoopBackOff, its count, its last end, its last words."""
+    kubectl.ok("create", "-f", "-", stdin=pod("crash", sh("echo try; exit 3")))
+    eventually(lambda: "CrashLoopBackOff" in kubectl.ok("get", "pod", "crash"), "it does not wait")
+    state = state_of(kubectl, "crash")
+    assert (state["restartCount"], state["lastState"]["terminated"]["exitCode"]) == (1, 3)
+    assert state["phase"] == "Running"
+    assert kubectl.ok("logs", "crash", "--previous") == "try\n"
+    assert "Back-off restarting failed container c0" in events_of(kubectl, "crash")
+    kubectl.ok("create", "-f", "-", stdin=pod("done", sh("true"), restartPolicy="OnFailure"))
+    eventually(lambda: "Completed" in kubectl.ok("get", "pod", "done"), "it is not over")
+    refused = kubectl.run("logs", "done", "--previous")
+    assert refused.returncode == 1
+    assert 'previous terminated container "c0" in pod "done" not found' in refused.stderr
+
+
+def test_an_init_container_that_fails_holds_the_others_up(kubectl: Kubectl) -> None:
+    init = [{"name": "first", "image": "busybox", "command": ["sh", "-c", "exit 2"]}]
+    kubectl.ok("create", "-f", "-", stdin=pod("held", sh("exec sleep 1000"), initContainers=init))
+    eventually(lambda: "Init:CrashLoopBackOff" in kubectl.ok("get", "pod", "held"), "not held up")
+    refused = kubectl.run("logs", "held", "-c", "c0")
+    assert refused.returncode == 1
+    assert 'container "c0" in pod "held" is waiting to start' in refused.stderr
+
+
+def test_probes_say_why(kubectl: Kubectl) -> None:
+    """Each kind of probe, well and not, in the kubelet's words; `emunet status` counts who is not ready."""
+    server = {"command": ["python3", "-m", "http.server", "8000"]}
+    every = {"periodSeconds": 1, "failureThreshold": 1}
+    wrong = {
+        "http": ({"httpGet": {"path": "/none", "port": 8000}}, "HTTP probe failed with statuscode: 404"),
+        "tcp": ({"tcpSocket": {"port": 1}}, "connect: connection refused"),
+        "exec": ({"exec": {"command": ["sh", "-c", "echo not yet; false"]}}, "Readiness probe failed: not yet"),
+        "grpc": ({"grpc": {"port": 8000}}, "Readiness probe failed: rpc error: "),
+    }  # fmt: skip
+    for name, (probe, _) in wrong.items():
+        kubectl.ok("create", "-f", "-", stdin=pod(f"probe-{name}", {**server, "readinessProbe": {**probe, **every}}))
+    for name, (_, words) in wrong.items():
+        eventually(lambda name=name, words=words: words in events_of(kubectl, f"probe-{name}"), words)  # type: ignore[misc]
+        assert kubectl.ok("get", "pod", f"probe-{name}").splitlines()[1].split()[1:3] == ["0/1", "Running"]
+    ready = {one["name"]: one["ready"] for one in kubectl.labs.status("kube")["pods"]}
+    assert ready == {"client": True, **{f"probe-{name}": False for name in wrong}}

@@ -91,9 +91,14 @@ class Policed(Net):
         self.spaces = {name: {"ns": name, "kubernetes.io/metadata.name": name} for name in SPACES}
         self.policies: list[dict[str, Any]] = []
         self._sports = itertools.count(1024)
-        for name in NAMES:  # bridges learn where everybody is, as they would from the pods' first ARP
+        self.teach()
+
+    def teach(self) -> None:
+        """Bridges learn where everybody is, as they would from the pods' first ARP."""
+        for name in NAMES:
             station = self[name]
-            self.world.receive(station, self.gateway(station) + station.mac + b"\x88\xb5" + bytes(46), 0)
+            frame = self.gateway(station) + station.mac + b"\x88\xb5" + bytes(46)
+            self.world.receive(station, frame, self.world.now)
 
     def apply(self, *policies: dict[str, Any]) -> None:
         """These policies and no others, from now on."""
@@ -141,6 +146,12 @@ class Policed(Net):
         frame = self.frame(source, packet, self.mac_for(source, target))
         self.world.receive(self[source], frame, self.world.now)
         return len(self[target].got) > before
+
+    def asked(self, source: str, target: str, protocol: str, port: int, family: int = 4) -> bool:
+        """The same by a dry run."""
+        packet = self.packet(source, target, protocol, port, family)
+        trace = self.world.explain(self[source], self.frame(source, packet, self.mac_for(source, target)))
+        return trace.verdict == "delivered"
 
     def say(self, source: str, packet: bytes, to: bytes | None = None) -> Trace:
         """Let a packet in, traced, and keep the law."""

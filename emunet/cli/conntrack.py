@@ -23,7 +23,7 @@ def conntrack(host: str | None, lab: str | None, output: str) -> None:
 
     Each line has the protocol, the seconds that remain, the state of TCP, the addresses of the first packet, and
     those that answers have before they are translated back. Hosts track connections where the topology says
-    `masquerade` or `publish`.
+    `masquerade`, `publish` or `networkPolicy`, and where there is a NetworkPolicy.
     """
     client = the_lab(lab)
     hosts = [host] if host is not None else [row["name"] for row in client.get("status")["hosts"]]

@@ -10,6 +10,7 @@ import time
 import click
 
 from emunet.cli.options import lab_option
+from emunet.cli.progress import bar
 from emunet.daemon.client import LabError, end_lab, find_lab
 from emunet.daemon.folder import FolderError, folders
 
@@ -30,7 +31,9 @@ def down(every: bool, lab: str | None) -> None:
     for folder in wanted:
         began = time.monotonic()
         running = folder.is_held()
-        if not end_lab(folder):
+        with bar(f"ending {folder.name}"):
+            ended = end_lab(folder)
+        if not ended:
             raise LabError(f"there is no lab {folder.name}: `emunet labs` lists those there are")
         seconds = time.monotonic() - began
         if running:

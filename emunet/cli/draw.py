@@ -44,8 +44,8 @@ def draw(
         raise click.UsageError("--sequence draws a capture by itself: leave the topology and --lab out")
     if captured is None and wanted is not None:
         raise click.UsageError("--match chooses frames of a capture: name one with --sequence")
-    if picture is not None and Path(picture).suffix not in (".svg", ".png"):
-        raise click.UsageError(f"-w {picture}: the name says which kind of picture, so it ends in .svg or .png")
+    if picture is not None:
+        check_picture("-w", picture)
     if captured is not None:
         _sequence(captured, picture, count, wanted, title)
         return
@@ -54,7 +54,8 @@ def draw(
 
     network = _of_files(files, title) if files else _of_lab(lab, title)
     if picture is not None:
-        _write(picture, network_svg(network))
+        write_picture(picture, network_svg(network))
+        click.echo(f"drawn: {picture}")
     else:
         _print(lambda width: network_lines(network, width))
 
@@ -79,7 +80,8 @@ def _sequence(captured: str, picture: str | None, count: int, wanted: str | None
     if not course.messages:
         raise click.ClickException(f"{captured} holds no frame{' that matches' if wanted else ''}: nothing to draw")
     if picture is not None:
-        _write(picture, sequence_svg(course))
+        write_picture(picture, sequence_svg(course))
+        click.echo(f"drawn: {picture}")
     else:
         _print(lambda width: sequence_lines(course, width))
 
@@ -143,7 +145,14 @@ def _port(pod: dict[str, Any]) -> str:
     return str(pod["name"]) if pod["namespace"] == "default" else f"{pod['namespace']}/{pod['name']}"
 
 
-def _write(picture: str, svg: str) -> None:
+def check_picture(option: str, picture: str) -> None:
+    """Say at once where a name does not say which kind of picture it is to be. UsageError."""
+    if Path(picture).suffix not in (".svg", ".png"):
+        raise click.UsageError(f"{option} {picture}: the name says which kind of picture, so it ends in .svg or .png")
+
+
+def write_picture(picture: str, svg: str) -> None:
+    """Write an SVG, as PNG where the name ends so. ClickException where that cannot be."""
     from emunet.pictures.raster import NoRaster, png
 
     try:
@@ -153,7 +162,6 @@ def _write(picture: str, svg: str) -> None:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"cannot write {picture}: {error.strerror or error}") from None
-    click.echo(f"drawn: {picture}")
 
 
 def _print(lines: Any) -> None:

@@ -35,9 +35,13 @@ COMMANDS = {
         "scale": ("emunet.cli.kube:scale", "Want another number of pods."),
         "kubeconfig": ("emunet.cli.kube:kubeconfig", "Print the file that points kubectl to the lab."),
     },
+    "Docker": {
+        "docker-host": ("emunet.cli.docker_host:docker_host", "Print what points docker to a host of the lab."),
+    },
     "Use the network": {
         "ping": ("emunet.cli.ping:ping", "Echo between two pods, or between all of them."),
         "exec": ("emunet.cli.execute:execute", "Run a program in a pod or on a host."),
+        "forward": ("emunet.cli.forward:forward", "Let a port of this machine lead into the lab."),
         "shell": ("emunet.cli.shell:shell", "A Scapy prompt in which every port is an interface."),
         "replay": ("emunet.cli.replay:replay", "Play a capture into a port, or a recording again."),
     },
@@ -52,6 +56,7 @@ COMMANDS = {
     },
     "Look into it": {
         "trace": ("emunet.cli.trace:trace", "Follow one frame hop by hop, and say why."),
+        "explain": ("emunet.cli.explain:explain", "Whether one reaches another, and how, in a few sentences."),
         "draw": ("emunet.cli.draw:draw", "The network as a picture, or who sent what to whom."),
         "capture": ("emunet.cli.capture:capture", "Write what ports carry to a pcapng file."),
         "diff": ("emunet.cli.diff:diff", "What changed on the way between two captures."),

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from emunet.cli.options import lab_option, output_option, print_json, the_lab
+from emunet.cli.progress import bar
 
 
 @click.command()
@@ -38,7 +39,8 @@ def ping(
     body["count"] = count if count is not None else 1 if source is None else 3
     if source is not None:
         body |= {"from": source, "to": target}
-    answer = the_lab(lab).post("ping", **body)
+    with bar("pinging all pairs" if source is None else f"pinging {target}"):
+        answer = the_lab(lab).post("ping", **body)
     if output == "json":
         print_json(answer)
     else:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 import click
 
 from emunet.cli.interrupt import until_interrupted
 from emunet.cli.options import lab_option, output_option, print_json, the_lab
+from emunet.cli.progress import bar
 
 
 @click.command()
@@ -30,10 +32,17 @@ def record(file: str, seconds: float | None, lab: str | None, output: str) -> No
     """  # noqa: D301 - click knows the character by this escape
     client = the_lab(lab)
     client.post("record", file=os.path.abspath(file))
-    with until_interrupted() as interrupted:
-        select.select([interrupted], [], [], seconds)
+    began = time.monotonic()
+    with bar("recording; Ctrl-C ends it", seconds) as shown, until_interrupted() as interrupted:
+        while (left := _left(began, seconds)) > 0 and not select.select([interrupted], [], [], min(left, 0.2))[0]:
+            shown.to(time.monotonic() - began)
     done = client.ask("DELETE", ("record",))
     if output == "json":
         print_json({"file": file, "inputs": done["inputs"]})
         return
     click.echo(f"{done['inputs']:,} inputs recorded: `emunet replay {file}` plays them again")
+
+
+def _left(began: float, seconds: float | None) -> float:
+    """Seconds that are left; for ever where nobody said how long."""
+    return float("inf") if seconds is None else seconds - (time.monotonic() - began)

@@ -7,6 +7,7 @@ between two frames.
 from __future__ import annotations
 
 import select
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import click
 
 from emunet.cli.interrupt import until_interrupted
 from emunet.cli.options import lab_option, output_option, print_json, the_lab
+from emunet.cli.progress import Bar, bar
 from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
 from emunet.daemon.frame_format import INBOUND, INJECT_BATCH, OUTBOUND
 from emunet.packet.malformed import Malformed
@@ -46,7 +48,8 @@ class Player:
     `rate` is as the command has it. `stop` is a descriptor that ends it when readable.
     """
 
-    def __init__(self, channel: FrameChannel, rate: float | str, stop: int) -> None:
+    def __init__(self, channel: FrameChannel, rate: float | str, stop: int, shown: Bar | None = None) -> None:
+        self._shown = shown
         self.sent = 0
         self.cut = 0
         self.stopped = False
@@ -80,6 +83,8 @@ class Player:
         self._channel.send_many(batch)
         self.sent += len(batch)
         batch.clear()
+        if self._shown is not None:
+            self._shown.to(self.sent)
 
     def _wait(self, due: float) -> bool:
         """Wait until it is time; True where it is time to stop instead."""
@@ -98,6 +103,13 @@ def chosen(frames: Iterator[CapturedFrame], direction: str, interface: str | Non
             yield frame
 
 
+def _frames(file: str, only: str, interface: str | None, times: int) -> int | None:
+    """How many there will be, where somebody sees the bar; None else, since it costs a reading of the file."""
+    if not sys.stderr.isatty():
+        return None
+    return times * sum(1 for _ in chosen(read_capture(file), only, interface))
+
+
 def _again(file: str, output: str) -> None:
     """Play a recording again, in memory; exit code 1 where something else came of it."""
     from emunet.fabric.recording import NotARecording, Recording, is_recording
@@ -110,7 +122,8 @@ def _again(file: str, output: str) -> None:
     except NotARecording as error:
         raise click.ClickException(str(error)) from None
     began = time.process_time()
-    again = Rerun(recording).run()
+    with bar("playing again"):
+        again = Rerun(recording).run()
     took = time.process_time() - began
     whole = recording.delivered is not None
     if output == "json":
@@ -168,8 +181,9 @@ def replay(
         with (
             FrameChannel.connect(the_lab(lab).folder.frames, [port], watch=False, inject=True) as channel,
             until_interrupted() as interrupted,
+            bar(f"playing into {port}", _frames(file, only, interface, times)) as shown,
         ):
-            player = Player(channel, rate, interrupted)
+            player = Player(channel, rate, interrupted, shown)
             for _ in range(times):
                 player.play(chosen(read_capture(file), only, interface))
                 if player.stopped or not player.sent:

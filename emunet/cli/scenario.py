@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from emunet.cli.options import output_option, print_json, the_lab
+from emunet.cli.progress import Bar, bar
 from emunet.daemon.client import LabClient, LabError
 
 
@@ -24,7 +24,7 @@ from emunet.daemon.client import LabClient, LabError
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--lab", metavar="NAME", help="Play it on this running lab instead of its own topology in memory.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Another seed than the scenario's.")
-@click.option("--figure", "picture", type=click.Path(dir_okay=False), metavar="FILE.svg", help="Draw what happened.")
+@click.option("--figure", "picture", type=click.Path(dir_okay=False), metavar="FILE.svg", help="Draw it; or FILE.png.")
 @click.option("--capture", type=click.Path(dir_okay=False), metavar="FILE.pcapng", help="Write what all ports carry.")
 @output_option
 def scenario(
@@ -44,6 +44,10 @@ def scenario(
         raise click.UsageError(
             "a running lab has its seed, and `emunet capture` its captures: leave --lab out, or them"
         )
+    if picture is not None:
+        from emunet.cli.draw import check_picture
+
+        check_picture("--figure", picture)
     began = time.monotonic()
     try:
         wanted = read_scenario(file)
@@ -55,12 +59,10 @@ def scenario(
         click.get_current_context().exit(1)
     took = time.monotonic() - began
     if picture is not None:
+        from emunet.cli.draw import write_picture
         from emunet.pictures.timeline import figure
 
-        try:
-            Path(picture).write_text(figure(played))
-        except OSError as error:
-            raise click.ClickException(f"cannot write {picture}: {error.strerror or error}") from None
+        write_picture(picture, figure(played))
     if output == "json":
         print_json(played)
     else:
@@ -70,16 +72,8 @@ def scenario(
 def _in_memory(wanted: Any, seed: int | None, capture: str | None) -> dict[str, Any]:
     from emunet.lab.scenario import play
 
-    if not sys.stderr.isatty():
-        return play(wanted, seed=seed, capture=capture).as_dict()
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(wanted.name, total=1.0)
-        return play(
-            wanted, seed=seed, capture=capture, progress=lambda done: bars.update(task, completed=done)
-        ).as_dict()
+    with bar(wanted.name, 1.0) as shown:
+        return play(wanted, seed=seed, capture=capture, progress=shown.to).as_dict()
 
 
 def _on_lab(wanted: Any, client: LabClient) -> dict[str, Any]:
@@ -90,16 +84,17 @@ def _on_lab(wanted: Any, client: LabClient) -> dict[str, Any]:
     fields = ("name", "source", "target", "interval", "size", "late", "random")
     flows = [{name: getattr(flow_of(one), name) for name in fields} for one in wanted.flows]
     began = client.post("flows", flows=flows, duration=wanted.duration)["at_ns"]
-    clock = _LabTime(began, status["speed"])
     played = Played(wanted.name, status["lab"], status["wires"], status["seed"], began, wanted.duration)
     try:
-        for event in wanted.events:
-            clock.wait(began + event.at)
-            at = _tell(client, event)
-            played.events.append((at, event.words))
-        clock.wait(began + wanted.duration)
-        client.post("flows", "stop")
-        clock.wait(began + wanted.duration + SETTLING)
+        with bar(wanted.name, wanted.duration + SETTLING) as shown:
+            clock = _LabTime(began, status["speed"], shown)
+            for event in wanted.events:
+                clock.wait(began + event.at)
+                at = _tell(client, event)
+                played.events.append((at, event.words))
+            clock.wait(began + wanted.duration)
+            client.post("flows", "stop")
+            clock.wait(began + wanted.duration + SETTLING)
         played.flows = client.get("flows")["flows"]
         played.frames = client.get("status")["frames"]
     finally:
@@ -110,14 +105,18 @@ def _on_lab(wanted: Any, client: LabClient) -> dict[str, Any]:
 class _LabTime:
     """When it is how late in a lab, from here."""
 
-    def __init__(self, lab_time: int, speed: float) -> None:
+    def __init__(self, lab_time: int, speed: float, shown: Bar) -> None:
         self._lab = lab_time
         self._here = time.monotonic()
         self._speed = speed
+        self._shown = shown
 
     def wait(self, until: int) -> None:
-        """Wait for a moment of lab time."""
-        time.sleep(max(0.0, (until - self._lab) / 1e9 / self._speed - (time.monotonic() - self._here)))
+        """Wait for a moment of lab time, and show how far it is."""
+        due = self._here + (until - self._lab) / 1e9 / self._speed
+        while (left := due - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+            self._shown.to((time.monotonic() - self._here) * self._speed * 1e9)
 
 
 def _tell(client: LabClient, event: Any) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from emunet.cli.options import lab_option, the_lab
+from emunet.cli.progress import bar
 from emunet.daemon.client import LabClient, LabError
 
 
@@ -26,7 +27,8 @@ def tour(lab: str | None) -> None:
     out = console()
     if len(status["pods"]) < 2:
         raise LabError(f"the lab {client.name} has no two pods to show anything between")
-    answer = client.post("ping")
+    with bar("pinging all pairs"):
+        answer = client.post("ping")
     out.print(Text("All pairs, round trip in ms (rows send, columns answer)", "bold underline"))
     ping_matrix(out, answer)
     source, target = farthest_pair(status["pods"])

@@ -73,7 +73,7 @@ def explain(client: LabClient, sightings: list[Sighting]) -> tuple[Sighting, dic
     refusal: LabError | None = None
     for one in sightings:
         try:
-            return one, client.post("explain", port=one.port, data=one.frame.data.hex(), inbound=one.inbound)
+            return one, client.post("onward", port=one.port, data=one.frame.data.hex(), inbound=one.inbound)
         except LabError as error:
             refusal = refusal or error
     assert refusal is not None

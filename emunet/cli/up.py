@@ -16,6 +16,7 @@ import click
 
 import emunet
 from emunet.cli.options import output_option, print_json
+from emunet.cli.progress import bar
 from emunet.daemon.settings import CaptureWish, Settings, Wires
 
 DEFAULT = Path("topologies", "two-hosts.yaml")
@@ -113,15 +114,18 @@ def up(
         flow_cache=not no_flow_cache,
         offload=offload == "on",
     )
-    progress = _Progress()
     began = time.monotonic()
+    warnings: list[str] = []
     try:
-        status = start(settings, progress.tell)
+        with bar("beginning") as progress:
+            status = start(
+                settings, lambda kind, text: warnings.append(text) if kind == "warning" else progress.say(text)
+            )
     except StartFailed as error:
-        progress.clear()
+        _warn(warnings)
         print(error, file=sys.stderr)
         click.get_current_context().exit(1)
-    progress.clear()
+    _warn(warnings)
     if output == "json":
         print_json(status)
     else:
@@ -139,6 +143,11 @@ def _default_topology() -> str:
     raise click.UsageError(f"there is no {DEFAULT} here: name a topology file")
 
 
+def _warn(warnings: list[str]) -> None:
+    for text in warnings:
+        print(f"warning: {text}", file=sys.stderr)
+
+
 def _summarize(status: dict[str, Any], seconds: float) -> None:
     from rich.text import Text
 
@@ -151,26 +160,3 @@ def _summarize(status: dict[str, Any], seconds: float) -> None:
     if status["wires_reason"]:
         reason = f"Memory wires, because: {status['wires_reason']} `emunet doctor` tells how to allow TAPs."
         out.print(Text(reason, "yellow"), soft_wrap=True)
-
-
-class _Progress:
-    """What the lab tells while it begins: progress in one line of a terminal, warnings as lines."""
-
-    def __init__(self) -> None:
-        self._shown = False
-        self._live = sys.stderr.isatty()
-
-    def tell(self, kind: str, text: str) -> None:
-        """Show it."""
-        if kind == "warning":
-            self.clear()
-            print(f"warning: {text}", file=sys.stderr)
-        elif self._live:
-            print(f"\r\x1b[2m{text} …\x1b[0m\x1b[K", end="", file=sys.stderr, flush=True)
-            self._shown = True
-
-    def clear(self) -> None:
-        """Remove the line of progress."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._shown = False

@@ -12,8 +12,10 @@ Rule of this file: it joins the parts and decides nothing that one of them could
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from emunet.cluster import defaults
 from emunet.cluster.bound import bound_pods
 from emunet.cluster.controllers.actions import Note
 from emunet.cluster.controllers.everything import controllers
@@ -27,10 +29,14 @@ from emunet.cluster.events import record
 from emunet.cluster.kinds import Kind, NoSuchKind
 from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.moments import DEFAULT_EPOCH
-from emunet.cluster.policies import PolicyReader, PolicySet
+from emunet.cluster.policies import PolicyReader, PolicySet, policy_of
+from emunet.cluster.policy_warnings import candidates, stored
+from emunet.cluster.policy_warnings import warnings as policy_warnings
 from emunet.cluster.requests import Request, Rules, Validation
+from emunet.cluster.service_rows import ServiceRows
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Key, Object, Store, meta
+from emunet.fabric.config import ServicePort
 from emunet.packet.address import format_ip
 
 FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -49,6 +55,8 @@ class ControlPlane:
         self._retired: list[Kind] = []
         self._policies = PolicyReader(self.store)
         self.store.listeners.append(self._learn)
+        self._service_rows = ServiceRows(self.store)
+        self.store.listeners.append(self._service_rows.hear)
         self.runner = Runner(self.store, controllers(self.health, self.kubelet), self.rules)
         self._begin(now)
 
@@ -75,6 +83,10 @@ class ControlPlane:
         stopped = {uid for uid, fact in self.kubelet.facts.items() if fact.stopped}
         pods = bound_pods(self.store, self.cluster, self.health.silent)
         return tuple(pod for pod in pods if pod.uid not in stopped)
+
+    def services(self) -> tuple[ServicePort, ...]:
+        """The Services that hosts are to carry out: the same object while nothing changed."""
+        return self._service_rows.rows()
 
     def policies(self) -> PolicySet:
         """The policies that are wanted; the same value while they are the same."""
@@ -172,7 +184,19 @@ class ControlPlane:
                 request.check_object(kind, document.data)
             except StatusError as error:
                 faults += _problems(document, error)
+        warnings += self._policy_warnings([document for document in documents if not faults])
         return faults, warnings
+
+    def _policy_warnings(self, documents: Sequence[Document]) -> Iterator[Problem]:
+        """Of the policies among sound documents, with the pods that come with them."""
+        pods = [*stored(self.store), *candidates(document.data for document in documents)]
+        for document in documents:
+            if document.data.get("kind") == "NetworkPolicy":
+                item = copy.deepcopy(document.data)
+                item["metadata"].setdefault("namespace", "default")
+                defaults.fill("NetworkPolicy", item, str(item["apiVersion"]))
+                for sentence in policy_warnings(policy_of(item), pods):
+                    yield document.problem(("metadata", "name"), sentence)
 
     def apply(
         self, documents: Sequence[Document], now: int, places: Mapping[tuple[str, str], str] | None = None

@@ -35,7 +35,7 @@ from emunet.cluster.objects import Pod as PodModel
 from emunet.cluster.policies import NO_POLICIES, PolicySet
 from emunet.cluster.ranges import natural
 from emunet.cluster.topology import Topology
-from emunet.fabric.config import PLAIN, Impairment
+from emunet.fabric.config import PLAIN, Impairment, ServicePort
 from emunet.packet.address import InterfaceAddress, Prefix, format_ip
 
 Pairs = tuple[tuple[str, str], ...]
@@ -222,14 +222,25 @@ class Pod:
 class Desired:
     """All that is wanted. `warnings` tell what was accepted and has no effect; they are no part of the wish.
 
-    `engines` are the container engines of hosts, as far as somebody uses them.
+    `services` are the ports of Services with what is behind them (`service_rows`), `engines` the
+    container engines of hosts, as far as somebody uses them.
     """
 
     cluster: Cluster
     pods: tuple[Pod, ...] = ()
     policies: PolicySet = NO_POLICIES
+    services: tuple[ServicePort, ...] = ()
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     engines: tuple[Engine, ...] = ()
+
+    def differs_in_services_only(self, other: Desired) -> bool:
+        """Whether all else is the same, so that hosts need only other rows: none or some at all is another matter."""
+        return (
+            self.pods == other.pods
+            and self.policies == other.policies
+            and bool(self.services) == bool(other.services)
+            and self.cluster == other.cluster
+        )
 
     def pods_on(self, host: str) -> tuple[Pod, ...]:
         """The pods of one host, in order."""

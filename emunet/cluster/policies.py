@@ -143,7 +143,9 @@ def _rule(rule: Object, peers: Iterable[Object], namespace: str) -> Rule:
     for peer in peers:
         if "ipBlock" in peer:
             block = peer["ipBlock"]
-            blocks.append(Block(_prefix(block["cidr"]), tuple(_prefix(text) for text in block.get("except") or ())))
+            blocks.append(
+                Block(Prefix.around(block["cidr"]), tuple(Prefix.around(text) for text in block.get("except") or ()))
+            )
         elif "namespaceSelector" in peer:
             pods, namespaces = of_object(peer.get("podSelector")), of_object(peer["namespaceSelector"])
             selections.append(Selection(pods, namespaces=namespaces))
@@ -157,10 +159,6 @@ def _port(port: Object) -> Port:
     if isinstance(number, str):
         return Port(protocol, name=number)
     return Port(protocol) if number is None else Port(protocol, number, port.get("endPort") or number)
-
-
-def _prefix(text: str) -> Prefix:
-    return Prefix.parse(text)
 
 
 class PolicyReader:

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from emunet.cluster import custom, defaults, fields, patches, status, validate
+from emunet.cluster import custom, defaults, fields, patches, policy_warnings, status, validate
 from emunet.cluster.check import RESERVED_POD_NAMES, port_name
 from emunet.cluster.kinds import Kind
 from emunet.cluster.load import format_path
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION
+from emunet.cluster.policies import policy_of
 from emunet.cluster.schema import unicast_mac
 from emunet.cluster.services import release_unwanted, reserve
 from emunet.cluster.status import Cause
@@ -98,6 +99,7 @@ class Request:
             item["status"] = custom.accepted(item, self.store.moment(self.now))
         if not kind.effect and not self.trusted:
             self.warnings.append(f"emunet keeps this {kind.name} and lists it; it has no effect on the network")
+        self._warn(kind, item)
         if self.dry_run:
             return self._as_if_stored(item)
         return self.store.insert(item, self.now)
@@ -205,6 +207,11 @@ class Request:
                     whose = port_name(meta(other)["namespace"], meta(other)["name"])
                     yield validate.wrong(field_name, text, f"the pod {whose} has it")
 
+    def _warn(self, kind: Kind, item: Object) -> None:
+        """Tell what is worth knowing of an object that is sound."""
+        if kind.name == "NetworkPolicy" and not self.trusted:
+            self.warnings += policy_warnings.warnings(policy_of(item), policy_warnings.stored(self.store))
+
     def _space(self, kind: Kind, item: Object) -> str:
         return str(meta(item).get("namespace", "")) if kind.namespaced else ""
 
@@ -268,6 +275,7 @@ class Request:
             item = {**old, "status": item.get("status", {})}
         else:
             item = self._whole(kind, old, item)
+            self._warn(kind, item)
         if expected and expected != meta(old)["resourceVersion"]:
             raise status.conflict(kind, meta(old)["name"])
         if self.dry_run:

@@ -475,9 +475,15 @@ def _network_policy(item: Object) -> Iterator[Cause]:
                 place = f"{field}.ports[{index}]"
                 yield from _one_of(f"{place}.protocol", port.get("protocol"), PROTOCOLS)
                 yield from _number(f"{place}.port", port.get("port"), 1, 65535)
+                if isinstance(port.get("port"), str):
+                    yield from _port_name(f"{place}.port", port["port"])
                 if "endPort" in port and not isinstance(port.get("port"), int):
                     yield wrong(f"{place}.endPort", port["endPort"], "may not be specified when `port` is not specified"
                                 " or non-numeric")  # fmt: skip
+                elif "endPort" in port:
+                    yield from _number(f"{place}.endPort", port["endPort"], 1, 65535)
+                    if port["endPort"] < port["port"]:
+                        yield wrong(f"{place}.endPort", port["endPort"], "must be greater than or equal to `port`")
 
 
 def _peer(peer: Object, field: str) -> Iterator[Cause]:
@@ -488,17 +494,30 @@ def _peer(peer: Object, field: str) -> Iterator[Cause]:
     block = peer.get("ipBlock")
     if block is not None:
         yield from _network(f"{field}.ipBlock.cidr", block.get("cidr", ""))
+        whole = _prefix(block.get("cidr", ""))
         for index, text in enumerate(block.get("except", ())):
-            yield from _network(f"{field}.ipBlock.except[{index}]", text)
+            place, part = f"{field}.ipBlock.except[{index}]", _prefix(text)
+            yield from _network(place, text)
+            if whole is not None and part is not None and not _is_within(part, whole):
+                yield wrong(place, text, "must be a strict subset of `cidr`")
     for name in ("podSelector", "namespaceSelector"):
         if name in peer:
             yield from _selector(f"{field}.{name}", peer[name])
 
 
-def _network(field: str, text: str) -> Iterator[Cause]:
+def _is_within(part: Prefix, whole: Prefix) -> bool:
+    return part.length > whole.length and whole.contains(part.address)
+
+
+def _prefix(text: str) -> Prefix | None:
     try:
-        Prefix.parse(text)
+        return Prefix.around(text)
     except ValueError:
+        return None
+
+
+def _network(field: str, text: str) -> Iterator[Cause]:
+    if _prefix(text) is None:
         yield wrong(field, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
 
 

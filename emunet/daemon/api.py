@@ -6,14 +6,17 @@
     GET  /names                     {name: {"mac", "addresses"}} of every pod and host
     GET  /ports                     every port that can be watched
     GET  /counters                  the ledgers of the World and of each device
+    GET  /traffic                   frames by port, and the flows of most frames
     GET  /tables/DEVICE             every table of a device, as text
     GET  /sandboxes/NAME            what it takes to enter a pod's or host's namespaces
     POST /ping                      {"from", "to", "count", "timeout", "interval", "size"}, all of them optional
-    POST /explain                   {"port", "data": hex, "inbound": bool}: what becomes of a frame that passes a port
+    POST /explain                   {"from", "to"}: whether one reaches the other, and how, for each port that is meant
+    POST /onward                    {"port", "data": hex, "inbound": bool}: what becomes of a frame that passes a port
     POST /trace                     {"port", "data": hex, "is_frame": bool, "live": bool}, or {"port", "to", "live"}
                                     for the echo request that `ping` sends
     POST /time                      {"seconds"}: lab time jumps ahead (memory wires)
     GET  /kubeconfig                {"kubeconfig": text} that points kubectl to the lab's Kubernetes API
+    GET  /docker                    {host: path} of the Docker Engine API's socket of each host
     *    /kube/PATH                 that same API, without TLS and token, in its own forms
     POST /down                      ends the lab; answered when all of it but this server is gone
 
@@ -35,14 +38,18 @@ from typing import Protocol
 
 from aiohttp import web
 
+from emunet.cluster.targets import UnknownTarget
+from emunet.cluster.targets import find as find_targets
 from emunet.daemon import pings
 from emunet.daemon.bodies import body_of
 from emunet.daemon.caretaker import Caretaker
+from emunet.daemon.docker.service import DockerService
 from emunet.daemon.kube.service import KubeService
 from emunet.daemon.names import UnknownName
 from emunet.daemon.plane_client import PlaneGone, PlaneRefused
 from emunet.daemon.running import NotOnTheseWires, RunningLab
 from emunet.daemon.trouble_api import trouble_routes
+from emunet.lab.explanation import explained
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 
 _SHORTEST_FRAME = 14
@@ -62,10 +69,13 @@ class Ending(Protocol):
 class Server:
     """The API of one lab."""
 
-    def __init__(self, lab: RunningLab, ending: Ending, caretaker: Caretaker, kube: KubeService) -> None:
+    def __init__(
+        self, lab: RunningLab, ending: Ending, caretaker: Caretaker, kube: KubeService, docker: DockerService
+    ) -> None:
         self._lab = lab
         self._caretaker = caretaker
         self._kube = kube
+        self._docker = docker
         self._ending = ending
         application = web.Application(middlewares=[_answer_errors])
         application.add_routes(
@@ -74,14 +84,17 @@ class Server:
                 web.get("/names", self._names),
                 web.get("/ports", self._ports),
                 web.get("/counters", self._counters),
+                web.get("/traffic", self._traffic),
                 web.get("/tables/{device}", self._tables),
                 web.get("/sandboxes/{name:.+}", self._sandbox),
                 web.post("/ping", self._ping),
                 web.post("/trace", self._trace),
                 web.post("/explain", self._explain),
+                web.post("/onward", self._onward),
                 web.post("/time", self._time),
                 web.post("/down", self._down),
                 web.get("/kubeconfig", self._kubeconfig),
+                web.get("/docker", self._docker_hosts),
                 web.route("*", "/kube/{path:.*}", self._objects),
                 *trouble_routes(lab),
             ]
@@ -108,6 +121,9 @@ class Server:
 
     async def _counters(self, request: web.Request) -> web.Response:
         return web.json_response(await self._lab.counters())
+
+    async def _traffic(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._lab.plane.ask("traffic"))
 
     async def _tables(self, request: web.Request) -> web.Response:
         return web.json_response(await self._lab.plane.ask("tables", device=request.match_info["device"]))
@@ -137,12 +153,27 @@ class Server:
         return web.json_response(trace)
 
     async def _explain(self, request: web.Request) -> web.Response:
+        body = await body_of(request, {"from": str, "to": str}, {})
+        place = self._lab.names.find(body["from"])
+        namespace = place.name.rpartition("/")[0] or "default"
+        sender = place.host if place.sandbox == place.host else place.name
+        store, family = self._caretaker.control.store, len(place.addresses[0].address)
+        found = []
+        for one in find_targets(store, self._lab.names.addresses, body["to"], namespace, family):
+            exchange = await self._lab.plane.ask(
+                "exchange", port=sender, target=one.address.hex(), protocol=one.protocol, number=one.port
+            )
+            explanation = explained(place.name, one, exchange)
+            found.append(explanation.as_dict() | {"text": explanation.as_text()})
+        return web.json_response(found)
+
+    async def _onward(self, request: web.Request) -> web.Response:
         body = await body_of(request, {"port": str, "data": str, "inbound": bool}, {})
         frame = bytes.fromhex(body["data"])
         if len(frame) < _SHORTEST_FRAME:
             raise ValueError(f"a frame has {_SHORTEST_FRAME} bytes at least: an Ethernet header; this has {len(frame)}")
         return web.json_response(
-            await self._lab.plane.ask("explain", port=body["port"], data=frame.hex(), inbound=body["inbound"])
+            await self._lab.plane.ask("onward", port=body["port"], data=frame.hex(), inbound=body["inbound"])
         )
 
     async def _time(self, request: web.Request) -> web.Response:
@@ -153,6 +184,9 @@ class Server:
 
     async def _kubeconfig(self, request: web.Request) -> web.Response:
         return web.json_response({"kubeconfig": await self._kube.kubeconfig()})
+
+    async def _docker_hosts(self, request: web.Request) -> web.Response:
+        return web.json_response(self._docker.paths)
 
     async def _objects(self, request: web.Request) -> web.StreamResponse:
         answer: web.StreamResponse = await self._kube.answer(request, "/" + request.match_info["path"])
@@ -172,7 +206,7 @@ async def _answer_errors(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except UnknownName as error:
+    except (UnknownName, UnknownTarget) as error:
         return _error(404, str(error))
     except PlaneRefused as error:
         return _error(_STATUS_OF_KIND[error.kind], str(error))

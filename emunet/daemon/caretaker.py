@@ -25,6 +25,8 @@ from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
 from emunet.cluster.defaults import containers_of
 from emunet.cluster.desired import Desired, Pod
+from emunet.cluster.docker.containers import Containers as EngineContainers
+from emunet.cluster.docker.values import Engine
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
@@ -39,11 +41,19 @@ from emunet.daemon.pod_run import PATH, PodRun, Slot, surroundings
 from emunet.daemon.programs import Programs, RunningProgram
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
-from emunet.daemon.sandboxes import hosts_file, pod_spec
+from emunet.daemon.sandboxes import bridge_spec, hosts_file, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of
+from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
-from emunet.linux.keeper_client import CreateSandbox, KeeperGone, KeeperRefused, RemoveSandbox, SandboxEnded
+from emunet.linux.keeper_client import (
+    AttachInterfaces,
+    CreateSandbox,
+    KeeperGone,
+    KeeperRefused,
+    RemoveSandbox,
+    SandboxEnded,
+)
 from emunet.linux.specification import ProgramSpec, SandboxSpec
 from emunet.packet.address import format_ip
 
@@ -70,6 +80,11 @@ class Caretaker:
         self._wake = asyncio.Event()
         self._lab: RunningLab | None = None
         self._programs: Programs | None = None
+        self.engines: dict[str, EngineContainers] = {}
+        """The container engines of hosts, as far as somebody has asked for them."""
+        self._bridges: set[str] = set()
+        """The engines' bridges that have their TAP in their host's sandbox, as edges (`host1:docker0`)."""
+        self._building = asyncio.Lock()
         self._responders: Responders | None = None
         before = os.getcwd()
         os.chdir(settings.directory)  # files are named as the person named them, in errors too
@@ -86,7 +101,9 @@ class Caretaker:
             tell("warning", str(warning))
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
         self._policing = Policing()
-        self.desired = Desired(desired.cluster, self.control.settle(0), self.control.policies())
+        self.desired = Desired(
+            desired.cluster, self.control.settle(0), self.control.policies(), self.control.services()
+        )
         self._allocation = assign(self.desired, Allocation(), settings.seed)
         self.state = target(self.desired, self._allocation, settings.seed, self._policing)
         self.containers = Containers(self.control, None, self.now, self._wake.set)
@@ -229,9 +246,14 @@ class Caretaker:
             self._wake.clear()
             self._stop_ending()
             pods = self.control.settle(self.now())
-            desired = Desired(self.control.cluster, pods, self.control.policies())
-            if (desired.pods, desired.policies) != (self.desired.pods, self.desired.policies):
-                await self._build(desired)
+            policies, services = self.control.policies(), self.control.services()
+            wanted = replace(self.desired, pods=pods, policies=policies, services=services)
+            if not wanted.differs_in_services_only(self.desired):
+                async with self._building:
+                    await self._build(replace(wanted, engines=self._wanted_engines()))
+            elif services is not self.desired.services:
+                async with self._building:
+                    await self._serve(services)
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
                     return
@@ -248,8 +270,26 @@ class Caretaker:
         facts: dict[str, PodFact | None] = {uid: run.fact() for uid, run in self.containers.runs.items()}
         return facts | dict.fromkeys(known - facts.keys())
 
+    async def _serve(self, services: tuple[ServicePort, ...]) -> None:
+        """Let the lab's hosts carry out these Services; all else stays."""
+        self.desired = replace(self.desired, services=services)
+        self.state = replace(self.state, world=replace(self.state.world, services=services))
+        if self._lab is not None:
+            self._lab.state = self.state
+            await self._lab.plane.change_services(services)
+
+    async def reshape(self) -> None:
+        """Take into the World what engines of hosts have come to want."""
+        async with self._building:
+            await self._build(replace(self.desired, engines=self._wanted_engines()))
+
+    def _wanted_engines(self) -> tuple[Engine, ...]:
+        return tuple(one.engine() for one in self.engines.values())
+
     async def _build(self, desired: Desired) -> None:
-        """Make the lab one that has these pods, under these policies."""
+        """Make the lab one that has these pods and Services, under these policies, and what the engines of its hosts
+        want.
+        """
         lab = self._lab
         allocation = assign(desired, self._allocation, self.settings.seed)
         state = target(desired, allocation, self.settings.seed, self._policing)
@@ -265,6 +305,7 @@ class Caretaker:
         for pod in renewed:
             await self._remove(lab, pod)
         made = await self._make(lab, state, new)
+        await self._make_bridges(lab, desired.engines)
         await lab.plane.configure(state.world)
         self.desired, self._allocation = desired, allocation
         lab.state = self.state = state
@@ -297,6 +338,24 @@ class Caretaker:
             taps.append((pod.name, answer.taps[0]))
         await lab.plane.give_taps(taps)
         return {name for name, _ in taps}
+
+    async def _make_bridges(self, lab: RunningLab, engines: Sequence[Engine]) -> None:
+        """The host's own side of each bridge of its engine that is new: a TAP in the host's sandbox."""
+        wanted = {f"{one.host}:{network.interface}": (one.host, network) for one in engines for network in one.networks}
+        self._bridges &= wanted.keys()
+        for name in [name for name in wanted if name not in self._bridges and lab.keeper is not None]:
+            host, network = wanted[name]
+            assert lab.keeper is not None
+            added = await lab.keeper.ask(AttachInterfaces(host, (bridge_spec(lab.settings, network),)))
+            for descriptor in added.drop_counters:
+                os.close(descriptor)
+            await lab.plane.give_taps([(name, added.taps[0])])
+            self._bridges.add(name)
+
+    @property
+    def programs(self) -> Programs | None:
+        """What runs programs in sandboxes; None on memory wires."""
+        return self._programs
 
     def specify(self, pod: PodState, names: str) -> SandboxSpec:
         """What the sandbox of a pod is to be: its network, the files of its volumes, its own lines in /etc/hosts."""

@@ -30,6 +30,7 @@ from typing import Any
 from emunet.cluster.load import BadInput
 from emunet.daemon import building
 from emunet.daemon.caretaker import Caretaker
+from emunet.daemon.docker.service import DockerService
 from emunet.daemon.folder import FolderError, HeldFolder
 from emunet.daemon.kube.service import KubeService
 from emunet.daemon.plane_client import PlaneClient, PlaneGone, PlaneRefused
@@ -52,6 +53,7 @@ class Control:
         self._caretaker: Caretaker | None = None
         self._caretaking: asyncio.Task[None] | None = None
         self._kube: KubeService | None = None
+        self._docker: DockerService | None = None
 
     async def run(self, process: subprocess.Popen[bytes], channel: socket.socket) -> int:
         """Build the lab, answer for it until it is to end, end it; gives the exit code."""
@@ -98,7 +100,9 @@ class Control:
             await caretaker.begin(lab, self._tell)
             self._caretaking = asyncio.create_task(caretaker.run())
             self._kube = KubeService(name, caretaker, site.folder.folder.path)
-            server = api.Server(lab, self, caretaker, self._kube)
+            self._docker = DockerService(lab, caretaker, caretaker.programs, site.folder)
+            self._docker.open()
+            server = api.Server(lab, self, caretaker, self._kube, self._docker)
             await server.open(site.folder.bind(site.folder.folder.api, socket.SOCK_STREAM))
             gc.freeze()
             gc.enable()
@@ -184,6 +188,8 @@ class Control:
             self._caretaker.close()
         if self._kube is not None:
             await self._kube.close()
+        if self._docker is not None:
+            await self._docker.close()
         for capture in site.captures:
             asyncio.get_running_loop().remove_reader(capture.fileno())
             await asyncio.to_thread(capture.close)

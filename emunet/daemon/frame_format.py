@@ -145,6 +145,10 @@ def encode_refusal(sentence: str) -> bytes:
     return json.dumps({"error": sentence}).encode()
 
 
+pack_plain_head = _RECORD.pack
+"""at, identity, lost, length, port, direction, 0: `pack_head` without comments, for whoever does it for each frame."""
+
+
 class FrameRecord(NamedTuple):
     """One frame at one port. `lost`: how many frames of this port were lost to this client just before.
 
@@ -165,7 +169,7 @@ def pack_head(
 ) -> bytes:
     """All of a record but its frame, which follows."""
     if not comments:
-        return _RECORD.pack(at, identity, lost, length, port, direction, 0)
+        return pack_plain_head(at, identity, lost, length, port, direction, 0)
     texts = [comment.encode("utf-8", "replace")[:_COMMENT_MAX] for comment in comments[:255]]
     head = _RECORD.pack(at, identity, lost, length, port, direction, len(texts))
     return head + b"".join(_LENGTH.pack(len(text)) + text for text in texts)

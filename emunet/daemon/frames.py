@@ -30,6 +30,7 @@ from emunet.daemon.frame_format import (
     Request,
     encode_refusal,
     pack_head,
+    pack_plain_head,
     unpack_injections,
 )
 from emunet.daemon.port_facts import port_info, ports_of
@@ -137,7 +138,8 @@ class _Client:
         if self.single or len(filling) >= MESSAGE_SIZE:
             self._waiting.append(bytes(filling))
             self._filling = bytearray()
-        self._want_to_write()
+        if not self._writing:
+            self._want_to_write()
         return True
 
     def _want_to_write(self) -> None:
@@ -285,9 +287,12 @@ class _PortSink:
         if inbound is self.skip:
             return
         direction = INBOUND if inbound else OUTBOUND
-        at = record.at + self._epoch
+        at, number, comments, identity = record.at + self._epoch, self.number, record.comments, record.identity
         for frame in record.frames:
-            head = pack_head(at, self.number, direction, len(frame), record.comments, self.lost, record.identity)
+            if comments:
+                head = pack_head(at, number, direction, len(frame), comments, self.lost, identity)
+            else:
+                head = pack_plain_head(at, identity, self.lost, len(frame), number, direction, 0)
             if client.add(head, frame):
                 self.lost = 0
             else:

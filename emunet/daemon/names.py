@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from emunet.cluster.plan import State
-from emunet.daemon.sandboxes import pod_sandbox
+from emunet.daemon.sandboxes import container_sandbox, pod_sandbox
 from emunet.fabric.sources import host_source
 from emunet.packet.address import InterfaceAddress, format_ip, format_mac, parse_ip
 
@@ -22,12 +22,14 @@ class UnknownName(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A pod or a host: its port's name, the sandbox its programs live in, its MAC and addresses, IPv4 first.
+    """A pod, a host, or a container of a host's engine, with its port's name.
+
+    Further the sandbox its programs live in, its MAC and addresses, IPv4 first.
 
     A host's are those of its uplink, as are those of a pod that lives in its host's network.
     """
 
-    kind: Literal["pod", "host"]
+    kind: Literal["pod", "host", "container"]
     name: str
     sandbox: str
     addresses: tuple[InterfaceAddress, ...]
@@ -59,7 +61,12 @@ class Names:
             else:
                 guests.append(replace(hosts[pod.pod.host], kind="pod", name=pod.name))
         # No pod of the default namespace has the name of a host: `cluster.check` sees to that.
-        self.places = {place.name: place for place in (*self.pods, *guests, *hosts.values())}
+        containers: dict[str, Place] = {}
+        for engine in state.engines:
+            for one in sorted(engine.attachments, key=lambda row: row.interface):
+                name, sandbox = one.port.partition(":")[0], container_sandbox(engine.host, one.container)
+                containers.setdefault(name, Place("container", name, sandbox, one.addresses, engine.host, one.mac))
+        self.places = {place.name: place for place in (*containers.values(), *self.pods, *guests, *hosts.values())}
 
     def find(self, name: str) -> Place:
         """The pod or host of that name. UnknownName where there is none."""
@@ -69,6 +76,11 @@ class Names:
             more = f" and {len(known) - _NAMES_TOLD} more" if len(known) > _NAMES_TOLD else ""
             raise UnknownName(f"there is no pod or host {name}; there are: {', '.join(known[:_NAMES_TOLD])}{more}")
         return found
+
+    def addresses(self, name: str) -> list[bytes]:
+        """The addresses of the pod or host of that name; none where there is none."""
+        place = self.places.get(name.removeprefix("default/"))
+        return [one.address for one in place.addresses] if place is not None else []
 
     def target(self, name: str, source: Place) -> bytes:
         """The address that `name` (or an address as text) means to `source`: of a family that both have."""

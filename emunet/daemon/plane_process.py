@@ -24,10 +24,13 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from emunet.daemon.frames import FrameServer
 from emunet.daemon.plane_trouble import Answer, trouble_calls
+from emunet.elements.connections import ServiceChange
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.responder import Identity
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
@@ -71,12 +74,15 @@ class PlaneProcess:
         self._calls: dict[str, Callable[[dict[str, Any], list[int], Answer], None]] = {
             "taps": self._take_taps,
             "configure": self._configure,
+            "services": self._change_services,
             "respond": self._respond,
             "frames": self._serve_frames,
             "trace": self._trace,
-            "explain": self._explain,
+            "onward": self._onward,
+            "exchange": self._exchange,
             "echo": self._echo,
             "counters": self._counters,
+            "traffic": self._traffic,
             "tables": self._tables,
             "ports": self._ports,
             "jump": self._jump,
@@ -181,6 +187,7 @@ class PlaneProcess:
         with open(descriptors[0], "rb") as file:
             file.seek(0)
             config: WorldConfig = pickle.load(file)
+        config = replace(config, services=self.plane.world.config.services)  # they come by themselves
         if self._wires != "memory":
             known = self._taps.keys() | self.plane.world.edges.keys()
             wanted: list[PodEdge | HostEdge] = [*config.pods, *config.host_edges]
@@ -194,6 +201,14 @@ class PlaneProcess:
         # All that is there now stays for long: the collector need not walk it again and again while frames wait.
         gc.collect()
         gc.freeze()
+        answer(None)
+
+    def _change_services(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Let hosts have other rows of Services: a pickle as in `_configure`, small enough to stop nothing."""
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            change: ServiceChange = pickle.load(file)
+        self.plane.change_services(change)
         answer(None)
 
     def _respond(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
@@ -234,10 +249,15 @@ class PlaneProcess:
 
         look(now)
 
-    def _explain(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+    def _onward(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """What would become of a frame that passes a port, from there on."""
         frame = bytes.fromhex(body["data"])
-        answer(_trace_body(self.plane.explain_at(body["port"], frame, inbound=body["inbound"])))
+        answer(_trace_body(self.plane.onward(body["port"], frame, inbound=body["inbound"])))
+
+    def _exchange(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """What would become of a question and its answer."""
+        target, number = bytes.fromhex(body["target"]), body["number"]
+        answer(self.plane.exchange(body["port"], target, body["protocol"], number).as_dict())
 
     def _echo(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """Echo requests from a memory edge to many targets; for each target its round trips in ns, None for a lost one.
@@ -286,6 +306,9 @@ class PlaneProcess:
     def _counters(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.counters() | {"late_ns": self.loop.late, "now_ns": self.loop.now()})
 
+    def _traffic(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        answer(self.plane.traffic() | {"now_ns": self.loop.now()})
+
     def _tables(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         answer(self.plane.tables(body["device"]))
 
@@ -295,7 +318,8 @@ class PlaneProcess:
 
 def _log(fault: Fault) -> None:
     """Tell the lab's log of a fault of ours."""
-    print(f"emunet has a fault, please report it: {fault.as_text()}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # a disk that is full: `status` tells of it too
+        print(f"emunet has a fault, please report it: {fault.as_text()}", file=sys.stderr, flush=True)
 
 
 def _trace_body(trace: Trace) -> dict[str, Any]:

@@ -152,7 +152,9 @@ class RunningProgram:
     def __init__(self, programs: Programs) -> None:
         self._programs = programs
         self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._number = 0
+        self.number = 0
+        """By which it is signalled, and its pid, once it has begun."""
+        self.pid = 0
         self._streams: Streams | None = None
 
     async def start(self, sandbox: str, spec: ProgramSpec, *, stdin: bool) -> None:
@@ -162,7 +164,7 @@ class RunningProgram:
         except OSError as why:
             raise CannotServe(f"cannot run {spec.argv[0]}: {why}") from None
         try:
-            self._number, _ = await self._programs.start(sandbox, spec, self._ended, *streams.theirs)
+            self.number, self.pid = await self._programs.start(sandbox, spec, self._ended, *streams.theirs)
         except (KeeperRefused, KeeperGone) as why:
             await self.close()
             raise CannotServe(f"cannot run {spec.argv[0]}: {why}") from None
@@ -199,8 +201,8 @@ class RunningProgram:
 
     async def close(self) -> None:
         """Nobody listens any more: it ends, if it has not."""
-        if self._number and not self._code.done():
-            await self._programs.signal(self._number, signal.SIGKILL)
+        if self.number and not self._code.done():
+            await self._programs.signal(self.number, signal.SIGKILL)
         if self._streams is not None:
             self._streams.close()
             self._streams = None

@@ -118,7 +118,7 @@ class RunningLab:
         """Take what has ended off its ports: else its kernel, which the TAP keeps alive, would go on answering."""
         world = self.state.world
         alive = {place.name for place in self.names.places.values() if not self.has_ended(place)}
-        pods = tuple(pod for pod in world.pods if pod.name in alive)
+        pods = tuple(pod for pod in world.pods if pod.name.partition(":")[0] in alive)
         edges = tuple(edge for edge in world.host_edges if edge.device in alive)
         with suppress(PlaneGone):
             await self.plane.configure(replace(world, pods=pods, host_edges=edges))

@@ -15,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from emunet.cluster.desired import Container, Pod
+from emunet.cluster.docker.values import Network
 from emunet.cluster.plan import PodState, State
+from emunet.daemon.settings import Settings
 from emunet.elements.routes import Route, RouteKind
 from emunet.fabric.config import HostConfig, Interface, PodEdge, WorldConfig
 from emunet.linux.specification import InterfaceSpec, ProgramSpec, RouteSpec, SandboxSpec
@@ -38,6 +40,11 @@ networks: files
 def pod_sandbox(port: str) -> str:
     """The sandbox of a pod, by its global port name: never that of a host, whatever pods are called."""
     return port if "/" in port else f"default/{port}"
+
+
+def container_sandbox(host: str, container: str) -> str:
+    """The sandbox of a container of a host's engine, by the container's id."""
+    return f"docker/{host}/{container[:12]}"
 
 
 def host_interfaces(world: WorldConfig, host: HostConfig) -> tuple[Interface, ...]:
@@ -66,7 +73,23 @@ def host_spec(world: WorldConfig, config: HostConfig, names: str, offload: bool)
         ),
         routes=tuple(_host_routes(config)),
         files=_files(config.name, names),
+        # What a host's own packet meets is told to it from its own address: a kernel believes that only if asked to.
+        sysctls={"net.ipv4.conf.all.accept_local": "1"},
         root="isolated",
+    )
+
+
+def bridge_spec(settings: Settings, network: Network) -> InterfaceSpec:
+    """A host's own side of a bridge of its engine."""
+    return InterfaceSpec(
+        network.interface,
+        format_mac(network.mac),
+        tuple(f"{format_ip(pool.gateway)}/{pool.subnet.length}" for pool in network.pools),
+        mtu=network.mtu,
+        arp=False,
+        vnet_header=True,
+        offload=OFFLOAD_ALL_TCP if settings.offload else 0,
+        gso_max_size=GSO_MAX_SIZE,
     )
 
 

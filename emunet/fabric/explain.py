@@ -16,7 +16,7 @@ from emunet.fabric.edge import Edge
 from emunet.fabric.names import LOCAL_PREFIX
 from emunet.fabric.world import World
 from emunet.packet.address import BROADCAST_MAC, BROADCAST_V4, is_loopback, is_multicast, multicast_mac
-from emunet.packet.view import IPV4, IPV6, Packet
+from emunet.packet.view import IPV4, IPV6
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
 from emunet.plane.trace import Trace
@@ -50,35 +50,6 @@ def frame_from(world: World, edge: Edge, packet: bytes) -> bytes | Trace:
         arguments = {"interface": "eth0", "device": edge.name, "address": next_hop, "tries": 3, "sent": ""}
         return _ended(edge, Verdict.DROP, Reason.NEIGHBOR_UNREACHABLE, arguments)
     return mac + edge.mac + ethertype + packet
-
-
-def explain_at(world: World, port: str, frame: bytes, inbound: bool) -> Trace:
-    """What would happen from here on to a frame that passes a port. `inbound` is as captures have it.
-
-    UnknownPort where there is none; ValueError for an interface inside a device, by which no frame enters.
-    """
-    device, entry, inner = world.locate(port)
-    if inner:
-        raise ValueError(f"{port} is an interface inside {device.name}: frames enter by a pod or by a device's port")
-    edge = world.edges.get(port)
-    if edge is not None and edge.entry == entry:
-        if inbound:
-            return _ended(edge, Verdict.DELIVER, Reason.RECEIVED, {"port": edge.name})
-        return world.explain(edge, frame)
-    wire = next((wire for wire in world.wires.values() if (device.name, entry) in wire.ends), None)
-
-    def begin(trace: Trace) -> None:
-        packet = Packet(frame)
-        packet.trace = trace
-        if inbound or wire is None:
-            world.arrive(device.name, entry, packet, world.now)
-        else:
-            packet.hop = trace.enter(f"{port}, outward", port, world.now)
-            wire.send(wire.ends.index((device.name, entry)), packet, world.now)
-
-    trace = world.follow(begin)
-    trace.hops[:] = [hop for hop in trace.hops if hop.steps]
-    return trace
 
 
 def owner(world: World, address: bytes) -> bytes | None:

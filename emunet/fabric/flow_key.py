@@ -9,6 +9,7 @@ Rule of this file: what is read of a frame here is all that its key depends on.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from struct import Struct
 
 from emunet.packet.view import ETHERNET_HEADER
@@ -63,3 +64,26 @@ def key_of(frame: bytes, tunnels: frozenset[bytes] = frozenset()) -> Key | None:
         if protocol == 58 and len(frame) >= V6_LENGTH + 4 and tail[34] in (128, 129):
             return (head, tail[:36], frame[58:60])
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Who speaks in a flow: addresses of 4 or 16 bytes, the protocol's number, ports (of an echo: identifier, 0)."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    ports: tuple[int, int]
+
+
+def ends_of(key: Key) -> Ends:
+    """What a key says; of a tunnel, what is outside."""
+    if key[0][12:14] == V6_START:
+        tail, echo, protocol = key[1], len(key) > 2 and len(key[1]) == 36, key[1][0]
+        source, destination, ports = tail[2:18], tail[18:34], tail[34:38]
+    else:
+        tail, echo, protocol = key[2], len(key[2]) == 10, key[1][3]
+        source, destination, ports = tail[:4], tail[4:8], tail[8:12]
+    if echo:
+        return Ends(source, destination, protocol, (int.from_bytes(key[-1], "big"), 0))
+    return Ends(source, destination, protocol, (int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")))

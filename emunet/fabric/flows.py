@@ -23,7 +23,7 @@ Read `fuse` for what is refused, with its reason; `refused` counts them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from emunet.fabric.capture import Record
@@ -35,7 +35,7 @@ from emunet.fabric.wire import WireExit
 from emunet.packet.offload import Offload
 from emunet.packet.view import ETHERNET_HEADER, Packet
 from emunet.plane.device import Device
-from emunet.plane.ledger import Ledger
+from emunet.plane.ledger import Ledger, PortFigures
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
 from emunet.plane.table import NEVER, Advance, Counter, Refresh, Source, Watch
@@ -48,12 +48,15 @@ class Replay(Rewrite):
     """A fused run.
 
     used     lab time of the last hit (ns)
+    total    wire frames credited until now
     frames   wire frames hit since the last credit; refused: of them, not taken by the edge
+    begins   its frames come from an edge, not off a wire
     edge     where it comes out; or else `wire`, which it goes onto after `hops` more devices; or
              neither, for a run that ends in a drop
     least    bytes that the frame must have for its transport header to be whole, where it is looked at
     guard_flags  a tracked TCP connection: SYN, FIN and RST go the slow way
-    watched  somebody watches a port on its way; views: where, after the entry
+    watched  somebody watches a port on its way; first: what a watcher of its entry was shown of the first frame, or
+             None; views: where it is watched after the entry
     following  the Replay that repeated the last frame which this one put on a wire, where it came off: frames of
              one key leave with one key, so it is that of the next, too, as long as it lives; or None
     relays   as `wire`, where all that happens on the way is a rewrite: no view, no header put on, no identification
@@ -63,6 +66,7 @@ class Replay(Rewrite):
     __slots__ = (
         "advances",
         "alive",
+        "begins",
         "cache",
         "credits",
         "deadline",
@@ -70,6 +74,7 @@ class Replay(Rewrite):
         "drop_figures",
         "edge",
         "edge_figures",
+        "first",
         "following",
         "frames",
         "guard_flags",
@@ -83,6 +88,7 @@ class Replay(Rewrite):
         "sources",
         "table",
         "told",
+        "total",
         "used",
         "views",
         "watched",
@@ -109,12 +115,15 @@ class Replay(Rewrite):
         self.following: Replay | None = None
         self.relays: WireExit | None = None
         self.watched = False
+        self.first: Record | None = None
         self.views: list[View] = []
         self.told: int | None = None
         self.edge_figures: Ledger | None = None
         self.drop: Reason | None = None
         self.drop_figures: Ledger | None = None
-        self.credits: list[tuple[Ledger, str]] = []
+        self.credits: list[tuple[Ledger | PortFigures, str]] = []
+        self.total = 0
+        self.begins = False
         self.advances: list[tuple[Counter, int]] = []
         self.sources: list[tuple[Source, Any]] = []
 
@@ -167,6 +176,7 @@ class Replay(Rewrite):
         if not frames:
             return
         self.cache.hits += frames
+        self.total += frames
         for figures, name in self.credits:
             setattr(figures, name, getattr(figures, name) + frames)
         world = self.edge_figures
@@ -253,16 +263,24 @@ class FlowCache:
                 if replay.frames:
                     replay.credit()
 
+    def live(self) -> Iterator[tuple[str, str, Replay]]:
+        """(device, entry, Replay) of all there is, every hit credited."""
+        self.settle()
+        for (device, entry), table in self._tables.items():
+            for replay in table.values():
+                yield device, entry, replay
+
     def begin(self, table: dict[Key, Replay], key: Key, packet: Packet) -> Recording:
         """From here the walk notes what it does."""
         self._watch.leaned = []
         self._watch.steps = []
+        self._watch.passed = []
         return Recording(table, key, packet)
 
     def finish(self, recording: Recording, world_figures: Ledger, now: int) -> None:
         """The run has ended: fuse it, or note why not."""
-        leaned, steps = self._watch.leaned or [], self._watch.steps or []
-        self._watch.leaned = self._watch.steps = None
+        leaned, steps, passed = self._watch.leaned or [], self._watch.steps or [], self._watch.passed or []
+        self._watch.leaned = self._watch.steps = self._watch.passed = None
         self.misses += 1
         try:
             replay = self._compile(recording, steps, world_figures, now)
@@ -270,6 +288,7 @@ class FlowCache:
             reason = str(why)
             self.refused[reason] = self.refused.get(reason, 0) + 1
             return
+        replay.credits += passed
         refreshed = {
             (id(effect.table), effect.key)
             for _, step, _ in steps
@@ -346,6 +365,7 @@ class FlowCache:
         replay.limit = fused.limit
         if tracked or replay.transport is not None:
             replay.least = fused.least
+        replay.first = recording.record
         replay.watched = recording.record is not None or bool(replay.views) or self.recorded
         if not replay.fits(recording.frame, 0, len(recording.frame), recording.offload, now):
             # What it was decided by lies outside the key: a bad checksum, a wrong length.
@@ -353,6 +373,7 @@ class FlowCache:
         if not (replay.views or replay.advances or replay.wrap or replay.unwrap):
             replay.relays = replay.wire
         replay.edge_figures = None if replay.wire is not None else world_figures
+        replay.begins = recording.admitted
         if recording.admitted:
             replay.credits.append((world_figures, "received"))
         for device in devices:

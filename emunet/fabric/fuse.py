@@ -120,7 +120,8 @@ class Fused:
         """What somebody sees who watches at this point of the run."""
         rewrite = Rewrite()
         self.write(rewrite, frame, advances)
-        return View(record.port, record.inbound, record.sinks, rewrite)
+        plain = rewrite.same and not rewrite.unwrap and rewrite.wrap is None
+        return View(record.port, record.inbound, record.sinks, rewrite, plain)
 
     def write(self, rewrite: Rewrite, final: bytes, advances: list[tuple[Counter, int]]) -> None:
         """Write what the edits until here come to."""

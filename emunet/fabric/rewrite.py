@@ -156,9 +156,10 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A watched point of a run: who watches, and what a frame looks like there."""
+    """A watched point of a run: who watches, and what a frame looks like there. `plain`: as it came in."""
 
     port: str
     inbound: bool
     sinks: list[Sink]
     rewrite: Rewrite
+    plain: bool

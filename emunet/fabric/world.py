@@ -24,12 +24,14 @@ from emunet.fabric.config import HostConfig, WireConfig, WorldConfig
 from emunet.fabric.edge import Edge
 from emunet.fabric.flow_key import Key, key_of
 from emunet.fabric.flows import FlowCache, Recording, Replay
+from emunet.fabric.follow import explain
 from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
 from emunet.fabric.overlay import overlay
 from emunet.fabric.policing import Policing
 from emunet.fabric.recording import Recorder
+from emunet.fabric.serving import Serving
 from emunet.fabric.switch import build_switch
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
@@ -41,14 +43,13 @@ from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
-from emunet.plane.table import NEVER, Table, Watch
+from emunet.plane.table import Table, Watch
 from emunet.plane.timers import Timers
 from emunet.plane.trace import Trace
 
 HOP_LIMIT = 32
 RUN_LIMIT = 10_000
 RUN_PAUSE = 1_000
-EXPLAIN_LIMIT = 10 * 1_000_000_000
 Arrival = tuple[Edge, bytes, Offload | None, Trace | None] | tuple[Device, str, Packet]
 """A frame from an edge's stack, or a packet at a device's entry."""
 
@@ -70,6 +71,7 @@ class World:
         self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, DeviceConfig] = {}
         self.policing = Policing(self.devices, self._configs)
+        self.serving = Serving(self.devices)
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()
@@ -87,6 +89,8 @@ class World:
         self._running = False
         self._resumes = 0
         self._dry = False
+        self.arrived: list[tuple[Edge, Packet]] = []
+        """What came out at edges in the last dry run."""
         self._off: set[str] = set()
         self.trouble = Trouble(self)
 
@@ -99,7 +103,7 @@ class World:
     @property
     def config(self) -> WorldConfig:
         """What it is, as a value."""
-        self._config = self.policing.settled(self._config)
+        self._config = self.serving.settled(self.policing.settled(self._config))
         return self._config
 
     # Building
@@ -128,6 +132,7 @@ class World:
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
+        self.serving.become(config.services)
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
@@ -169,12 +174,12 @@ class World:
 
     def show(self, edge: Edge, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
         """Show watchers a frame from an edge that was a hit, and was repeated elsewhere (`linux.executor`)."""
-        point = (edge.device, edge.entry)
-        identity = self._identify()
-        self._watching.entry(point, edge.entry in self._pods[edge.device], frame, offload, now, identity)
-        self._watching.hand_over()
+        identity = self._watching.identify()
+        first = replay.first
+        if first is not None:
+            Record.of(first.port, first.inbound, frame, offload, now, first.sinks, identity).hand_over()
         for view in replay.views:
-            pieces = view.rewrite.wire_frames(frame, offload)
+            pieces = [frame] if view.plain and offload is None else view.rewrite.wire_frames(frame, offload)
             Record(view.port, view.inbound, pieces, now, view.sinks, identity).hand_over()
 
     def advance(self, now: int) -> None:
@@ -237,6 +242,11 @@ class World:
         self._run(now)
         self._look_at_edge(edge)
 
+    def run(self, now: int) -> None:
+        """Let what has come in go on."""
+        self.now = now
+        self._run(now)
+
     def inject(self, port: str, frame: bytes, now: int, trace: Trace | None = None) -> None:
         """A frame comes in by a port as if the other end had sent it: a pod's, or a device's."""
         self.now = now
@@ -271,7 +281,7 @@ class World:
         """Within it, walks change nothing: tables, counters, ledgers, captures, edges."""
         self.flows.settle()
         ledger, arrivals, now = self.figures, self._arrivals, self.now
-        self.figures, self._arrivals, self._dry = Ledger(), deque(), True
+        self.figures, self._arrivals, self._dry, self.arrived = Ledger(), deque(), True, []
         try:
             with overlay(self.devices.values(), self.figures):
                 yield
@@ -279,30 +289,8 @@ class World:
             self.figures, self._arrivals, self.now, self._dry = ledger, arrivals, now, False
 
     def explain(self, edge: Edge, frame: bytes) -> Trace:
-        """What would happen to a frame from this edge, hop by hop. Changes nothing.
-
-        A question for a neighbour's MAC is answered as the stack that has the address
-        would answer it; where nobody has it, time passes in the dry run until the
-        packet's fate is known.
-        """
-        return self.follow(lambda trace: self._admit(edge, frame, None, trace))
-
-    def follow(self, begin: Callable[[Trace], None]) -> Trace:
-        """As `explain`, for whatever `begin` lets in, with the trace that it is given."""
-        trace = Trace()
-        with self.dry_run():
-            begin(trace)
-            self._run(self.now)
-            limit = self.now + EXPLAIN_LIMIT
-            while trace.verdict == "queued":
-                due = min((device.due() for device in self.devices.values()), default=NEVER)
-                if due > limit:
-                    break
-                self.now = max(self.now, due)
-                for device in self.devices.values():
-                    device.wake(self.now)
-                    self._run(self.now)
-        return trace
+        """What would happen to a frame from this edge, hop by hop. Changes nothing (`follow`)."""
+        return explain(self, edge, frame)
 
     # Watching
 
@@ -454,6 +442,7 @@ class World:
     def _place(self, config: DeviceConfig) -> None:
         if isinstance(config, HostConfig):
             device = build_host(config, self.watch, self.figures, self.seed)
+            self.serving.begin(device)
         else:
             device = build_switch(config, self.watch, self.figures)
         old = self.devices.get(config.name)
@@ -524,7 +513,7 @@ class World:
                     self.at(self._resumes, lambda _: None, own=True)
         finally:
             self._running = False
-            self.watch.leaned = self.watch.steps = self._watching.recording = None
+            self.watch.leaned = self.watch.steps = self.watch.passed = self._watching.recording = None
             self._watching.hand_over()
 
     def _from_edge(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int) -> None:
@@ -659,6 +648,7 @@ class World:
         if packet.hop is not None:
             packet.hop.steps.append(step)
         if self._dry:
+            self.arrived.append((edge, packet))
             reply = answer_neighbor_request(packet.frame, tuple(row.address for row in edge.addresses), edge.mac)
             if reply is not None:
                 self._admit(edge, reply, None, None)

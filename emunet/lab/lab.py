@@ -30,6 +30,8 @@ from emunet.cluster.load import BadInput, Document, Problem, load_files, load_te
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.policing import Policing
 from emunet.cluster.store import Object, Store, meta
+from emunet.cluster.targets import find as find_targets
+from emunet.elements.connections.services import difference
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
 from emunet.elements.endpoint.stack import Endpoint
@@ -41,6 +43,7 @@ from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
 from emunet.lab.answers import answers_of
 from emunet.lab.docker import LabDocker
+from emunet.lab.explanation import Explanation, explained
 from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
@@ -319,6 +322,26 @@ class Lab:
             self.wait(lambda: trace.verdict != "queued")
         return trace
 
+    def explain(self, source: str, target: str) -> list[Explanation]:
+        """Whether a pod or host reaches a target, and how: `print(lab.explain("web-1", "db-1:5432")[0].as_text())`.
+
+        Targets are pods, hosts, Services and addresses, with a port (a number or a name) and a protocol where it
+        matters: `web:80`, `blue/db-1:sql`, `10.9.9.9:53/udp`. One without a port means each port that a Service has or
+        a pod declares, else an echo. LookupError where nobody is meant, ValueError for what makes no sense.
+        """
+        edge = self.plane.edge(source)
+        namespace = source.rpartition("/")[0] or "default"
+        found = find_targets(self.store, self._addresses_of, target, namespace, len(edge.addresses[0].address))
+        return [
+            explained(source, one, self.plane.exchange(source, one.address, one.protocol, one.port).as_dict())
+            for one in found
+        ]
+
+    def _addresses_of(self, name: str) -> list[bytes]:
+        edges = self.plane.world.edges
+        edge = edges.get(name) or edges.get(f"{name}:eth0")
+        return [row.address for row in edge.addresses] if edge is not None else []
+
     def counters(self) -> dict[str, Any]:
         """The World's figures."""
         return self.plane.world.ledger.as_dict()
@@ -426,11 +449,16 @@ class Lab:
         while True:
             pods = self.control.settle(self.clock.now)
             facts: dict[str, PodFact | None] = {meta(pod)["uid"]: self._ended(pod) for pod in self.control.ending()}
-            policies = self.control.policies()
-            if pods != self._desired.pods or policies != self._desired.policies:
+            wanted = replace(
+                self._desired, pods=pods, policies=self.control.policies(), services=self.control.services()
+            )
+            if not wanted.differs_in_services_only(self._desired):
                 facts |= dict.fromkeys({pod.uid for pod in self._desired.pods} - {pod.uid for pod in pods})
-                self._desired = replace(self._desired, pods=pods, policies=policies)
+                self._desired = wanted
                 self._build()
+            elif wanted.services is not self._desired.services:
+                self.plane.change_services(difference(self._desired.services, wanted.services))
+                self._desired = wanted
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
             if not self.control.tell(facts):
                 return

@@ -13,18 +13,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from emunet.elements.connections import ConnectionTable
+from emunet.elements.connections import ConnectionTable, ServiceChange
 from emunet.elements.endpoint.responder import Responder
 from emunet.elements.responder import Identity
+from emunet.fabric.answers import answer, question
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.config_text import encode
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge
-from emunet.fabric.explain import explain_at, frame_from
+from emunet.fabric.explain import frame_from
+from emunet.fabric.follow import exchange, onward
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Recorder
+from emunet.fabric.sources import host_source
 from emunet.fabric.world import World
+from emunet.lab.busy import traffic
 from emunet.lab.trouble import Trouble, WireChange
+from emunet.packet.address import format_ip
+from emunet.packet.view import Packet
 from emunet.plane.reason import describe
 from emunet.plane.table import Table
 from emunet.plane.trace import Trace
@@ -39,6 +45,23 @@ class Answers:
     edge: str
     identity: Identity
     ports: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A packet and its answer, followed. `at`: the edge that got the packet; empty where none did."""
+
+    there: Trace
+    back: Trace | None
+    at: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For those who are elsewhere."""
+        return {
+            "there": self.there.as_dict(),
+            "back": self.back.as_dict() if self.back is not None else None,
+            "at": self.at,
+        }
 
 
 class Plane:
@@ -107,6 +130,11 @@ class Plane:
             if answers.edge == port:
                 self.world.send(self.edge(port), responder.give_up(protocol, number, now), now)
 
+    def change_services(self, change: ServiceChange) -> None:
+        """Let hosts have other rows of Services; all else goes on as it is."""
+        self.note("services", gone=change.gone, put=encode(change.put) if self.world.recorder is not None else None)
+        self.world.serving.change(change)
+
     def edge(self, port: str) -> Edge:
         """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""
         found = self.world.edges.get(port) or self.world.edges.get(f"{port}:eth0")
@@ -130,9 +158,49 @@ class Plane:
         self.world.receive(edge, frame, now, trace=trace)
         return trace
 
-    def explain_at(self, port: str, frame: bytes, *, inbound: bool) -> Trace:
+    def onward(self, port: str, frame: bytes, *, inbound: bool) -> Trace:
         """What would become of a frame that passes a port, from there on; a dry run."""
-        return explain_at(self.world, port, frame, inbound)
+        return onward(self.world, port, frame, inbound)
+
+    def exchange(self, port: str, target: bytes, protocol: str, number: int) -> Exchange:
+        """What would become of the first packet of a new connection from a pod or host to a port of an address, and
+        of the answer of whoever gets it. A dry run. ValueError where the sender has no address of that family.
+        """
+        edge, source = self._sender(port, target)
+        frame = frame_from(self.world, edge, question(source, target, protocol, number, self._free_port(target)))
+        if isinstance(frame, Trace):
+            return Exchange(frame, None, edge.name if frame.verdict == "delivered" else "")
+
+        def answers(got: Edge, arrived: Packet) -> bytes | Trace | None:
+            reply = answer(arrived.frame)
+            return None if reply is None else frame_from(self.world, got, reply)
+
+        there, back, got = exchange(self.world, edge, frame, answers)
+        return Exchange(there, back, got.name if got is not None else "")
+
+    def _sender(self, port: str, target: bytes) -> tuple[Edge, bytes]:
+        """By which edge a pod or host sends to an address, and from which of its own."""
+        edge = self.edge(port)
+        for host in self.world.config.hosts:
+            way = host_source(host, target) if host.name == port else None
+            if way is not None:
+                return self.edge(f"{port}:{way[0]}"), way[1]
+        source = next((row.address for row in edge.addresses if len(row.address) == len(target)), None)
+        if source is None:
+            raise ValueError(f"{port} has no address of the family of {format_ip(target)}")
+        return edge, source
+
+    def _free_port(self, target: bytes) -> int:
+        """A source port from which no connection to an address is remembered anywhere."""
+        taken = {
+            flow.source_port
+            for device in self.world.devices.values()
+            for table in device.state()
+            if isinstance(table, ConnectionTable)
+            for flow, _ in table.items(self.world.now)
+            if flow.destination == target
+        }
+        return next(port for port in range(65535, 0, -1) if port not in taken)
 
     def counters(self) -> dict[str, Any]:
         """The World's ledger, and each device's; and faults of our own, if there were any."""
@@ -141,6 +209,10 @@ class Plane:
             "faults": self.world.faults.as_list(),
             "devices": {name: device.ledger.as_dict() for name, device in self.world.devices.items()},
         }
+
+    def traffic(self) -> dict[str, Any]:
+        """Frames by port, and the busiest flows."""
+        return traffic(self.world)
 
     def balance(self) -> dict[str, int]:
         """What the law misses: all zero, or a frame is unaccounted for (`world`, then each device)."""

@@ -252,7 +252,9 @@ class _Keeper:
         home = self.home_of(body)
 
         def work() -> None:
-            syscalls.setns(home.pidfd, syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS)
+            # An isolated root has no /dev/net/tun; the shared view beside it has.
+            program.join_files(home.pause, home.pidfd, "shared")
+            syscalls.setns(home.pidfd, syscalls.CLONE_NEWNET)
             opened = sandbox.add_interfaces(body["wanted"])
             messages.send(self.control, {"request": request}, [*opened.taps, *opened.counters])
 

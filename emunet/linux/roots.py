@@ -24,6 +24,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 from emunet.linux import syscalls
 
@@ -69,8 +70,8 @@ def mount_proc(target: str) -> None:
     syscalls.mount("proc", target, "proc", _NO_PROGRAMS)
 
 
-def enter(root: str, size: int, files: dict[str, str]) -> int | None:
-    """Give this process's mount namespace the root that `SandboxSpec` asks for.
+def enter(root: str, size: int, files: dict[str, str], binds: Sequence[tuple[str, str, bool]] = ()) -> int | None:
+    """Give this process's mount namespace the root that `SandboxSpec` asks for. `binds`: (source, target, read only).
 
     For an isolated one, the descriptor of another mount namespace: the shared view.
     """
@@ -79,7 +80,7 @@ def enter(root: str, size: int, files: dict[str, str]) -> int | None:
         return None
     shared_view = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    _isolate(size)
+    _isolate(size, binds)
     for path, text in files.items():
         _write_file(path, text)
     return shared_view
@@ -119,7 +120,9 @@ def _root_is_the_machines() -> bool:
         return any(line.split()[:2] == ["0", "0"] for line in file)
 
 
-def _isolate(size: int) -> None:
+def _isolate(size: int, binds: Sequence[tuple[str, str, bool]]) -> None:
+    # Held open by now: what is below our bench cannot be named once that is mounted.
+    sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _, _ in binds]
     syscalls.mount("emunet-root", _BENCH, "tmpfs", _PLAIN, f"size={size},mode=0755")
     new = f"{_BENCH}/root"
     layers = _Layers(f"{_BENCH}/layers")
@@ -141,11 +144,28 @@ def _isolate(size: int) -> None:
     for name in ("proc", "sys"):
         os.mkdir(f"{new}/{name}")
         syscalls.bind(f"/{name}", f"{new}/{name}")
+    for source, (_, target, read_only) in zip(sources, binds, strict=True):
+        _bind_into(f"/proc/self/fd/{source}", f"{new}{target}", read_only)
+        os.close(source)
     os.chdir(new)
     syscalls.pivot_root(".", ".")  # the old root is now mounted over the new one, at the same place (pivot_root(2))
     syscalls.unmount(".")
     os.chdir("/")
     protect_proc()
+
+
+def _bind_into(source: str, target: str, read_only: bool) -> None:
+    """Show a folder or a file of the machine at a path of the new root."""
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if not os.path.lexists(target):
+            with open(target, "w"):
+                pass
+    syscalls.bind(source, target)
+    if read_only:
+        syscalls.set_read_only(target)
 
 
 class _Layers:

@@ -47,7 +47,7 @@ def build(wanted: dict[str, Any]) -> Opened:
     opened = add_interfaces(wanted)
     _write_wanted_sysctls(wanted)
     syscalls.sethostname(wanted["hostname"])
-    shared_view = roots.enter(wanted["root"], wanted["root_size"], wanted["files"])
+    shared_view = roots.enter(wanted["root"], wanted["root_size"], wanted["files"], wanted["binds"])
     return opened._replace(shared_view=shared_view)
 
 

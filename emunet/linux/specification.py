@@ -106,6 +106,22 @@ class NeighborSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BindSpec:
+    """A folder or file of the machine (`source`) that programs of an isolated root see at `target`."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    def encode(self) -> list[Any]:
+        """As the keeper reads it."""
+        for path in (self.source, self.target):
+            if not path.startswith("/") or ".." in path.split("/"):
+                raise ValueError(f"{path!r} cannot be bound: an absolute path without .. is expected")
+        return [self.source, self.target, self.read_only]
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """A sandbox: its network, its name, its files.
 
@@ -115,7 +131,8 @@ class SandboxSpec:
 
     `root` "shared": its programs see the machine's files, with /proc, /sys and `files` of their own.
     "isolated": they see a copy of the machine's system folders that they may change without changing
-    the machine, up to `root_size` bytes of memory; `emunet exec` can still ask for the shared view.
+    the machine, up to `root_size` bytes of memory; `emunet exec` can still ask for the shared view. What is
+    in `binds` they see as it is on the machine, and what they write there stays.
     """
 
     id: str
@@ -128,6 +145,7 @@ class SandboxSpec:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     root: Root = "shared"
     root_size: int = 256 << 20
+    binds: tuple[BindSpec, ...] = ()
 
     def encode(self) -> dict[str, Any]:
         """As the keeper reads it."""
@@ -145,6 +163,7 @@ class SandboxSpec:
             "sysctls": dict(self.sysctls),
             "root": self.root,
             "root_size": self.root_size,
+            "binds": [one.encode() for one in self.binds],
         }
 
 

@@ -130,6 +130,15 @@ class Prefix:
             )
         return cls(parse_ip(address), int(length))
 
+    @classmethod
+    def around(cls, text: str) -> Prefix:
+        """As `parse`, but `10.244.1.7/16` is the network that the address lies in, as Kubernetes reads it."""
+        address, slash, length = text.partition("/")
+        found = parse_ip(address)
+        if not slash or not length.isdigit() or int(length) > len(found) * 8:
+            raise ValueError(f"{text!r} is not a network: expected an address, a slash and a prefix length")
+        return cls.of(found, int(length))
+
     def contains(self, address: bytes) -> bool:
         """True when the address is of this family and lies inside."""
         if len(address) != len(self.address):

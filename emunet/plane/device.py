@@ -23,7 +23,7 @@ from emunet.packet.edit import Complete, Pop, Push, apply
 from emunet.packet.view import Packet
 from emunet.plane.element import Element
 from emunet.plane.faults import Faults
-from emunet.plane.ledger import Ledger
+from emunet.plane.ledger import Ledger, PortFigures
 from emunet.plane.reason import Reason
 from emunet.plane.step import Output, Step, Verdict
 from emunet.plane.table import NEVER, Counter, Table, Watch
@@ -76,6 +76,7 @@ class Device:
         self.wiring = wiring
         self.entries = entries
         self.figures = Ledger()
+        self.ports: dict[str, PortFigures] = {}
         self.settle: Callable[[], None] = _settled
         self.world_ledger = world_ledger
         self.transmit: Transmit = _nowhere
@@ -101,6 +102,7 @@ class Device:
         """A packet comes in by a port (or is sent by the host's own sockets) at `entry`."""
         frames = packet.segments
         self.figures.received += frames
+        self._count_port(entry, "received", frames)
         packet.hop = packet.trace.enter(self.name, entry, now) if packet.trace is not None else None
         if self.off:
             self._end(packet, Step("power", Verdict.DROP, Reason.DEVICE_OFF, {"device": self.name}), now)
@@ -256,7 +258,18 @@ class Device:
     def _leave(self, port: str, packet: Packet, now: int) -> None:
         frames = packet.segments
         self.figures.delivered += frames
+        self._count_port(port, "sent", frames)
         self.transmit(self, port, packet, now)
+
+    def _count_port(self, port: str, name: str, frames: int) -> None:
+        if self.dry:
+            return
+        figures = self.ports.get(port)
+        if figures is None:
+            figures = self.ports[port] = PortFigures()
+        setattr(figures, name, getattr(figures, name) + frames)
+        if self.watch.passed is not None:
+            self.watch.passed.append((figures, name))
 
     def _apply_effects(self, step: Step, now: int) -> None:
         for effect in step.effects:

@@ -17,6 +17,16 @@ from emunet.plane.reason import Reason
 FIELDS = ("received", "generated", "copied", "delivered", "consumed", "dropped", "queued")
 
 
+class PortFigures:
+    """Wire frames that passed a port of a device: `received` by it, `sent` by it. No part of the law."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.sent = 0
+
+
 class Ledger:
     """Counters of one device, or of the World.
 

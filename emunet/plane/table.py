@@ -48,17 +48,19 @@ class Source(Protocol):
 class Watch:
     """What the walk being recorded did and leans on. One per World, shared by all.
 
-    Both are None while nothing is recorded; else
+    All are None while nothing is recorded; else
     leaned  rows of (source, key, deadline, ages): the answer changes by itself at the deadline (ns);
             `ages`: only because the entry was not used until then
     steps   rows of (device, step, packet), in order
+    passed  (figures, name) of each port that the frame came by: what each repetition adds to
     """
 
-    __slots__ = ("leaned", "steps")
+    __slots__ = ("leaned", "passed", "steps")
 
     def __init__(self) -> None:
         self.leaned: list[tuple[Source, Any, int, bool]] | None = None
         self.steps: list[tuple[Any, Any, Any]] | None = None
+        self.passed: list[tuple[Any, str]] | None = None
 
 
 class Entry(Generic[V]):

@@ -63,7 +63,8 @@ class Explained(Trace):
     ) -> Answer:
         """Whether it was dropped, for that reason, by that element of that device, and by what the reason names.
 
-        `what` are arguments of the reason's sentence, as text: `policy="default/deny-all"`, `mtu=1450`.
+        `what` are arguments of the reason's sentence, as text: `policy="default/deny-all"`, `mtu=1450`. Of several
+        policies that isolate a pod each may be named.
         """
         wanted = [
             f"{name}={value}" for name, value in [("element", element), ("device", device), *what.items()] if value
@@ -79,7 +80,10 @@ class Explained(Trace):
             (name is None or last.reason.name == name)
             and (element is None or last.element == element)
             and (device is None or place == device)
-            and all(known.get(key) == describe(value) for key, value in what.items())
+            and all(
+                known.get(key) == describe(value) or _is_among(value, last.arguments.get(key))
+                for key, value in what.items()
+            )
         )
         how = f"{last.reason.name} at {place}, {last.element}: {self.sentence}"
         return Answer(fits, f"dropped by {told}" if fits else f"not dropped by {told}, but by {how}", self)
@@ -96,3 +100,8 @@ class Explained(Trace):
         name = reason.name if isinstance(reason, Reason) else reason
         step: Step | None = next((step for step in self.steps if step.reason.name == name), None)
         return Answer(step is not None, f"{name}: {step.why}" if step else f"no step of it was {name}", self)
+
+
+def _is_among(value: Any, said: Any) -> bool:
+    """Whether a value is one of several that a step names."""
+    return isinstance(said, tuple) and any(describe(value) == describe(one) for one in said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import pytest
 
 from emunet.cluster.compile import compile
-from emunet.cluster.load import BadInput
+from emunet.cluster.load import BadInput, load_text
 from emunet.cluster.policies import Port, policy_of
+from emunet.cluster.status import StatusError
 from emunet.elements.policies.rules import Direction, PoliciesConfig, Row, difference
 from emunet.elements.policies.table import PolicyTable
 from emunet.fabric.config_text import decode, encode
 from emunet.packet.address import format_ip
 from emunet.plane.table import Watch
-from tests.policy_worlds import NAMES, SPACES, TEXT, Policed, labels, policy
+from emunet.testing import Lab
+from tests.policy_worlds import NAMES, SPACES, TEXT, Policed, labels, pod_text, policy
 
 
 def told(net: Policed, host: str) -> PoliciesConfig:
@@ -55,6 +58,31 @@ def test_reading_ports() -> None:
     (rule,) = policy_of(policy("p", ingress=rules)).ingress or ()
     assert rule.ports == (Port(6), Port(6, 80, 80), Port(17, name="web"), Port(6, 1, 9))
     assert [str(port) for port in rule.ports] == ["every TCP port", "80/TCP", "web/UDP", "1-9/TCP"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"ports": [{"port": 81, "endPort": 80}]}, "must be greater than or equal to `port`"),
+        ({"ports": [{"port": "web", "endPort": 80}]}, "may not be specified when `port` is not specified"),
+        ({"ports": [{"port": 0}]}, "must be between 1 and 65535, inclusive"),
+        ({"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}]}, "strict subset of `cidr`"),
+        ({"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]}, "strict subset of `cidr`"),
+        ({"from": [{"ipBlock": {"cidr": "10.0.0.0"}}]}, "must be a valid CIDR value"),
+        ({"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}, "may not specify both ipBlock"),
+        ({"from": [{}]}, "must specify a peer"),
+    ],
+)
+@pytest.mark.rule("NP-11", "NP-12")
+def test_what_the_api_refuses(rule: dict[str, Any], message: str) -> None:
+    with Lab(TEXT) as lab, pytest.raises(StatusError) as error:
+        lab.control.request(0).create(lab.control.find("networkpolicies"), policy("bad", ingress=[rule]), "x")
+    assert message in str(error.value)
+
+
+def test_a_block_may_be_written_with_an_address_in_it() -> None:
+    (rule,) = policy_of(policy("p", ingress=[{"from": [{"ipBlock": {"cidr": "10.244.1.7/16"}}]}])).ingress or ()
+    assert str(rule.blocks[0].prefix) == "10.244.0.0/16"
 
 
 # Random policies
@@ -187,3 +215,62 @@ def test_a_row_is_little_work() -> None:
     many = replace(rules, groups=(replace(rules.groups[0], members=members),))
     rows: list[Row] = list(difference(rules, many))
     assert [len(row.added) for row in rows] == [256, 256, 256, 232]  # type: ignore[union-attr]
+
+
+# Warnings
+
+
+def warned(net_text: str, *policies: dict[str, Any]) -> list[str]:
+    """What a client of the API is told who applies policies."""
+    with Lab(net_text) as lab:
+        request = lab.control.request(0)
+        for one in policies:
+            request.create(lab.control.find("networkpolicies"), one, one["metadata"]["namespace"])
+        return request.warnings
+
+
+def test_a_policy_that_means_nobody_is_warned_about() -> None:
+    assert warned(TEXT, policy("fine", podSelector=labels(pod="a"))) == []
+    assert warned(TEXT, policy("typo", podSelector=labels(pod="d"))) == [
+        "NetworkPolicy x/typo selects no pod: none of x is pod=d"
+    ]
+    assert warned(TEXT, policy("empty", "default")) == ["NetworkPolicy default/empty selects no pod: default has none"]
+
+
+def test_a_port_that_no_pod_has_is_warned_about() -> None:
+    ports = [{"ports": [{"port": "web"}, {"port": "serve-80-tcp"}, {"port": "serve-80-tcp", "protocol": "UDP"}]}]
+    assert warned(TEXT, policy("in", ingress=ports), policy("out", policyTypes=["Egress"], egress=ports)) == [
+        "NetworkPolicy x/in permits ingress at the port web (TCP), a name that no pod which it selects has",
+        "NetworkPolicy x/in permits ingress at the port serve-80-tcp (UDP), a name that no pod which it selects has",
+        "NetworkPolicy x/out permits egress to the port web (TCP), a name that no pod has",
+        "NetworkPolicy x/out permits egress to the port serve-80-tcp (UDP), a name that no pod has",
+    ]
+
+
+def test_pods_of_the_same_file_and_of_workloads_count() -> None:
+    workload = """---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: i, ports: [{name: http, containerPort: 80}]}]}
+"""
+    rule = [{"ports": [{"port": "http"}, {"port": "https"}]}]
+    item = policy("web", "default", podSelector=labels(app="web"), ingress=rule)
+    said = "permits ingress at the port https (TCP), a name that no pod which it selects has"
+    assert warned(TEXT + workload, item) == [f"NetworkPolicy default/web {said}"]
+    documents = load_text(f"{json.dumps(item)}\n{workload}", "both.yaml")
+    with Lab(TEXT) as lab:
+        _, warnings = lab.control.check(documents)
+        assert [str(one).split(": ", 2)[2] for one in warnings] == [f"NetworkPolicy default/web {said}"]
+
+
+def test_pods_in_their_hosts_network_cannot_be_isolated() -> None:
+    hosted = pod_text("x", "h").replace("{nodeName: host1,", "{nodeName: host1, hostNetwork: true,")
+    assert warned(f"{TEXT}---\n{hosted}", policy("h", podSelector=labels(pod="h"))) == [
+        "NetworkPolicy x/h selects only pods in their host's network, which no policy isolates"
+    ]

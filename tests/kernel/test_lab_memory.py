@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,36 @@ def test_no_answer_has_a_reason_and_takes_lab_time(labs: Labs) -> None:
 def test_a_live_trace_is_followed_through_lab_time(labs: Labs) -> None:
     trace = labs.json("trace", "web-1", 'IP(dst="10.244.2.88")/UDP(dport=53)', "--live")
     assert (trace["verdict"], trace["reason"]) == ("dropped", "NEIGHBOR_UNREACHABLE")
+
+
+def test_explain_says_it_in_sentences_and_as_json(labs: Labs) -> None:
+    first, *rest = labs.ok("explain", "web-1", "web-3:80").splitlines()
+    assert first.startswith("web-1 reaches web-3: TCP to 10.244.2.")
+    assert rest[0] == "  It goes web-1 → host1 → switch1 → host2 → web-3, inside VXLAN between host1 and host2."
+    (found,) = labs.json("explain", "host1", "web-3:53/udp")
+    assert (found["reaches"], found["arrives_at"], found["there"]["verdict"]) == (True, "web-3", "delivered")
+    done = labs.run("explain", "web-1", "nobody:80")
+    assert done.returncode == 1
+    assert "there is no pod, Service, host or address nobody:80; there are: " in done.stderr
+
+
+def test_a_policy_counts_in_a_running_lab(labs: Labs, tmp_path: Path) -> None:
+    """Applied with kubectl's own forms, changed, and taken away: each time from the next frame on."""
+    file = tmp_path / "policy.yaml"
+    deny = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny}\nspec: {podSelector: {}}\n"
+    file.write_text(deny)
+    labs.ok("apply", "-f", str(file))
+    assert json.loads(labs.run("ping", "-o", "json").stdout)["unanswered"] == 12
+    trace = labs.json("trace", "web-1", 'IP(dst="web-3")/TCP(dport=80)')
+    assert trace["reason"] == "POLICY_INGRESS"
+    assert "isolated by default/deny; no rule permits anything" in trace["sentence"]
+    file.write_text(deny.replace("podSelector: {}", "podSelector: {}, ingress: [{ports: [{port: 80}]}]"))
+    labs.ok("apply", "-f", str(file))
+    (found,) = labs.json("explain", "web-1", "web-3:80")
+    assert "host2 permits it: ingress by rule 1 of default/deny." in found["sentences"]
+    assert "port ICMP does not (80/TCP)" in labs.run("ping", "web-1", "web-3").stdout
+    labs.ok("delete", "-f", str(file))
+    assert labs.json("ping")["unanswered"] == 0
 
 
 def test_time_can_jump(labs: Labs) -> None:

@@ -34,10 +34,16 @@ from emunet.fabric.world import World
 from emunet.packet import icmp, ipv4
 from emunet.packet.address import Prefix
 from emunet.packet.offload import GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, Offload
+from emunet.plane.device import Device
 from emunet.plane.table import Counter, Table
 from tests.worlds import SECOND, Net, datagram, echo, segment
 
 STEP = 1_000  # ns between events, so that no two happen at the same moment
+
+
+def ports_of(device: Device) -> dict[str, tuple[int, int]]:
+    """What passed each port."""
+    return {name: (figures.received, figures.sent) for name, figures in device.ports.items()}
 
 
 Seen = tuple[int, bool, bytes, tuple[str, ...], int]
@@ -374,6 +380,7 @@ class Twins:
         for name, device in self.cached.world.devices.items():
             other = self.plain.world.devices[name]
             assert device.ledger.as_dict() == other.ledger.as_dict(), name
+            assert ports_of(device) == ports_of(other), name
             for mine, its in zip(device.state(), other.state(), strict=True):
                 if isinstance(mine, Table):
                     assert isinstance(its, Table)

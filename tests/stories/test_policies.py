@@ -139,7 +139,7 @@ def test_peers_and_ports_of_a_rule_are_both_asked_for(net: Policed) -> None:
         "x/b may not send to x/a: ingress of x/a is isolated by x/both; "
         "peer matches rule 1 of x/both, port 80/TCP does not (81/TCP)"
     )
-    assert net.ask("x/c", "x/a").sentence.endswith("neither peer x/c nor port 80/TCP matches any of 1 rules")
+    assert net.ask("x/c", "x/a").sentence.endswith("neither peer x/c nor port 80/TCP matches the only rule")
     net.apply(policy("ports", podSelector=labels(pod="a"), ingress=[{"from": [], "ports": [{"port": 80}]}]))
     assert everybody(net, "x/a", port=80) == OTHERS
     outside = net.say("host2:eth0", segment(net["host2:eth0"].address(), net["x/a"].address(), 5000, 80, 2))

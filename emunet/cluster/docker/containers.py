@@ -246,6 +246,14 @@ class Containers:
         """Who would be on a network, running or not."""
         return [one for one in self.items.values() if self._key(one, network) is not None]
 
+    def is_member(self, container: Container, network: Network) -> bool:
+        """Whether it is on a network, or would be if it ran."""
+        return self._key(container, network) is not None
+
+    def place_of(self, container: Container, network: Network) -> Place:
+        """How it wants to be on a network that it is on."""
+        return container.places[self._key(container, network) or network.name]
+
     def resolve(self, network: Network, name: str) -> list[Attachment]:
         """Who has that name on a network: container name, alias, short id. Case makes no difference."""
         wanted = name.lower()

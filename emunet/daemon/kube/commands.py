@@ -53,7 +53,7 @@ async def serve(request: web.Request, query: dict[str, str], begin: Begin) -> we
     offered = request.headers.getall("X-Stream-Protocol-Version", ["v4.channel.k8s.io"])
     words = {word.strip() for line in offered for word in line.split(",")}
     version = next((one for one in _SPDY_VERSIONS if one in words), "v4.channel.k8s.io")
-    pipe = RawPipe(request, "SPDY/3.1", version)
+    pipe = RawPipe(request, "SPDY/3.1", {"X-Stream-Protocol-Version": version})
     wanted = {ERROR} | {_NAMES[name] for name in ("stdin", "stdout", "stderr") if is_set(query, name)}
     if is_set(query, "tty"):
         wanted = (wanted | {RESIZE}) - {STDERR}

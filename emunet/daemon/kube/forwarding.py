@@ -36,7 +36,7 @@ async def serve(request: web.Request, connect: Connect) -> web.StreamResponse:
         return socket
     if not wants_spdy(request):
         raise CannotServe("this needs a connection that can be upgraded: Upgrade: SPDY/3.1 or websocket")
-    pipe = RawPipe(request, "SPDY/3.1", "portforward.k8s.io")
+    pipe = RawPipe(request, "SPDY/3.1", {"X-Stream-Protocol-Version": "portforward.k8s.io"})
     await _Forwarder(pipe, connect).run()
     await pipe.close()
     return pipe.response

@@ -30,16 +30,17 @@ class Pipe(Protocol):
 
 
 class RawPipe:
-    """The bytes of the connection itself, after `101 Switching Protocols`."""
+    """The bytes of the connection itself, after `101 Switching Protocols`.
 
-    def __init__(self, request: web.Request, upgrade: str, protocol: str) -> None:
+    A client that closes its writing side still hears what is written (a half-close).
+    """
+
+    def __init__(self, request: web.Request, upgrade: str, headers: dict[str, str]) -> None:
         transport = request.transport
         if transport is None:
             raise ConnectionResetError
-        head = (
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
-            f"Upgrade: {upgrade}\r\nX-Stream-Protocol-Version: {protocol}\r\n\r\n"
-        )
+        head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
         transport.write(head.encode())
         loop = asyncio.get_running_loop()
         self._reader = asyncio.StreamReader(limit=READ_SIZE * 4)
@@ -48,7 +49,7 @@ class RawPipe:
         inner.connection_made(transport)
         self._writer = asyncio.StreamWriter(transport, inner, self._reader, loop)
         self._transport = transport
-        self.response = _Taken()
+        self.response = Taken()
         """What the handler gives back when the connection is done with."""
 
     async def read(self) -> bytes:
@@ -65,7 +66,7 @@ class RawPipe:
         self._transport.close()
 
 
-class _Taken(web.StreamResponse):
+class Taken(web.StreamResponse):
     """A response that has been sent by other means."""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:

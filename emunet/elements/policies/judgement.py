@@ -95,7 +95,8 @@ class Case:
         ))  # fmt: skip
         if ports:
             return f"port {port} matches {some(ports, '; it matches ')}"
-        return f"neither peer {self.peer_name} nor port {port} matches any of {len(looks)} rules"
+        rules = "the only rule" if len(looks) == 1 else f"any of {len(looks)} rules"
+        return f"neither peer {self.peer_name} nor port {port} matches {rules}"
 
 
 @dataclass(frozen=True, slots=True)

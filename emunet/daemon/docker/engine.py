@@ -1,0 +1,454 @@
+"""The container engine of one host: what `docker run` and its relatives change.
+
+    create -> start (addresses, sandbox, World, program) -> the program ends -> its network goes -> exited
+
+Rule of this file: a container's network is taken and given back by one task at a time; whatever fails on
+the way to a start is undone, and whoever waits for that container hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+from emunet.cluster.docker.containers import Containers, Place
+from emunet.cluster.docker.networks import NetworkWish, Refused, identity
+from emunet.cluster.docker.values import Network
+from emunet.daemon.docker import container_files, record
+from emunet.daemon.docker.events import Events
+from emunet.daemon.docker.ground import Ground
+from emunet.daemon.docker.process import Log, Process
+from emunet.daemon.docker.proxy import Proxies
+from emunet.daemon.docker.record import Body, Exec, Record
+from emunet.daemon.docker.volumes import read_binds
+from emunet.daemon.kube.backend import CannotServe
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused
+from emunet.linux.specification import ProgramSpec
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+STOP_SECONDS = 10
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 60.0
+_NEVER_RAN = 128
+
+
+class Engine:
+    """One host's engine. `containers` is its part in the World."""
+
+    def __init__(self, host: str, containers: Containers, ground: Ground, folder: Path) -> None:
+        self.host = host
+        self.containers = containers
+        self.networks = containers.networks
+        self.ground = ground
+        self.folder = folder
+        """Where volumes are."""
+        self.records: dict[str, Record] = {}
+        self.execs: dict[str, Exec] = {}
+        self.images: dict[str, int] = {}
+        """When each image was named first (seconds since 1970)."""
+        self.events = Events()
+        self.began = time.time_ns()
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._made = 0
+        self._proxies = Proxies(ground, host)
+
+    def find(self, word: str) -> Record:
+        """The container of that id, name, or beginning of an id. Refused."""
+        return self.records[self.containers.find(word).id]
+
+    def close(self) -> None:
+        """The lab is ending."""
+        for task in self._tasks:
+            task.cancel()
+        self._proxies.close_all()
+
+    # Containers
+
+    def create(self, body: Body, name: str) -> tuple[Record, list[str]]:
+        """A container that does not run yet, and what is worth knowing."""
+        image = record.short_image(str(body.get("Image") or ""))
+        if not body.get("Image"):
+            raise Refused(400, "no image was named")
+        if image not in self.images:
+            raise Refused(404, f"No such image: {image}")
+        mode, warnings = record.network_mode(body), []
+        host_config = body.get("HostConfig") or {}
+        if mode.startswith("container:"):
+            for field, what in (("Dns", "dns"), ("ExtraHosts", "custom host-to-IP mapping"), ("Links", "links")):
+                if host_config.get(field):
+                    raise Refused(400, f"conflicting options: {what} and the network mode")
+            if body.get("Hostname"):
+                raise Refused(400, "conflicting options: hostname and the network mode")
+        if host_config.get("Links"):
+            raise Refused(400, "links are not supported by the engines of a lab: use a network of your own and names")
+        if mode == "host" and (host_config.get("PortBindings") or host_config.get("PublishAllPorts")):
+            warnings.append("Published ports are discarded when using host network mode")
+        read_binds(self.folder, host_config)  # so that a wrong one is told now
+        network = self.containers.add(
+            name, mode, record.places(body), record.port_wishes(body), record.exposed(body),
+            publish_all=bool(host_config.get("PublishAllPorts")),
+        )  # fmt: skip
+        found = Record(network, body, image, time.time_ns(), Log(bool(body.get("Tty"))))
+        if not found.argv:
+            warnings.append(f"a lab keeps no images: {image} is a placeholder without a program, name a command to run")
+        self.records[network.id] = found
+        found.attached = self.new_process(found)
+        self.tell(found, "create")
+        return found, warnings
+
+    async def start(self, found: Record) -> bool:
+        """Let it run; False where it does. Refused, and then it has not begun."""
+        async with self._changing:
+            if found.is_running:
+                return False
+            process = found.attached or self.new_process(found)
+            found.attached = None
+            try:
+                await self._begin(found, process)
+            except Refused as error:
+                await self._did_not_begin(found, process, error)
+                raise
+            except (CannotServe, KeeperRefused, KeeperGone, OSError) as error:
+                refused = Refused(500, f"cannot start the container {found.name}: {error}")
+                await self._did_not_begin(found, process, refused)
+                raise refused from None
+            found.process = process
+            found.state, found.started, found.stopping, found.error = "running", time.time_ns(), False, ""
+            found.settled.clear()
+            process.on_end = lambda: self._note_end(found, process)
+            self._task(self._watch(found, process))
+        for network in self._networks_of(found):
+            self.tell_network(network, "connect", found)
+        self.tell(found, "start")
+        return True
+
+    async def stop(self, found: Record, seconds: float | None, which: int | None = None) -> bool:
+        """Ask it to end, and make it end; False where it has."""
+        process = found.process
+        if not found.is_running or process is None:
+            return False
+        found.stopping = True
+        which = which or signal_number(str(found.body.get("StopSignal") or "TERM"))
+        if seconds is None:
+            seconds = float(found.body.get("StopTimeout") or STOP_SECONDS)
+        await self.signal(found, which)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.ended.wait(), None if seconds < 0 else seconds)
+        if not process.ended.is_set():
+            await self.signal(found, signal.SIGKILL)
+        await self._settled(found)
+        self.tell(found, "stop")
+        return True
+
+    async def signal(self, found: Record, which: int) -> None:
+        """Send a signal to its main program. Refused where it does not run."""
+        process = found.process
+        if not found.is_running or process is None:
+            message = f"cannot kill container: {found.name}: container {found.id} is not running"
+            raise Refused(409, message)
+        self.tell(found, "kill", signal=str(int(which)))
+        if process.number:
+            if found.state == "paused" and which == signal.SIGKILL:
+                await process.signal(signal.SIGCONT)
+            await process.signal(which)
+        elif which in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            # A placeholder: nothing is there that could do otherwise.
+            process.finish(128 + which if which == signal.SIGKILL else 0)
+
+    async def pause(self, found: Record, *, paused: bool) -> None:
+        """Stop its main program in its tracks, or let it go on. Refused."""
+        wanted = "running" if paused else "paused"
+        if found.state != wanted or found.process is None:
+            raise Refused(409, f"container {found.name} is not {wanted}")
+        await found.process.signal(signal.SIGSTOP if paused else signal.SIGCONT)
+        found.state = "paused" if paused else "running"
+        self.tell(found, "pause" if paused else "unpause")
+
+    async def remove(self, found: Record, *, force: bool = False) -> None:
+        """Forget it. Refused while it runs, unless by force."""
+        if found.is_running:
+            if not force:
+                message = f'cannot remove container "/{found.name}": container is running'
+                raise Refused(409, f"{message}: stop the container before removing or force remove")
+            found.stopping = True
+            with contextlib.suppress(Refused):  # it has just ended
+                await self.signal(found, signal.SIGKILL)
+            await self._settled(found)
+        if found.id not in self.records:
+            return
+        found.state = "removing"
+        self._resolve(found.exits, found.code)
+        if found.attached is not None:
+            found.attached.finish(found.code)
+        del self.records[found.id]
+        self.containers.remove(found.network)
+        for number in found.execs:
+            self.execs.pop(number, None)
+        self.tell(found, "destroy")
+        self._resolve(found.removals, found.code)
+
+    def rename(self, found: Record, name: str) -> None:
+        """Call it otherwise. Its port in the World keeps its name until it is started again."""
+        old = found.name
+        self.containers.rename(found.network, name.removeprefix("/"))
+        self.tell(found, "rename", oldName=f"/{old}")
+
+    async def wait(self, found: Record, condition: str) -> int:
+        """Its exit code, once it has ended (`next-exit`, `not-running`) or is gone (`removed`)."""
+        if condition in ("", "not-running") and not found.is_running:
+            return found.code
+        waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        rows = found.removals if condition == "removed" else found.exits
+        rows.append(waiting)
+        try:
+            return await waiting
+        finally:
+            if waiting in rows:
+                rows.remove(waiting)
+
+    # Programs beside the main one
+
+    def add_exec(self, found: Record, body: Body) -> Exec:
+        """A program that is to be run in a container. Refused where that does not run."""
+        if found.state == "paused":
+            raise Refused(409, f"container {found.name} is paused, unpause the container before exec")
+        if not found.is_running:
+            raise Refused(409, f"container {found.id} is not running")
+        if not record.words(body.get("Cmd")):
+            raise Refused(400, "no exec command specified")
+        if self.ground.programs is None:
+            raise Refused(409, f"{found.name} is a network stack in memory without processes: nothing can run there")
+        self._made += 1
+        process = Process(terminal=bool(body.get("Tty")), stdin=bool(body.get("AttachStdin")))
+        number = identity(self.host, "exec", self._made, found.id)
+        made = Exec(number, body, found.id, process)
+        self.execs[number] = found.execs[number] = made
+        self.tell(found, f"exec_create: {' '.join(record.words(body['Cmd']))}", execID=number)
+        return made
+
+    async def begin_exec(self, one: Exec) -> None:
+        """Run it; what goes wrong is said as its output, and its code tells."""
+        one.begun = True
+        found = self.records[one.container]
+        argv = record.words(one.body.get("Cmd"))
+        variables = self._variables(found, one.terminal)
+        rows = [str(row).partition("=") for row in one.body.get("Env") or ()]
+        variables |= {name: value for name, _, value in rows}
+        self.tell(found, f"exec_start: {' '.join(argv)}", execID=one.id)
+        why = _missing(argv[0], variables.get("PATH", PATH))
+        if why:
+            await one.process.say(1, f"OCI runtime exec failed: exec failed: {why}\r\n".encode())
+            one.process.finish(127)
+            return
+        spec = ProgramSpec(tuple(argv), variables, one.body.get("WorkingDir") or self._directory(found), one.terminal)
+        assert self.ground.programs is not None
+        try:
+            await one.process.start(self.ground.programs, found.sandbox, spec)
+        except CannotServe as error:
+            await one.process.say(1, f"OCI runtime exec failed: {error}\r\n".encode())
+            one.process.finish(126)
+            return
+        self._task(self._watch_exec(found, one))
+
+    # Networks
+
+    async def create_network(self, wish: NetworkWish) -> Network:
+        """Make a network and its bridge. Refused."""
+        network = self.networks.create(wish, time.time_ns())
+        await self.ground.reshape()
+        self.tell_network(network, "create")
+        return network
+
+    async def remove_network(self, word: str) -> Network:
+        """Take a network and its bridge away. Refused where somebody is on it."""
+        network = self.networks.find(word)
+        self.networks.remove(word, (one.name for one, _ in self.containers.on(network)))
+        await self.ground.reshape()
+        self.tell_network(network, "destroy")
+        return network
+
+    async def connect(self, found: Record, word: str, place: Place) -> None:
+        """Join a container to one more network. Refused."""
+        async with self._changing:
+            network = self.containers.connect(found.network, word, place)
+            attachment = found.network.attachments.get(network.id)
+            if attachment is None:
+                return
+            try:
+                await self.ground.add(found.sandbox, attachment, network.mtu)
+            except (KeeperRefused, ValueError) as error:
+                self.containers.disconnect(found.network, network.id)
+                raise Refused(500, f"cannot connect {found.name} to {network.name}: {error}") from None
+            await self.ground.reshape()
+            await self._proxies.serve(found.network)
+        self.tell_network(network, "connect", found)
+
+    async def disconnect(self, found: Record, word: str, *, force: bool) -> None:
+        """Take a container off a network. Refused."""
+        async with self._changing:
+            network = self.containers.disconnect(found.network, word, force=force)
+            if found.is_running:
+                await self.ground.reshape()
+                await self._proxies.serve(found.network)
+        self.tell_network(network, "disconnect", found)
+
+    # What is told
+
+    def tell(self, found: Record, action: str, **more: str) -> None:
+        """An event of a container."""
+        labels = {name: str(text) for name, text in (found.body.get("Labels") or {}).items()}
+        self.events.tell("container", action, found.id, {**labels, "image": found.image, "name": found.name, **more})
+
+    def tell_network(self, network: Network, action: str, found: Record | None = None) -> None:
+        """An event of a network."""
+        more = {} if found is None else {"container": found.id}
+        self.events.tell("network", action, network.id, {**more, "name": network.name, "type": network.driver})
+
+    def new_process(self, found: Record) -> Process:
+        """What its next run will be, for clients who attach before that."""
+        return Process(terminal=found.terminal, stdin=bool(found.body.get("OpenStdin")), log=found.log)
+
+    # Within
+
+    async def _begin(self, found: Record, process: Process) -> None:
+        variables = self._variables(found, found.terminal)
+        argv = found.argv
+        if argv and self.ground.programs is not None:
+            why = _missing(argv[0], variables.get("PATH", PATH))
+            if why:
+                message = "failed to create task for container: OCI runtime create failed: unable to start container"
+                raise Refused(400, f"{message} process: {why}: unknown")
+        self.containers.join(found.network)
+        try:
+            await self._make_sandbox(found)
+            await self.ground.reshape()
+            await self._proxies.serve(found.network)
+            if argv and self.ground.programs is not None:
+                spec = ProgramSpec(tuple(argv), variables, self._directory(found), found.terminal, own_processes=True)
+                await process.start(self.ground.programs, found.sandbox, spec)
+        except BaseException:
+            await self._leave(found)
+            raise
+
+    async def _make_sandbox(self, found: Record) -> None:
+        found.own_sandbox = False
+        if found.network.mode == "host":
+            found.sandbox = self.host
+        elif found.network.shares:
+            found.sandbox = self.records[found.network.shares].sandbox
+        else:
+            mtus = {network.id: network.mtu for network in self.networks}
+            files = container_files.files_of(self, found)
+            binds = read_binds(self.folder, found.host_config)
+            sysctls = {str(name): str(text) for name, text in (found.host_config.get("Sysctls") or {}).items()}
+            found.sandbox = await self.ground.make(
+                self.host,
+                found.id,
+                found.hostname,
+                list(found.network.attachments.values()),
+                mtus,
+                files,
+                binds,
+                sysctls,
+            )
+            found.own_sandbox = True
+
+    async def _leave(self, found: Record) -> None:
+        """Its network and its sandbox go, and those who live in them."""
+        self._proxies.end(found.id)
+        had = self._networks_of(found)
+        self.containers.leave(found.network)
+        await self.ground.reshape()
+        if found.own_sandbox:
+            await self.ground.remove(found.sandbox)
+            found.own_sandbox = False
+        for network in had:
+            self.tell_network(network, "disconnect", found)
+
+    async def _did_not_begin(self, found: Record, process: Process, error: Refused) -> None:
+        text = str(error)
+        found.code = 127 if "not found" in text or "no such file" in text else _NEVER_RAN
+        found.error, found.finished = text, time.time_ns()
+        process.finish(found.code)
+        self._resolve(found.exits, found.code)
+        if found.host_config.get("AutoRemove"):
+            await self.remove(found)
+
+    async def _watch(self, found: Record, process: Process) -> None:
+        """Until its program has ended; then what follows from that."""
+        await process.ended.wait()
+        async with self._changing:
+            await self._leave(found)
+        found.settled.set()
+        self._resolve(found.exits, found.code)
+        policy = (found.host_config.get("RestartPolicy") or {}).get("Name") or "no"
+        if found.host_config.get("AutoRemove"):
+            await self.remove(found)
+        elif not found.stopping and (policy in ("always", "unless-stopped") or (policy == "on-failure" and found.code)):
+            found.restarts += 1
+            await asyncio.sleep(min(FIRST_PAUSE * 2 ** (found.restarts - 1), LONGEST_PAUSE))
+            if found.id in self.records and not found.is_running:
+                with contextlib.suppress(Refused):  # it is told in its state
+                    await self.start(found)
+
+    def _note_end(self, found: Record, process: Process) -> None:
+        found.state, found.code, found.finished = "exited", process.code, time.time_ns()
+        seconds = (found.finished - found.started) // 10**9
+        self.tell(found, "die", exitCode=str(found.code), execDuration=str(seconds))
+
+    async def _watch_exec(self, found: Record, one: Exec) -> None:
+        await one.process.ended.wait()
+        self.tell(found, "exec_die", execID=one.id, exitCode=str(one.process.code))
+
+    async def _settled(self, found: Record) -> None:
+        """Until it has ended and its network is gone."""
+        if found.process is not None:
+            await found.settled.wait()
+
+    def _networks_of(self, found: Record) -> list[Network]:
+        return [self.networks.items[number] for number in found.network.attachments]
+
+    def _variables(self, found: Record, terminal: bool) -> dict[str, str]:
+        term = {"TERM": "xterm"} if terminal else {}
+        return {"PATH": PATH, "HOSTNAME": found.hostname, **term, "HOME": "/root", **found.environment}
+
+    def _directory(self, found: Record) -> str:
+        return str(found.body.get("WorkingDir") or "/")
+
+    def _resolve(self, rows: Iterable[asyncio.Future[int]], code: int) -> None:
+        for waiting in list(rows):
+            if not waiting.done():
+                waiting.set_result(code)
+
+    def _task(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def signal_number(text: str) -> int:
+    """`TERM`, `SIGTERM`, `15` -> 15. Refused."""
+    if text.isdigit() and 0 < int(text) < signal.NSIG:
+        return int(text)
+    try:
+        return int(signal.Signals[text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"])
+    except KeyError:
+        raise Refused(400, f"invalid signal: {text}") from None
+
+
+def _missing(command: str, path: str) -> str:
+    """Why the command cannot be run, in the words that clients make an exit code of; empty where it can."""
+    candidates = [command] if "/" in command else [os.path.join(folder, command) for folder in path.split(":")]
+    if any(os.path.isfile(one) and os.access(one, os.X_OK) for one in candidates):
+        return ""
+    if "/" not in command:
+        return f'exec: "{command}": executable file not found in $PATH'
+    if os.path.exists(command):
+        return f'exec: "{command}": permission denied'
+    return f'exec: "{command}": stat {command}: no such file or directory'

@@ -353,6 +353,11 @@ class Caretaker:
             self._bridges.add(name)
 
     @property
+    def responders(self) -> Responders | None:
+        """What answers on ports that no program serves; None on memory wires."""
+        return self._responders
+
+    @property
     def programs(self) -> Programs | None:
         """What runs programs in sandboxes; None on memory wires."""
         return self._programs

@@ -27,7 +27,7 @@ from emunet.cluster.check import (
     read_annotations,
     underlay_path,
 )
-from emunet.cluster.docker.values import Engine
+from emunet.cluster.docker.values import EMPTY, Engine, Furniture, WantedContainer, WantedNetwork
 from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.mtu import narrow_links
 from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
@@ -133,6 +133,7 @@ class Host:
     subnets: tuple[Prefix, ...]
     labels: Pairs = ()
     publish: tuple[Publish, ...] = ()
+    docker: Furniture = EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,12 +384,14 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
             subnets[name].append(subnet)
     labels = {host.name: _pairs(host.labels) for host in spec.hosts}
     published = {host.name: tuple(_publish(row) for row in host.publish) for host in spec.hosts}
+    docker = {host.name: _furniture(host.docker) for host in spec.hosts}
     cluster = Cluster(
         wish.metadata.name,
         Overlay(OverlayKind(spec.overlay.kind), spec.overlay.port, spec.overlay.vni, spec.overlay.direct_routing),
         Ranges(_ordered(spec.pod_cidrs), _ordered(spec.services), _ordered(spec.underlays)),
         tuple(
-            Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name]) for name in names
+            Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name], docker[name])
+            for name in names
         ),
         tuple(Switch(switch.name) for switch in spec.all_switches),
         tuple(_link(link, spec.underlay.mtu) for link in spec.all_links),
@@ -424,6 +427,24 @@ def _publish(row: topology.Publish) -> Publish:
 def _dns(dns: topology.Dns) -> Dns:
     wish = DnsWish.AUTO if dns.enabled == "auto" else DnsWish.ON if dns.enabled else DnsWish.OFF
     return Dns(wish, dns.domain, tuple(dns.forward))
+
+
+def _furniture(wish: topology.Docker) -> Furniture:
+    return Furniture(
+        tuple(WantedNetwork(one.name, one.subnet, one.gateway, one.internal, one.ipv6) for one in wish.networks),
+        tuple(
+            WantedContainer(
+                one.name,
+                one.image or one.name,
+                tuple(one.command),
+                (one.network, *one.networks),
+                tuple(one.ports),
+                tuple(one.aliases),
+                tuple(one.env.items()),
+            )
+            for one in wish.containers
+        ),
+    )
 
 
 def _link(link: topology.Link, mtu: int) -> Link:

@@ -46,7 +46,7 @@ from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
 from emunet.daemon.sandboxes import bridge_spec, hosts_file, name_files, pod_spec
 from emunet.daemon.settings import Settings
-from emunet.daemon.volumes import files_of, folders_of
+from emunet.daemon.volumes import files_of, folders_of, host_folders_of
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux.keeper_client import (
@@ -78,6 +78,8 @@ class Caretaker:
     def __init__(self, settings: Settings, tell: Tell) -> None:
         """Read the files, and let the controllers make pods of what they say. BadInput with all that is wrong."""
         self.settings = settings
+        self.stores: Path | None = None
+        """The folder of the lab's own where each host has one that its pods may share (hostPath)."""
         self.bell = Bell()
         self._began = time.monotonic_ns()
         self._ahead = 0
@@ -367,6 +369,11 @@ class Caretaker:
             self._bridges.add(name)
 
     @property
+    def responders(self) -> Responders | None:
+        """What answers on ports that no program serves; None on memory wires."""
+        return self._responders
+
+    @property
     def programs(self) -> Programs | None:
         """What runs programs in sandboxes; None on memory wires."""
         return self._programs
@@ -382,7 +389,12 @@ class Caretaker:
             why = "its full name has more than the 64 characters that Linux takes: the machine has its short one"
             self.control.note(item, "FailedSetHostnameAsFQDN", why, self.now(), warning=True)
         spec = pod_spec(pod, self._name_files(pod, item, state), self.settings.offload)
-        return replace(spec, files={**spec.files, **files_of(self.control.store, item)})
+        assert self.stores is not None
+        store = self.stores / pod.pod.host
+        binds = host_folders_of(item, str(store))
+        if binds:
+            store.mkdir(parents=True, exist_ok=True)
+        return replace(spec, files={**spec.files, **files_of(self.control.store, item)}, binds=binds)
 
     def _name_files(self, pod: PodState, item: Object, state: State) -> dict[str, str]:
         return name_files(pod, item, state, self._server, self.control.cluster.dns.domain)

@@ -24,6 +24,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -78,6 +79,7 @@ class PlaneProcess:
             "names": self._serve_names,
             "frames": self._serve_frames,
             "trace": self._trace,
+            "onward": self._onward,
             "exchange": self._exchange,
             "echo": self._echo,
             "counters": self._counters,
@@ -255,6 +257,11 @@ class PlaneProcess:
 
         look(now)
 
+    def _onward(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """What would become of a frame that passes a port, from there on."""
+        frame = bytes.fromhex(body["data"])
+        answer(_trace_body(self.plane.onward(body["port"], frame, inbound=body["inbound"])))
+
     def _exchange(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """What would become of a question and its answer."""
         target, number = bytes.fromhex(body["target"]), body["number"]
@@ -319,7 +326,8 @@ class PlaneProcess:
 
 def _log(fault: Fault) -> None:
     """Tell the lab's log of a fault of ours."""
-    print(f"emunet has a fault, please report it: {fault.as_text()}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # a disk that is full: `status` tells of it too
+        print(f"emunet has a fault, please report it: {fault.as_text()}", file=sys.stderr, flush=True)
 
 
 def _trace_body(trace: Trace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from emunet.daemon.outbox import Outbox
 from emunet.fabric.config import WorldConfig
+from emunet.fabric.policing import steps
 from emunet.linux import messages
 
 ENDING_SECONDS = 5.0
@@ -48,6 +49,7 @@ class PlaneClient:
         self.ended = asyncio.Event()
         self._channel = channel
         self._numbers = 0
+        self._config: WorldConfig | None = None
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._outbox = Outbox(channel)
         self._loop = asyncio.get_running_loop()
@@ -68,12 +70,23 @@ class PlaneClient:
         return await answer
 
     async def configure(self, config: WorldConfig) -> None:
-        """Make the World this."""
+        """Make the World this. Where only policies differ they are changed bit by bit, between frames."""
+        old, self._config = self._config, None  # unknown, should it fail halfway
+        changes = steps(old, config) if old is not None else None
+        if changes is None:
+            await self._ask_with("configure", config)
+        else:
+            for host, rows in changes:
+                await self._ask_with("policies", rows, host=host)
+        self._config = config
+
+    async def _ask_with(self, call: str, value: Any, **arguments: Any) -> None:
+        """A question with a value that is pickled into a file in memory."""
         memory = os.memfd_create("emunet-world", os.MFD_CLOEXEC)
         try:
             with open(memory, "wb", closefd=False) as file:
-                pickle.dump(config, file, pickle.HIGHEST_PROTOCOL)
-            await self.ask("configure", [memory])
+                pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
+            await self.ask(call, [memory], **arguments)
         finally:
             os.close(memory)
 

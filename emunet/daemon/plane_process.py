@@ -29,6 +29,7 @@ from typing import Any
 from emunet.daemon.frames import FrameServer
 from emunet.daemon.plane_trouble import Answer, trouble_calls
 from emunet.elements.endpoint.echo import Ping
+from emunet.elements.policies.rules import Row
 from emunet.elements.responder import Identity
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge, MemoryEdges
@@ -71,6 +72,7 @@ class PlaneProcess:
         self._calls: dict[str, Callable[[dict[str, Any], list[int], Answer], None]] = {
             "taps": self._take_taps,
             "configure": self._configure,
+            "policies": self._policies,
             "respond": self._respond,
             "frames": self._serve_frames,
             "trace": self._trace,
@@ -204,6 +206,14 @@ class PlaneProcess:
             for edge, identity, ports in body["answers"]
         ]
         self.plane.respond(answers, self.loop.now())
+        answer(None)
+
+    def _policies(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Other policies on a host, a few rows of what leads to them."""
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            rows: list[Row] = pickle.load(file)
+        self.plane.change_policies(body["host"], rows)
         answer(None)
 
     # What control asks for itself

@@ -15,6 +15,7 @@ from typing import Any
 
 from emunet.elements.connections import ConnectionTable
 from emunet.elements.endpoint.responder import Responder
+from emunet.elements.policies.rules import Row
 from emunet.elements.responder import Identity
 from emunet.fabric.answers import answer, question
 from emunet.fabric.capture import Sink
@@ -129,6 +130,12 @@ class Plane:
         for answers, responder in self._responders.items():
             if answers.edge == port:
                 self.world.send(self.edge(port), responder.give_up(protocol, number, now), now)
+
+    def change_policies(self, host: str, rows: Iterable[Row]) -> None:
+        """Change what a host knows of policies, and nothing else: the next frame meets it so."""
+        self.world.policing.change(host, rows)
+        if self.world.recorder is not None:
+            self.note("configure", config=encode(self.world.config))
 
     def edge(self, port: str) -> Edge:
         """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""

@@ -11,10 +11,14 @@ import os
 import pickle
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from emunet.daemon.outbox import Outbox
+from emunet.elements.connections import ServiceChange, ServicePort
+from emunet.elements.connections.services import difference
+from emunet.elements.policies.rules import Row
 from emunet.fabric.config import WorldConfig
 from emunet.fabric.policing import steps
 from emunet.linux import messages
@@ -23,6 +27,27 @@ ENDING_SECONDS = 5.0
 
 TAPS_A_MESSAGE = 200
 """Descriptors that one message carries, of the 250 that it may."""
+
+
+BACKENDS_A_MESSAGE = 100
+"""Backends of Services that one message may bring (a row's own at least): the plane takes them in well under 1 ms."""
+
+
+def parts_of(change: ServiceChange) -> Iterator[ServiceChange]:
+    """A change of Services in small ones: what goes first."""
+    if change.gone:
+        for start in range(0, len(change.gone), BACKENDS_A_MESSAGE):
+            yield ServiceChange(gone=change.gone[start : start + BACKENDS_A_MESSAGE])
+    part: list[ServicePort] = []
+    size = 0
+    for row in change.put:
+        if part and size + len(row.backends) + 1 > BACKENDS_A_MESSAGE:
+            yield ServiceChange(put=tuple(part))
+            part, size = [], 0
+        part.append(row)
+        size += len(row.backends) + 1
+    if part:
+        yield ServiceChange(put=tuple(part))
 
 
 class PlaneRefused(Exception):
@@ -51,6 +76,7 @@ class PlaneClient:
         self._numbers = 0
         self._config: WorldConfig | None = None
         self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._services: tuple[ServicePort, ...] = ()
         self._outbox = Outbox(channel)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(channel, self._read)
@@ -70,19 +96,30 @@ class PlaneClient:
         return await answer
 
     async def configure(self, config: WorldConfig) -> None:
-        """Make the World this. Where only policies differ they are changed bit by bit, between frames."""
+        """Make the World this: first all else, then the Services that changed.
+
+        Where of all else only policies differ, they are changed a few rows at a time, between frames.
+        """
+        wanted = replace(config, services=())
         old, self._config = self._config, None  # unknown, should it fail halfway
-        changes = steps(old, config) if old is not None else None
+        changes = steps(old, wanted) if old is not None else None
         if changes is None:
-            await self._ask_with("configure", config)
+            await self._hand_over("configure", wanted)
         else:
             for host, rows in changes:
-                await self._ask_with("policies", rows, host=host)
-        self._config = config
+                await self._hand_over("policies", rows, host=host)
+        self._config = wanted
+        await self.change_services(config.services)
 
-    async def _ask_with(self, call: str, value: Any, **arguments: Any) -> None:
-        """A question with a value that is pickled into a file in memory."""
-        memory = os.memfd_create("emunet-world", os.MFD_CLOEXEC)
+    async def change_services(self, services: tuple[ServicePort, ...]) -> None:
+        """Let the World have these Services: only what changed travels, in parts that stop no frame for long."""
+        change = difference(self._services, services)
+        self._services = services
+        for part in parts_of(change):
+            await self._hand_over("services", part)
+
+    async def _hand_over(self, call: str, value: WorldConfig | ServiceChange | list[Row], **arguments: Any) -> None:
+        memory = os.memfd_create(f"emunet-{call}", os.MFD_CLOEXEC)
         try:
             with open(memory, "wb", closefd=False) as file:
                 pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)

@@ -59,7 +59,10 @@ class Policing:
         self.table(host).change(rows)
 
     def become(self, old: WorldConfig, new: WorldConfig) -> bool:
-        """Carry out a new configuration that differs in policies only; False, and nothing done, for any other."""
+        """Carry out a new configuration that differs in policies only; False, and nothing done, for any other.
+
+        Services are the business of `serving`.
+        """
         if not self._configs or without_policies(old) != without_policies(new):
             return False
         for host in new.hosts:

@@ -69,14 +69,14 @@ class Space:
     labels: dict[str, str]
 
 
-L = TypeVar("L", Station, Space)
+L = TypeVar("L", bound=Station | Space)
 
 
 class Shelf(Generic[L]):
     """Pods or namespaces by label, so that a selector looks at few of them."""
 
     def __init__(self, items: Iterable[L]) -> None:
-        self.items = tuple(items)
+        self.items: tuple[L, ...] = tuple(items)
         self._by_label: dict[tuple[str, str], list[L]] = {}
         for one in self.items:
             for label in one.labels.items():
@@ -215,9 +215,9 @@ class Members:
         elif not selection.namespaces.requirements:
             yield from self._everybody.select(selection.pods)
         else:
-            for space in self._namespaces.select(selection.namespaces):
-                if space.name in self._spaces:
-                    yield from self._spaces[space.name].select(selection.pods)
+            for one in self._namespaces.select(selection.namespaces):
+                if one.name in self._spaces:
+                    yield from self._spaces[one.name].select(selection.pods)
 
 
 def _named_ports(pods: Iterable[Station]) -> dict[Port, dict[int, list[Station]]]:

@@ -88,8 +88,7 @@ class World:
         self._running = False
         self._resumes = 0
         self._dry = False
-        self.arrived: list[tuple[Edge, Packet]] = []
-        """What came out at edges in the last dry run."""
+        self.arrived: list[tuple[Edge, Packet]] = []  # what came out at edges in the last dry run
         self._off: set[str] = set()
         self.trouble = Trouble(self)
 

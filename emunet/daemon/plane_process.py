@@ -80,6 +80,7 @@ class PlaneProcess:
             "respond": self._respond,
             "frames": self._serve_frames,
             "trace": self._trace,
+            "onward": self._onward,
             "exchange": self._exchange,
             "echo": self._echo,
             "counters": self._counters,
@@ -257,6 +258,11 @@ class PlaneProcess:
                 answer(_trace_body(trace))
 
         look(now)
+
+    def _onward(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """What would become of a frame that passes a port, from there on."""
+        frame = bytes.fromhex(body["data"])
+        answer(_trace_body(self.plane.onward(body["port"], frame, inbound=body["inbound"])))
 
     def _exchange(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """What would become of a question and its answer."""

@@ -23,7 +23,7 @@ from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.config_text import encode
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge
 from emunet.fabric.explain import frame_from
-from emunet.fabric.follow import exchange
+from emunet.fabric.follow import exchange, onward
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
@@ -164,6 +164,10 @@ class Plane:
         trace = Trace()
         self.world.receive(edge, frame, now, trace=trace)
         return trace
+
+    def onward(self, port: str, frame: bytes, *, inbound: bool) -> Trace:
+        """What would become of a frame that passes a port, from there on; a dry run."""
+        return onward(self.world, port, frame, inbound)
 
     def exchange(self, port: str, target: bytes, protocol: str, number: int) -> Exchange:
         """What would become of the first packet of a new connection from a pod or host to a port of an address, and

@@ -16,6 +16,7 @@ from typing import Any
 from emunet.elements.connections import ConnectionTable, ServiceChange
 from emunet.elements.endpoint.names import NameServer
 from emunet.elements.endpoint.responder import Responder
+from emunet.elements.policies.rules import Row
 from emunet.elements.responder import Identity
 from emunet.elements.zone import Authority, Zone, apply_update
 from emunet.fabric.answers import answer, question
@@ -168,6 +169,12 @@ class Plane:
 
     def _names(self) -> Zone:
         return self._zone or Zone(Authority(()))
+
+    def change_policies(self, host: str, rows: Iterable[Row]) -> None:
+        """Change what a host knows of policies, and nothing else: the next frame meets it so."""
+        self.world.policing.change(host, rows)
+        if self.world.recorder is not None:
+            self.note("configure", config=encode(self.world.config))
 
     def change_services(self, change: ServiceChange) -> None:
         """Let hosts have other rows of Services; all else goes on as it is."""

@@ -20,9 +20,11 @@ from emunet.cluster.schema import (
     Address,
     Addresses,
     DnsLabel,
+    DnsSubdomain,
     LabelKey,
     LabelValue,
     Model,
+    Network,
     Networks,
     PortNumber,
     whole,
@@ -40,6 +42,7 @@ DEFAULT_UNDERLAY = {4: Prefix.parse("192.168.9.0/24"), 16: Prefix.parse("fd00:19
 """Default ranges; by the length of an address in bytes where the pods' families decide which are used."""
 
 DEFAULT_SWITCH = "switch1"
+DEFAULT_DOMAIN = "cluster.local"
 
 _SHORT_LINK = re.compile(r"\s*(\S+)\s+--\s+(\S+)\s*")
 
@@ -126,6 +129,26 @@ class Masquerade(Model):
         return {"enabled": data} if isinstance(data, bool) else data
 
 
+class Dns(Model):
+    """The cluster's name server. `dns: true`, `dns: false` and `dns: auto` are short forms.
+
+    `auto`: it is there from the first Service on. `forward` are the addresses of the servers that it asks for
+    names outside of `domain`; it asks nobody else.
+    """
+
+    called: ClassVar[str] = "dns"
+    enabled: bool | Literal["auto"] = "auto"
+    domain: DnsSubdomain = DEFAULT_DOMAIN
+    forward: Addresses = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        if not isinstance(data, bool | dict) and data != "auto":
+            raise ValueError("expected true, false, auto, or a mapping with enabled, domain or forward")
+        return data if isinstance(data, dict) else {"enabled": data}
+
+
 class Publish(Model):
     """A port of a host that leads to one of its pods. `pod` is a name, or namespace/name."""
 
@@ -137,6 +160,39 @@ class Publish(Model):
     host_ip: Address | None = Field(None, validation_alias=AliasChoices("hostIP"))
 
 
+class DockerNetwork(Named):
+    """A network of a host's container engine. Its bare name is the short form."""
+
+    called: ClassVar[str] = "a Docker network"
+    name: str
+    subnet: Network | None = None
+    gateway: Address | None = None
+    internal: bool = False
+    ipv6: bool = False
+
+
+class DockerContainer(Model):
+    """A container of a host's engine. `network` and `ports` are as `docker run` takes them; the image is the name."""
+
+    called: ClassVar[str] = "a container"
+    name: str
+    image: str = ""
+    command: list[str] = []
+    network: str = "bridge"
+    networks: list[str] = []
+    ports: list[str] = []
+    aliases: list[str] = []
+    env: dict[str, str] = {}
+
+
+class Docker(Model):
+    """What a host's container engine has from the beginning."""
+
+    called: ClassVar[str] = "a host's docker"
+    networks: list[DockerNetwork] = []
+    containers: list[DockerContainer] = []
+
+
 class Host(Named):
     """A machine that runs pods."""
 
@@ -145,6 +201,7 @@ class Host(Named):
     pod_cidrs: Networks = Field([], validation_alias=AliasChoices("podCIDR", "podCIDRs"))
     labels: dict[LabelKey, LabelValue] = {}
     publish: list[Publish] = []
+    docker: Docker = Docker()
 
 
 class Switch(Named):
@@ -197,6 +254,7 @@ class Spec(Model):
     pod_links: Literal["bridge", "routed"] = "bridge"
     """How pods are joined to their host: on a bridge of their own (flannel), or each by a routed link (Calico)."""
     masquerade: Masquerade = Masquerade(enabled=False)
+    dns: Dns = Dns()
     network_policy: Literal["connection", "packet"] | None = None
     """What a NetworkPolicy that changes means for open connections: `connection`: one that was permitted and
     answered goes on; `packet`: each packet is judged by the policies of now. Either makes hosts track connections

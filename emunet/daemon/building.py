@@ -121,9 +121,9 @@ async def make(
     loading: asyncio.Task[Loaded] | None = None
     if settings.wires != "memory":
         try:
-            sandboxes, interfaces = _counted(state)
-            limits.check(sandboxes, interfaces)
-            warning = limits.crowding(sandboxes)
+            count, interfaces = _counted(state)
+            limits.check(count, interfaces)
+            warning = limits.crowding(count)
             if warning:
                 tell("warning", warning)
             keeper = await asyncio.to_thread(Keeper.start)

@@ -234,9 +234,10 @@ class Services:
         begins = bool(kept) and (new is old or not old.backends)
         called = self._places(new) if new is not None else set()
         for place in self._places(old):
-            for flow in self._connections.sent_to(place):
-                if begins or place not in called or self._connections.backend_of(flow) in gone:
-                    self._connections.delete(flow)
+            for backend, flows in self._connections.sent_to(place).items():
+                if begins or place not in called or backend in gone:
+                    for flow in flows:
+                        self._connections.delete(flow)
 
     def _places(self, row: ServicePort) -> set[Address]:
         """Everything that may be called on this host to reach the row."""

@@ -127,7 +127,9 @@ def test_an_endpoint_change_takes_effect_within_a_hundred_milliseconds() -> None
             element = lab.plane.world.devices["host1"].elements["connections"]
             row = next(row for row in element.services.rows() if row.name == "default/s7")  # type: ignore[attr-defined]
             assert len(row.backends) == wanted
-        print(f"\nan endpoint change is in effect after {median(taken) * 1e3:.1f} ms (longest {max(taken) * 1e3:.1f} ms)")
+        print(
+            f"\nan endpoint change is in effect after {median(taken) * 1e3:.1f} ms (longest {max(taken) * 1e3:.1f} ms)"
+        )
         assert median(taken) < 0.1
 
 
@@ -147,5 +149,3 @@ def slice_of(service: str, ends: range) -> Object:
         ],
         "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
     }
-
-

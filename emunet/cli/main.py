@@ -59,6 +59,7 @@ COMMANDS = {
         "explain": ("emunet.cli.explain:explain", "Whether one reaches another, and how, in a few sentences."),
         "draw": ("emunet.cli.draw:draw", "The network as a picture, or who sent what to whom."),
         "capture": ("emunet.cli.capture:capture", "Write what ports carry to a pcapng file."),
+        "diff": ("emunet.cli.diff:diff", "What changed on the way between two captures."),
         "wireshark": ("emunet.cli.wireshark:wireshark", "List ports of labs in Wireshark, live."),
         "conntrack": ("emunet.cli.conntrack:conntrack", "Connections that hosts remember and translate."),
         "top": ("emunet.cli.top:top", "Counters, live."),

@@ -28,7 +28,7 @@ from emunet.cluster.check import (
     read_annotations,
     underlay_path,
 )
-from emunet.cluster.docker.values import Engine
+from emunet.cluster.docker.values import EMPTY, Engine, Furniture, WantedContainer, WantedNetwork
 from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.mtu import narrow_links
 from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
@@ -117,6 +117,7 @@ class Host:
     subnets: tuple[Prefix, ...]
     labels: Pairs = ()
     publish: tuple[Publish, ...] = ()
+    docker: Furniture = EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +362,7 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
             subnets[name].append(subnet)
     labels = {host.name: _pairs(host.labels) for host in spec.hosts}
     published = {host.name: tuple(_publish(row) for row in host.publish) for host in spec.hosts}
+    docker = {host.name: _furniture(host.docker) for host in spec.hosts}
     cluster = Cluster(
         wish.metadata.name,
         Overlay(OverlayKind(spec.overlay.kind), spec.overlay.port, spec.overlay.vni, spec.overlay.direct_routing),
@@ -371,7 +373,8 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
             tuple(spec.load_balancer_pool),
         ),
         tuple(
-            Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name]) for name in names
+            Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name], docker[name])
+            for name in names
         ),
         tuple(Switch(switch.name) for switch in spec.all_switches),
         tuple(_link(link, spec.underlay.mtu) for link in spec.all_links),
@@ -401,6 +404,24 @@ def _pairs(mapping: Mapping[str, str]) -> Pairs:
 def _publish(row: topology.Publish) -> Publish:
     pod = row.pod.removeprefix("default/")
     return Publish(row.port, row.protocol, pod, row.target_port or row.port, row.host_ip)
+
+
+def _furniture(wish: topology.Docker) -> Furniture:
+    return Furniture(
+        tuple(WantedNetwork(one.name, one.subnet, one.gateway, one.internal, one.ipv6) for one in wish.networks),
+        tuple(
+            WantedContainer(
+                one.name,
+                one.image or one.name,
+                tuple(one.command),
+                (one.network, *one.networks),
+                tuple(one.ports),
+                tuple(one.aliases),
+                tuple(one.env.items()),
+            )
+            for one in wish.containers
+        ),
+    )
 
 
 def _link(link: topology.Link, mtu: int) -> Link:

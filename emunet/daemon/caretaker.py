@@ -43,7 +43,7 @@ from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
 from emunet.daemon.sandboxes import bridge_spec, hosts_file, pod_spec
 from emunet.daemon.settings import Settings
-from emunet.daemon.volumes import files_of, folders_of
+from emunet.daemon.volumes import files_of, folders_of, host_folders_of
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux.keeper_client import (
@@ -74,6 +74,8 @@ class Caretaker:
     def __init__(self, settings: Settings, tell: Tell) -> None:
         """Read the files, and let the controllers make pods of what they say. BadInput with all that is wrong."""
         self.settings = settings
+        self.stores: Path | None = None
+        """The folder of the lab's own where each host has one that its pods may share (hostPath)."""
         self.bell = Bell()
         self._began = time.monotonic_ns()
         self._ahead = 0
@@ -353,6 +355,11 @@ class Caretaker:
             self._bridges.add(name)
 
     @property
+    def responders(self) -> Responders | None:
+        """What answers on ports that no program serves; None on memory wires."""
+        return self._responders
+
+    @property
     def programs(self) -> Programs | None:
         """What runs programs in sandboxes; None on memory wires."""
         return self._programs
@@ -367,7 +374,13 @@ class Caretaker:
             f"{one['ip']} {' '.join(one.get('hostnames', ()))}\n" for one in item["spec"].get("hostAliases", ())
         )
         hosts = {"/etc/hosts": spec.files["/etc/hosts"] + aliases} if aliases else {}
-        return replace(spec, files={**spec.files, **hosts, **files_of(self.control.store, item)})
+        files = {**spec.files, **hosts, **files_of(self.control.store, item)}
+        assert self.stores is not None
+        store = self.stores / pod.pod.host
+        binds = host_folders_of(item, str(store))
+        if binds:
+            store.mkdir(parents=True, exist_ok=True)
+        return replace(spec, files=files, binds=binds)
 
     async def _remove(self, lab: RunningLab, pod: PodState) -> None:
         self._forget(pod.pod.uid)

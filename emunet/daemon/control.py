@@ -87,6 +87,7 @@ class Control:
             name = self.settings.lab or caretaker.desired.cluster.name
             site.folder = await building.hold(name, self._tell)
             building.write_holder(site.folder, syscalls.start_time(os.getpid()))
+            caretaker.stores = site.folder.folder.path / "hosts"
             log = building.take_log(site.folder)
             os.chdir("/")
             try:
@@ -102,6 +103,8 @@ class Control:
             self._kube = KubeService(name, caretaker, site.folder.folder.path)
             self._docker = DockerService(lab, caretaker, caretaker.programs, site.folder)
             self._docker.open()
+            for problem in await self._docker.furnish():
+                self._tell("warning", problem)
             server = api.Server(lab, self, caretaker, self._kube, self._docker)
             await server.open(site.folder.bind(site.folder.folder.api, socket.SOCK_STREAM))
             gc.freeze()

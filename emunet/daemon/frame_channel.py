@@ -61,12 +61,13 @@ class FrameChannel:
         sent: bool = True,
         inject: bool = False,
         single: bool = False,
+        raw: bool = False,
     ) -> FrameChannel:
         """Connect for these ports (at least one); see `Request` for the rest."""
         wanted = tuple(ports)
         if not wanted:
             raise FrameChannelError("name a port, like web-1 or host1:eth0")
-        return cls(path, Request(wanted, watch, sent, inject, single))
+        return cls(path, Request(wanted, watch, sent, inject, single, raw))
 
     @classmethod
     def describe(cls, path: str | os.PathLike[str]) -> Answer:

@@ -15,6 +15,7 @@ from typing import Any
 
 from emunet.elements.connections import ConnectionTable, ServiceChange
 from emunet.elements.endpoint.responder import Responder
+from emunet.elements.policies.rules import Row
 from emunet.elements.responder import Identity
 from emunet.fabric.answers import answer, question
 from emunet.fabric.capture import Sink
@@ -22,7 +23,7 @@ from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.config_text import encode
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge
 from emunet.fabric.explain import frame_from
-from emunet.fabric.follow import exchange
+from emunet.fabric.follow import exchange, onward
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
@@ -130,6 +131,12 @@ class Plane:
             if answers.edge == port:
                 self.world.send(self.edge(port), responder.give_up(protocol, number, now), now)
 
+    def change_policies(self, host: str, rows: Iterable[Row]) -> None:
+        """Change what a host knows of policies, and nothing else: the next frame meets it so."""
+        self.world.policing.change(host, rows)
+        if self.world.recorder is not None:
+            self.note("configure", config=encode(self.world.config))
+
     def change_services(self, change: ServiceChange) -> None:
         """Let hosts have other rows of Services; all else goes on as it is."""
         self.note("services", gone=change.gone, put=encode(change.put) if self.world.recorder is not None else None)
@@ -157,6 +164,10 @@ class Plane:
         trace = Trace()
         self.world.receive(edge, frame, now, trace=trace)
         return trace
+
+    def onward(self, port: str, frame: bytes, *, inbound: bool) -> Trace:
+        """What would become of a frame that passes a port, from there on; a dry run."""
+        return onward(self.world, port, frame, inbound)
 
     def exchange(self, port: str, target: bytes, protocol: str, number: int) -> Exchange:
         """What would become of the first packet of a new connection from a pod or host to a port of an address, and

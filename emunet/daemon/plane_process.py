@@ -32,6 +32,7 @@ from emunet.daemon.frames import FrameServer
 from emunet.daemon.plane_trouble import Answer, trouble_calls
 from emunet.elements.connections import ServiceChange
 from emunet.elements.endpoint.echo import Ping
+from emunet.elements.policies.rules import Row
 from emunet.elements.responder import Identity
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge, MemoryEdges
@@ -74,8 +75,10 @@ class PlaneProcess:
         self._calls: dict[str, Callable[[dict[str, Any], list[int], Answer], None]] = {
             "taps": self._take_taps,
             "configure": self._configure,
+            "policies": self._policies,
             "services": self._change_services,
             "respond": self._respond,
+            "names": self._serve_names,
             "frames": self._serve_frames,
             "trace": self._trace,
             "onward": self._onward,
@@ -218,6 +221,21 @@ class PlaneProcess:
             for edge, identity, ports in body["answers"]
         ]
         self.plane.respond(answers, self.loop.now())
+        answer(None)
+
+    def _serve_names(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Let pods in memory be name servers, and know what has changed."""
+        if body["line"]:
+            self.plane.learn_names(body["line"].encode())
+        self.plane.serve_names(body["servers"], self.loop.now())
+        answer(None)
+
+    def _policies(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Other policies on a host, a few rows of what leads to them."""
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            rows: list[Row] = pickle.load(file)
+        self.plane.change_policies(body["host"], rows)
         answer(None)
 
     # What control asks for itself

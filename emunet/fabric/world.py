@@ -89,8 +89,7 @@ class World:
         self._running = False
         self._resumes = 0
         self._dry = False
-        self.arrived: list[tuple[Edge, Packet]] = []
-        """What came out at edges in the last dry run."""
+        self.arrived: list[tuple[Edge, Packet]] = []  # what came out at edges in the last dry run
         self._off: set[str] = set()
         self.trouble = Trouble(self)
 
@@ -114,6 +113,7 @@ class World:
         Learned state survives where an element's structure did not change.
         """
         if self.policing.become(self.config, config):
+            self.serving.become(config.services)
             return
         self.flows.clear("the configuration changed")
         devices: tuple[DeviceConfig, ...] = (*config.hosts, *config.switches)

@@ -29,6 +29,7 @@ async def listed(asked: Asked) -> list[Body]:
     for state in wanted.get("status", []):
         if state not in _STATES:
             raise Refused(400, f"invalid filter 'status={state}'")
+    matches_name("", wanted.get("name", []))  # a pattern that is none is refused, whoever there is
     limit = number(asked.query, "limit") or -1
     everything = is_set(asked.query, "all") or limit > 0 or "status" in wanted or "exited" in wanted
     rows = sorted(asked.engine.records.values(), key=lambda one: -one.created)

@@ -65,6 +65,11 @@ class Engine:
         """The container of that id, name, or beginning of an id. Refused."""
         return self.records[self.containers.find(word).id]
 
+    @property
+    def is_dark(self) -> bool:
+        """Whether its host has no power."""
+        return self.host in self.ground.lab.off
+
     def close(self) -> None:
         """The lab is ending."""
         for task in self._tasks:
@@ -171,6 +176,8 @@ class Engine:
         if not found.is_running or process is None:
             message = f"cannot kill container: {found.name}: container {found.id} is not running"
             raise Refused(409, message)
+        if which in (signal.SIGKILL, signal_number(str(found.body.get("StopSignal") or "TERM"))):
+            found.stopping = True  # somebody wants it to end: it is not started again
         self.tell(found, "kill", signal=str(int(which)))
         if process.number:
             if found.state == "paused" and which == signal.SIGKILL:
@@ -432,7 +439,10 @@ class Engine:
             await self.remove(found)
         elif not found.stopping and (policy in ("always", "unless-stopped") or (policy == "on-failure" and found.code)):
             found.restarts += 1
-            await asyncio.sleep(min(FIRST_PAUSE * 2 ** (found.restarts - 1), LONGEST_PAUSE))
+            pause = FIRST_PAUSE * 2 ** (found.restarts - 1)
+            await asyncio.sleep(min(pause, LONGEST_PAUSE))
+            while self.is_dark:
+                await asyncio.sleep(LONGEST_PAUSE / 60)
             if found.id in self.records and not found.is_running:
                 with contextlib.suppress(Refused):  # it is told in its state
                     await self.start(found)

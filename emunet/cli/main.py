@@ -50,6 +50,7 @@ COMMANDS = {
         "host": ("emunet.cli.trouble:host", "Take a host's power away, or give it back."),
         "partition": ("emunet.cli.trouble:partition", "Part the hosts into groups that do not hear each other."),
         "freeze": ("emunet.cli.trouble:freeze", "Stop a pod in its tracks, or let it go on."),
+        "dns": ("emunet.cli.trouble:dns", "End the cluster's name servers, or let them begin again."),
         "record": ("emunet.cli.record:record", "Write what comes into a lab, to play it again."),
         "scenario": ("emunet.cli.scenario:scenario", "Play a timeline of trouble, and tell what became of flows."),
         "exhaust": ("emunet.cli.trouble:exhaust", "Let a table of a device be full."),

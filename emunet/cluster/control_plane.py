@@ -20,6 +20,7 @@ from emunet.cluster.bound import bound_pods
 from emunet.cluster.controllers.actions import Note
 from emunet.cluster.controllers.everything import controllers
 from emunet.cluster.controllers.kubelet import Kubelet, PodFact
+from emunet.cluster.controllers.name_server import NameServer
 from emunet.cluster.controllers.nodes import Health, node_of
 from emunet.cluster.controllers.pods import is_terminating, pod_key
 from emunet.cluster.controllers.runner import Runner
@@ -36,6 +37,7 @@ from emunet.cluster.requests import Request, Rules, Validation
 from emunet.cluster.service_rows import ServiceRows
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Key, Object, Store, meta
+from emunet.cluster.zone import ZoneOf
 from emunet.fabric.config import ServicePort
 from emunet.packet.address import format_ip
 
@@ -55,9 +57,11 @@ class ControlPlane:
         self._retired: list[Kind] = []
         self._policies = PolicyReader(self.store)
         self.store.listeners.append(self._learn)
+        self.names = ZoneOf(self.store, cluster)
+        self.name_server = NameServer(cluster)
         self._service_rows = ServiceRows(self.store)
         self.store.listeners.append(self._service_rows.hear)
-        self.runner = Runner(self.store, controllers(self.health, self.kubelet), self.rules)
+        self.runner = Runner(self.store, (self.name_server, *controllers(self.health, self.kubelet)), self.rules)
         self._begin(now)
 
     # What may be asked
@@ -143,6 +147,9 @@ class ControlPlane:
     def set_cluster(self, cluster: Cluster, now: int) -> None:
         """The machines have changed: nodes come, go and are relabelled."""
         self.cluster = cluster
+        self.names.set_cluster(cluster)
+        self.name_server.cluster = cluster
+        self.runner.mark(self.name_server.name, [self.name_server.key])
         self._set_rules()
         names = {host.name for host in cluster.hosts}
         for node in list(self.store.items("nodes")):

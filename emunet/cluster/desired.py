@@ -42,6 +42,10 @@ Pairs = tuple[tuple[str, str], ...]
 """A mapping of text to text as a value, sorted by key."""
 
 
+NAME_SERVER_IMAGE = "emunet/resolver"
+"""A container of this image is a name server of the cluster, on port 53 over UDP and TCP."""
+
+
 class OverlayKind(Enum):
     """How packets between pods on different hosts cross the underlay."""
 
@@ -103,6 +107,23 @@ class Masquerade:
     exceptions: tuple[Prefix, ...] = ()
 
 
+class DnsWish(Enum):
+    """Whether a cluster has a name server: from the first Service on, always, never."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """The cluster's name server: whether, for which domain, and whom it asks for names outside of it."""
+
+    wish: DnsWish = DnsWish.AUTO
+    domain: str = topology.DEFAULT_DOMAIN
+    forward: tuple[bytes, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """A machine that runs pods: eth0's addresses in the underlay, and its part of each pod range (IPv4 first)."""
@@ -147,6 +168,7 @@ class Cluster:
     links: tuple[Link, ...]
     masquerade: Masquerade | None = None
     pod_links: PodLinks = PodLinks.BRIDGE
+    dns: Dns = Dns()
     network_policy: PolicyMode | None = None
 
     def host(self, name: str) -> Host:
@@ -196,7 +218,7 @@ class Pod:
     """A pod on its host. `mac` and `addresses` are those that its annotations fix; most have none.
 
     A pod with `host_network` lives in its host's network and has no port of its own. Another pod of
-    the same name has another `uid`.
+    the same name has another `uid`. `full_name`: what its machine is called instead of `hostname`, if anything.
     """
 
     namespace: str
@@ -211,12 +233,23 @@ class Pod:
     mac: bytes | None = None
     addresses: tuple[bytes, ...] = ()
     uid: str = ""
+    full_name: str = ""
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     @property
     def port(self) -> str:
         """Its global port name: `web-1` in the default namespace, `blue/web-1` in another."""
         return port_name(self.namespace, self.name)
+
+    @property
+    def machine_name(self) -> str:
+        """What `hostname` says in it."""
+        return self.full_name or self.hostname
+
+    @property
+    def is_name_server(self) -> bool:
+        """Whether it answers for the cluster's names: then the lab brought it, or a person wanted one more."""
+        return any(container.image == NAME_SERVER_IMAGE for container in self.containers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +397,7 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
         tuple(_link(link, spec.underlay.mtu) for link in spec.all_links),
         Masquerade(tuple(spec.masquerade.exceptions)) if spec.masquerade.enabled else None,
         PodLinks(spec.pod_links),
+        _dns(spec.dns),
         PolicyMode(spec.network_policy) if spec.network_policy is not None else None,
     )
     return cluster, problems
@@ -388,6 +422,11 @@ def _pairs(mapping: Mapping[str, str]) -> Pairs:
 def _publish(row: topology.Publish) -> Publish:
     pod = row.pod.removeprefix("default/")
     return Publish(row.port, row.protocol, pod, row.target_port or row.port, row.host_ip)
+
+
+def _dns(dns: topology.Dns) -> Dns:
+    wish = DnsWish.AUTO if dns.enabled == "auto" else DnsWish.ON if dns.enabled else DnsWish.OFF
+    return Dns(wish, dns.domain, tuple(dns.forward))
 
 
 def _furniture(wish: topology.Docker) -> Furniture:

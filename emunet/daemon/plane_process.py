@@ -78,6 +78,7 @@ class PlaneProcess:
             "policies": self._policies,
             "services": self._change_services,
             "respond": self._respond,
+            "names": self._serve_names,
             "frames": self._serve_frames,
             "trace": self._trace,
             "onward": self._onward,
@@ -220,6 +221,13 @@ class PlaneProcess:
             for edge, identity, ports in body["answers"]
         ]
         self.plane.respond(answers, self.loop.now())
+        answer(None)
+
+    def _serve_names(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Let pods in memory be name servers, and know what has changed."""
+        if body["line"]:
+            self.plane.learn_names(body["line"].encode())
+        self.plane.serve_names(body["servers"], self.loop.now())
         answer(None)
 
     def _policies(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:

@@ -90,6 +90,7 @@ class _Keeper:
             "signal": self.signal,
             "probe": self.probe,
             "socket": self.socket,
+            "write": self.write,
         }
 
     def run(self) -> NoReturn:
@@ -315,6 +316,22 @@ class _Keeper:
             messages.send(self.control, {"request": request, "results": results})
 
         self.fork("helper", home, request, work)
+
+    def write(self, request: int, body: dict[str, Any], descriptors: list[int]) -> None:
+        """Give files of a sandbox another text, in both of its views; a helper answers."""
+        home = self.home_of(body)
+
+        def work() -> None:
+            shared = program.shared_view(home.pause)
+            syscalls.setns(home.pidfd, syscalls.CLONE_NEWNS)
+            roots.rewrite_files(body["files"], isolated=shared is not None)
+            if shared is not None:
+                syscalls.setns(shared, syscalls.CLONE_NEWNS)
+                roots.rewrite_files(body["files"], isolated=False)
+            messages.send(self.control, {"request": request})
+
+        with self.children_in(home):  # it reads a /proc that only shows that PID namespace
+            self.fork("helper", home, request, work)
 
     def socket(self, request: int, body: dict[str, Any], descriptors: list[int]) -> None:
         """Open sockets that belong to a sandbox's network, whoever uses them later."""

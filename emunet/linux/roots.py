@@ -34,6 +34,7 @@ Bind = tuple[str, str, bool, str, bool]
 
 _PLAIN = syscalls.MS_NOSUID | syscalls.MS_NODEV
 _NO_PROGRAMS = _PLAIN | syscalls.MS_NOEXEC
+_FILES = "emunet-files"
 _FILES_SIZE = 1 << 20
 _BENCH = "/tmp"
 """A folder that every machine has; a file system is mounted over it for a moment, in our own namespace."""
@@ -103,7 +104,7 @@ def lay_files_over(files: dict[str, str]) -> None:
     """Show these texts at these paths, where the machine has a file to lay them over."""
     if not files:
         return
-    syscalls.mount("emunet-files", _BENCH, "tmpfs", _NO_PROGRAMS, f"size={_FILES_SIZE},mode=0755")
+    syscalls.mount(_FILES, _BENCH, "tmpfs", _NO_PROGRAMS, f"size={_FILES_SIZE},mode=0755")
     for number, (path, text) in enumerate(files.items()):
         source = f"{_BENCH}/{number}"
         with open(source, "w", **AS_BYTES) as file:
@@ -112,6 +113,26 @@ def lay_files_over(files: dict[str, str]) -> None:
         if os.path.isfile(path):  # through a symbolic link too, as mount(2) goes
             syscalls.bind(source, path)
     syscalls.unmount(_BENCH)  # what is bound stays; /tmp is the machine's again
+
+
+def rewrite_files(files: dict[str, str], isolated: bool) -> None:
+    """Put other texts in the place of files that `enter` laid over or wrote, in the mount namespace that we are in.
+
+    A file that is the machine's own is left alone: in the shared view, one that nothing could be laid over.
+    """
+    laid_over = set()
+    with open("/proc/self/mountinfo") as mounts:
+        for line in mounts:
+            before, _, after = line.partition(" - ")
+            if after.split()[1] == _FILES:
+                laid_over.add(before.split()[4].encode().decode("unicode_escape"))
+    for path, text in files.items():
+        target = os.path.realpath(path)
+        if target in laid_over:
+            with open(target, "w") as file:
+                file.write(text)
+        elif isolated:
+            _write_file(path, text)
 
 
 def protect_proc() -> None:

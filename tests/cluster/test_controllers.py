@@ -20,7 +20,9 @@ from emunet.cluster.load import load_text
 Object = dict[str, Any]
 
 SECOND = 1_000_000_000
-TOPOLOGY = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2, host3]}\n"
+TOPOLOGY = (
+    "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2, host3], dns: false}\n"
+)
 TEMPLATE = (
     "{metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: nginx, ports: [{containerPort: 80}]}]}}"
 )

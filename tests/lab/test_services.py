@@ -89,7 +89,7 @@ def test_scaling_is_seen_by_the_next_connection(lab: Lab) -> None:
 
 
 def test_a_lab_without_services_tracks_nothing_until_there_is_one() -> None:
-    plain = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1]}\n---\n"
+    plain = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1], dns: false}\n---\n"
     pod = (
         "{apiVersion: v1, kind: Pod, metadata: {name: NAME, labels: {app: NAME}},\n"
         " spec: {containers: [{name: a, image: b}]}}\n"

@@ -20,7 +20,7 @@ from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION
 from emunet.cluster.ranges import natural
 from emunet.cluster.schema import unicast_mac
 from emunet.cluster.store import Object, View, controller_of, labels_of, meta
-from emunet.packet.address import parse_ip
+from emunet.packet.address import is_unspecified, parse_ip
 
 Addresses = Callable[[Object], tuple[str, ...]]
 """The addresses that a pod has by now, as text."""
@@ -66,6 +66,11 @@ def pod_of(view: View, item: Object, domain: str) -> Pod:
     )
 
 
+def _host_address(text: str) -> bytes | None:
+    """The one address on which a hostPort is open; None: all of them."""
+    return parse_ip(text) if text and not is_unspecified(parse_ip(text)) else None
+
+
 def _container(view: View, pod: Object, container: Object) -> Container:
     return Container(
         name=container["name"],
@@ -74,7 +79,13 @@ def _container(view: View, pod: Object, container: Object) -> Container:
         args=tuple(container.get("args", ())),
         environment=tuple((one["name"], one.get("value", "")) for one in container.get("env", ())),
         ports=tuple(
-            ContainerPort(port["containerPort"], port.get("protocol", "TCP"), port.get("name", ""))
+            ContainerPort(
+                port["containerPort"],
+                port.get("protocol", "TCP"),
+                port.get("name", ""),
+                port.get("hostPort", 0),
+                _host_address(port.get("hostIP", "")),
+            )
             for port in container.get("ports", ())
         ),
         working_directory=container.get("workingDir", ""),

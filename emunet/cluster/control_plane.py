@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from emunet.cluster import defaults
 from emunet.cluster.bound import bound_pods
 from emunet.cluster.controllers.actions import Note
+from emunet.cluster.controllers.balancers import Pool
 from emunet.cluster.controllers.everything import controllers
 from emunet.cluster.controllers.kubelet import Kubelet, PodFact
 from emunet.cluster.controllers.name_server import NameServer
@@ -53,6 +54,7 @@ class ControlPlane:
         self.health = Health()
         self.kubelet = Kubelet(self.health)
         self.rules = Rules()
+        self.pool = Pool()
         self._built_in = {kind.resource for kind in self.store.kinds}
         self._retired: list[Kind] = []
         self._policies = PolicyReader(self.store)
@@ -61,7 +63,8 @@ class ControlPlane:
         self.name_server = NameServer(cluster)
         self._service_rows = ServiceRows(self.store)
         self.store.listeners.append(self._service_rows.hear)
-        self.runner = Runner(self.store, (self.name_server, *controllers(self.health, self.kubelet)), self.rules)
+        kept = controllers(self.health, self.kubelet, self.pool)
+        self.runner = Runner(self.store, (self.name_server, *kept), self.rules)
         self._begin(now)
 
     # What may be asked
@@ -272,6 +275,7 @@ class ControlPlane:
         switches = {switch.name: "switch" for switch in self.cluster.switches}
         self.rules.names = links | switches | {host.name: "host" for host in self.cluster.hosts}
         self.rules.service_ranges = self.cluster.ranges.services
+        self.pool.prefixes = self.cluster.ranges.balancers
 
     def _begin(self, now: int) -> None:
         self._set_rules()

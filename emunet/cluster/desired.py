@@ -19,6 +19,7 @@ from emunet.cluster import ranges, topology
 from emunet.cluster.check import (
     PodRequest,
     check_pods,
+    check_pool_is_free,
     check_publish,
     check_topology,
     is_pod_address,
@@ -79,11 +80,15 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """The cluster's address ranges, at most one of each family, IPv4 first."""
+    """The cluster's address ranges, at most one of each family, IPv4 first.
+
+    `balancers` are parts of the underlay, any number, in the order in which they are given out.
+    """
 
     pods: tuple[Prefix, ...]
     services: tuple[Prefix, ...]
     underlay: tuple[Prefix, ...]
+    balancers: tuple[Prefix, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +186,16 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPort:
-    """A port that a container says it listens on; `protocol` is TCP, UDP or SCTP."""
+    """A port that a container says it listens on; `protocol` is TCP, UDP or SCTP.
+
+    `host_port` leads there from its host (0: none), on `host_address` or on all addresses that the host has.
+    """
 
     number: int
     protocol: str = "TCP"
     name: str = ""
+    host_port: int = 0
+    host_address: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +375,7 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
             continue
         for name, address in given.items():
             addresses[name].append(InterfaceAddress(address, prefix.length))
+            problems += check_pool_is_free(document, spec, name, address)
     for index, prefix in _ipv4_first(spec.pod_cidrs):
         mask = spec.node_masks.of(prefix)
         ours = {host.name: p for host in spec.hosts for p in host.pod_cidrs if len(p.address) == len(prefix.address)}
@@ -388,7 +399,12 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
     cluster = Cluster(
         wish.metadata.name,
         Overlay(OverlayKind(spec.overlay.kind), spec.overlay.port, spec.overlay.vni, spec.overlay.direct_routing),
-        Ranges(_ordered(spec.pod_cidrs), _ordered(spec.services), _ordered(spec.underlays)),
+        Ranges(
+            _ordered(spec.pod_cidrs),
+            _ordered(spec.services),
+            _ordered(spec.underlays),
+            tuple(spec.load_balancer_pool),
+        ),
         tuple(
             Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name], docker[name])
             for name in names

@@ -250,6 +250,8 @@ class Spec(Model):
         None, validation_alias=AliasChoices("serviceCIDRs", "serviceCIDR")
     )
     underlay: Underlay = Underlay()
+    load_balancer_pool: Networks = Field([], alias="loadBalancerPool")
+    """Parts of the underlay, of which Services of type LoadBalancer get their addresses."""
     overlay: Overlay = Overlay()
     pod_links: Literal["bridge", "routed"] = "bridge"
     """How pods are joined to their host: on a bridge of their own (flannel), or each by a routed link (Calico)."""

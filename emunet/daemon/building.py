@@ -121,7 +121,11 @@ async def make(
     loading: asyncio.Task[Loaded] | None = None
     if settings.wires != "memory":
         try:
-            limits.check(*_counted(state))
+            count, interfaces = _counted(state)
+            limits.check(count, interfaces)
+            warning = limits.crowding(count)
+            if warning:
+                tell("warning", warning)
             keeper = await asyncio.to_thread(Keeper.start)
             site.keeper = KeeperLink(keeper, site.notice)
             loading = asyncio.create_task(asyncio.to_thread(load))

@@ -29,6 +29,9 @@ TAPS_A_MESSAGE = 200
 """Descriptors that one message carries, of the 250 that it may."""
 
 
+ROWS_A_MESSAGE = 40
+"""Rows of Services that one message may take away."""
+
 BACKENDS_A_MESSAGE = 100
 """Backends of Services that one message may bring (a row's own at least): the plane takes them in well under 1 ms."""
 
@@ -36,8 +39,8 @@ BACKENDS_A_MESSAGE = 100
 def parts_of(change: ServiceChange) -> Iterator[ServiceChange]:
     """A change of Services in small ones: what goes first."""
     if change.gone:
-        for start in range(0, len(change.gone), BACKENDS_A_MESSAGE):
-            yield ServiceChange(gone=change.gone[start : start + BACKENDS_A_MESSAGE])
+        for start in range(0, len(change.gone), ROWS_A_MESSAGE):
+            yield ServiceChange(gone=change.gone[start : start + ROWS_A_MESSAGE])
     part: list[ServicePort] = []
     size = 0
     for row in change.put:

@@ -71,7 +71,7 @@ class World:
         self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, DeviceConfig] = {}
         self.policing = Policing(self.devices, self._configs)
-        self.serving = Serving(self.devices)
+        self.serving = Serving(self.devices, self._look_at_device)
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()

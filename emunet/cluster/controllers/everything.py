@@ -6,6 +6,7 @@ Rule of this file: the order changes how many turns it takes, never what comes o
 from __future__ import annotations
 
 from emunet.cluster.controllers.actions import Controller
+from emunet.cluster.controllers.balancers import Balancers, Pool
 from emunet.cluster.controllers.daemons import DaemonSets
 from emunet.cluster.controllers.deployments import Deployments
 from emunet.cluster.controllers.endpoints import EndpointsOf
@@ -19,7 +20,7 @@ from emunet.cluster.controllers.scheduler import Scheduler
 from emunet.cluster.controllers.stateful import StatefulSets
 
 
-def controllers(health: Health, kubelet: Kubelet) -> tuple[Controller, ...]:
+def controllers(health: Health, kubelet: Kubelet, pool: Pool) -> tuple[Controller, ...]:
     """One of each."""
     return (
         Namespaces(),
@@ -33,5 +34,6 @@ def controllers(health: Health, kubelet: Kubelet) -> tuple[Controller, ...]:
         Scheduler(),
         kubelet,
         EndpointsOf(),
+        Balancers(pool),
         Garbage(),
     )

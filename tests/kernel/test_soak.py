@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lab_driver import Labs
-from soak import NAMES, RATE, soak
+from soak import KB_A_POD, NAMES, RATE, soak
 
 pytestmark = [pytest.mark.xdist_group("labs"), pytest.mark.slow]
 
@@ -34,4 +34,4 @@ def test_pods_come_and_go_under_traffic(labs: Labs) -> None:
     for name in NAMES:
         # Connections of the moment, and what is just being closed, are few; a descriptor lost a pod would be many.
         assert abs(found.descriptors[name][-1] - found.descriptors[name][0]) < found.pods / 4, found
-        assert found.growth(name) < 40 * found.pods, "some KB a pod are histories that fill up; an hour tells more"
+        assert found.growth(name) < KB_A_POD * found.pods, "histories fill up; an hour tells more"

@@ -143,7 +143,7 @@ def test_version_and_info_say_who_answers(docker: Docker) -> None:
     assert "Name: host1" in docker.ok("info")
 
 
-@pytest.mark.rule("DK-02", "DK-03", "DK-05", "DK-20")
+@pytest.mark.rule("DK-02", "DK-03", "DK-05")
 def test_a_container_on_the_default_bridge(docker: Docker) -> None:
     facts = json.loads(docker.shell(script="ip -j addr show eth0"))[0]
     assert facts["address"] == "02:42:ac:11:00:02"
@@ -346,6 +346,8 @@ def test_what_a_container_is_given(docker: Docker) -> None:
     assert lines[0] == "me"
     assert {"1.2.3.4\tx", "172.17.0.1\tup", "172.17.0.2\tme", "nameserver 9.9.9.9", "b /tmp"} <= set(lines)
     assert lines[-1] == "02:00:00:00:00:99"
+    assert docker.shell("-u", "1234:5", script="id -u; id -g").split() == ["1234", "5"]
+    assert "unable to find user nosuch" in docker.fails("run", "--rm", "-u", "nosuch", "busybox", "true", code=125)
     docker.shell("-v", "data:/data", script="echo kept > /data/note")
     assert (
         docker.shell("-v", "data:/data:ro", script="cat /data/note; touch /data/x 2>/dev/null || echo no") == "kept\nno"

@@ -567,6 +567,19 @@ def _secret(item: Object) -> Iterator[Cause]:
             yield wrong(f"data[{key}]", "<secret contents redacted>", "illegal base64 data")
 
 
+def _budget(item: Object) -> Iterator[Cause]:
+    """A PodDisruptionBudget: one of its two bounds, as a number or a percentage."""
+    spec = item.get("spec", {})
+    given = [name for name in ("minAvailable", "maxUnavailable") if name in spec]
+    if len(given) == 2:
+        yield wrong("spec", spec, "minAvailable and maxUnavailable cannot be both set")
+    for name in given:
+        value = spec[name]
+        if isinstance(value, str) and not re.fullmatch(r"[0-9]+%", value):
+            yield wrong(f"spec.{name}", value, PERCENT)
+        yield from _not_negative(f"spec.{name}", value)
+
+
 _CHECKS: dict[str, Callable[[Object], Iterator[Cause]]] = {
     "Pod": _pod,
     **{kind: _with_template(kind) for kind in (
@@ -578,6 +591,7 @@ _CHECKS: dict[str, Callable[[Object], Iterator[Cause]]] = {
     "NetworkPolicy": _network_policy,
     "ConfigMap": _config_map,
     "Secret": _secret,
+    "PodDisruptionBudget": _budget,
 }  # fmt: skip
 
 

@@ -158,9 +158,13 @@ class FrameChannel:
 
     def send_many(self, frames: Iterable[bytes], port: int = 0) -> None:
         """Let frames in, in order, many to a message."""
+        self.send_by((port, frame) for frame in frames)
+
+    def send_by(self, frames: Iterable[tuple[int, bytes]]) -> None:
+        """As `send_many`, each by a port of its own."""
         batch: list[bytes] = []
         size = 0
-        for frame in frames:
+        for port, frame in frames:
             if batch and (len(batch) == INJECT_BATCH or size + len(frame) > MESSAGE_SIZE):
                 self._send(b"".join(batch))
                 batch, size = [], 0

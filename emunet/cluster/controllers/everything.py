@@ -9,6 +9,7 @@ from emunet.cluster.controllers.actions import Controller
 from emunet.cluster.controllers.balancers import Balancers, Pool
 from emunet.cluster.controllers.daemons import DaemonSets
 from emunet.cluster.controllers.deployments import Deployments
+from emunet.cluster.controllers.disruptions import Disruptions
 from emunet.cluster.controllers.endpoints import EndpointsOf
 from emunet.cluster.controllers.garbage import Garbage
 from emunet.cluster.controllers.jobs import Jobs
@@ -34,6 +35,7 @@ def controllers(health: Health, kubelet: Kubelet, pool: Pool) -> tuple[Controlle
         Scheduler(),
         kubelet,
         EndpointsOf(),
+        Disruptions(),
         Balancers(pool),
         Garbage(),
     )

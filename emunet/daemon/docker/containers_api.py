@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emunet.cluster.docker.networks import Refused
 from emunet.daemon.docker import views
-from emunet.daemon.docker.engine import signal_number
+from emunet.daemon.docker.commands import signal_number
 from emunet.daemon.docker.questions import Filters, filters, has_labels, is_set, matches_name, number
 from emunet.daemon.docker.record import Body, Record, short_image
 

@@ -79,7 +79,7 @@ from emunet.fabric.config import (
 )
 from emunet.fabric.config import Masquerade as Masquerading
 from emunet.fabric.config import Publish as Publishing
-from emunet.packet.address import InterfaceAddress, Prefix, link_local, parse_ip
+from emunet.packet.address import InterfaceAddress, Prefix, format_ip, link_local, parse_ip
 
 MULTICAST = {4: Prefix.parse("224.0.0.0/4"), 16: Prefix.parse("ff00::/8")}
 POD_LINK_MAC = b"\xee" * 6
@@ -137,10 +137,19 @@ def compile_policies(
     if not desired.policies.policies:
         return {}
     per_packet = desired.cluster.network_policy is PolicyMode.PACKET
-    found = (policing or Policing()).compile(
-        desired.policies, stations(desired.pods, allocation), per_packet=per_packet
-    )
+    pods, hosts = stations(desired.pods, allocation), dict(host_names(desired.cluster))
+    found = (policing or Policing()).compile(desired.policies, pods, hosts, per_packet=per_packet)
     return {host.name: found.get(host.name, EVERYWHERE) for host in desired.cluster.hosts}
+
+
+def host_names(cluster: Cluster) -> Iterator[tuple[bytes, str]]:
+    """How people call the addresses of hosts, the address itself included: a host has several."""
+    for host in cluster.hosts:
+        own = [entry.address for entry in host.addresses]
+        own += [gateway(subnet) for subnet in host.subnets] if cluster.pod_links is PodLinks.BRIDGE else []
+        own += [subnet.address for subnet in host.subnets] if cluster.overlay.kind is OverlayKind.VXLAN else []
+        for address in own:
+            yield address, f"{host.name} ({format_ip(address)})"
 
 
 def compile_host(

@@ -212,7 +212,7 @@ def test_50_000_frames_at_5_000_a_second_and_none_is_missing(lab: RunningPlane, 
             sender.send_many(numbered(lab, number) for number in range(first, first + 25))
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    assert sent_numbers(file) == [(number, 0) for number in range(50_000)]
+    assert sent_numbers(tmp_path / "x.pcapng") == [(number, 0) for number in range(50_000)]
 
 
 def test_who_does_not_keep_up_is_told_exactly_what_is_missing(

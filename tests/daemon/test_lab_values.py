@@ -113,7 +113,9 @@ def test_a_host_has_a_silent_interface_for_each_of_its_own() -> None:
     assert [one.name for one in spec.interfaces] == ["eth0", "cni0", "flannel.1"]
     assert not any(one.arp for one in spec.interfaces)
     assert not spec.forwarding
-    [route] = spec.routes  # what its kernel does not make of the addresses by itself
+    # What its kernel does not make of the addresses by itself; and the way to Services, in place of a default route.
+    route, services = spec.routes
+    assert (services.destination, services.via, services.interface) == ("10.96.0.0/16", None, "eth0")
     assert (route.destination, route.via, route.interface, route.onlink) == (
         "10.244.2.0/24",
         "10.244.2.0",
@@ -127,7 +129,7 @@ def test_routes_by_a_neighbouring_host_are_not_onlink() -> None:
     state = state_of_file("three-hosts-routed.yaml")
     spec = host_spec(state.world, state.world.hosts[0], "", offload=True)
     assert {(route.interface, route.onlink) for route in spec.routes} == {("eth0", False)}
-    assert len(spec.routes) == 2
+    assert [route.destination for route in spec.routes] == ["10.244.2.0/24", "10.244.3.0/24", "10.96.0.0/16"]
 
 
 def test_a_pod_has_eth0_and_a_default_route_of_each_family() -> None:

@@ -65,6 +65,7 @@ from emunet.fabric.config import (
     HostConfig,
     HostEdge,
     Interface,
+    OutsideConfig,
     PodEdge,
     PoliciesConfig,
     Port,
@@ -116,13 +117,21 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
             )
             for host in cluster.hosts
         ),
-        switches=tuple(SwitchConfig(switch.name, ports.get(switch.name, ())) for switch in cluster.switches),
+        switches=tuple(
+            SwitchConfig(switch.name, (*ports.get(switch.name, ()), *(Port(one.name) for one in switch.outside)))
+            for switch in cluster.switches
+        ),
         wires=wires,
         pods=tuple(compile_pod(cluster, pod, given[pod.port]) for pod in pods),
         host_edges=tuple(
             HostEdge(f"{host.name}:{name}", host.name, name)
             for host in cluster.hosts
             for name in interface_names(cluster)
+        ),
+        outside=tuple(
+            OutsideConfig(f"{switch.name}:{one.name}", switch.name, one.name, one.kind, one.at, one.to)
+            for switch in cluster.switches
+            for one in switch.outside
         ),
         seed=seed,
         services=desired.services,

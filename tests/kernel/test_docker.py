@@ -178,6 +178,9 @@ def test_published_ports_and_who_is_seen_to_call(running: tuple[Labs, Path], doc
     labs = running[0]
     docker.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", "python3", "-u", "-m", "http.server", "80")
     assert docker.ok("port", "web").strip() == "80/tcp -> 0.0.0.0:8080"
+    shown = {one["name"]: one["ips"] for one in labs.status("dock")["containers"]}
+    assert shown == {"host1/web": ["172.17.0.2"], "host3/stock": ["172.18.0.2"]}
+    assert "host1/web" in labs.ok("status")
     assert docker.shell(script=CLIENT.format("172.17.0.2")) == "0"
     for where, target in (("host2", HOST1), ("host1", "127.0.0.1"), ("host1", HOST1)):
         labs.ok("exec", where, "--", "curl", "-sfm5", "-o", "/dev/null", f"http://{target}:8080/")
@@ -390,6 +393,9 @@ def test_a_container_that_fails_is_started_again_as_it_wishes(docker: Docker) ->
     eventually(
         lambda: docker.ok("inspect", "-f", form, "again").strip() == "2 0 exited", "it was not started twice more"
     )
+    mounts = json.loads(docker.ok("inspect", "-f", "{{json .Mounts}}", "again"))
+    assert [(one["Name"], one["Destination"], one["RW"]) for one in mounts] == [("again", "/d", True)]
+    assert "volume is in use" in docker.fails("volume", "rm", "again")
     docker.ok("rm", "again")
     docker.ok("volume", "rm", "again")
 

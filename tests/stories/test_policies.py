@@ -406,3 +406,13 @@ def test_over_vxlan_the_inner_packet_is_judged() -> None:
     net.apply(policy("from-c", podSelector=labels(pod="a"), ingress=[{"from": [{"podSelector": labels(pod="c")}]}]))
     assert net.passes("x/c", "x/a")
     assert not net.passes("y/c", "x/a")
+
+
+def test_a_host_that_lost_its_power_enforces_when_it_has_it_again(net: Policed) -> None:
+    net.apply(policy("none", podSelector=labels(pod="a")))
+    net.apply(policy("none", podSelector=labels(pod="a"), ingress=[{"ports": [{"port": 81}]}]))
+    for on in (False, True):
+        net.world.set_power("host1", on=on)
+    net.teach()
+    assert net.passes("x/b", "x/a", port=81)
+    assert not net.passes("x/b", "x/a", port=80)

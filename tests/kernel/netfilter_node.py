@@ -209,6 +209,10 @@ def _make(mtu: int, translation: str) -> dict[str, int]:
     _run("ip", "-batch", "-", given="\n".join(lines) + "\n")
     for name, value in SETTINGS.items():
         Path("/proc/sys", *name.split(".")).write_text(str(value))
+    for name in ("icmp_msgs_per_sec", "icmp_msgs_burst"):  # a thousand errors a second in all, of a namespace or of all
+        path = Path("/proc/sys/net/ipv4", name)
+        if path.exists():
+            path.write_text("1000000")
     _run("nft", "-f", "-", given=SILENCE)
     _run("nft", "-f", "-", given=translation)
     return taps

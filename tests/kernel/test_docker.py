@@ -393,6 +393,9 @@ def test_a_container_that_fails_is_started_again_as_it_wishes(docker: Docker) ->
     eventually(
         lambda: docker.ok("inspect", "-f", form, "again").strip() == "2 0 exited", "it was not started twice more"
     )
+    mounts = json.loads(docker.ok("inspect", "-f", "{{json .Mounts}}", "again"))
+    assert [(one["Name"], one["Destination"], one["RW"]) for one in mounts] == [("again", "/d", True)]
+    assert "volume is in use" in docker.fails("volume", "rm", "again")
     docker.ok("rm", "again")
     docker.ok("volume", "rm", "again")
 

@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.layers.vxlan import VXLAN
 
 from emunet.cli import wireshark
 from emunet.daemon import frames
 from emunet.daemon.folder import folder_of, try_hold
 from emunet.daemon.frame_channel import FrameChannel
+from emunet.packet.pcap import PcapWriter
 from emunet.packet.pcapng import read_capture
 from tests.running_plane import RunningPlane
 
@@ -119,6 +123,23 @@ def test_what_a_person_wrote_there_stays(home: Path) -> None:
     assert "emunet did not write it" in emunet("wireshark", "--install", code=1)
     assert "nothing to remove" in emunet("wireshark", "--remove")
     assert folders.script.read_text() == "#!/bin/sh\necho mine\n"
+
+
+def test_other_tunnel_ports_are_dissected_after_the_installation(home: Path, tmp_path: Path) -> None:
+    """8472, flannel's own, is nothing to Wireshark by itself."""
+    inner = Ether() / IP(src="10.244.1.2", dst="10.244.2.2") / ICMP()
+    outer = Ether() / IP(src="192.168.9.11", dst="192.168.9.12") / UDP(sport=50000, dport=8472)
+    with open(tmp_path / "x.pcap", "wb") as stream:
+        PcapWriter(stream).packet(0, bytes(outer / VXLAN(vni=1, flags="Instance") / inner))
+
+    def protocols() -> str:
+        return tshark("-r", str(tmp_path / "x.pcap"), "-T", "fields", "-e", "frame.protocols").strip()
+
+    assert protocols() == "eth:ethertype:ip:udp:data"
+    emunet("wireshark", "--install")
+    assert protocols() == "eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:icmp"
+    emunet("wireshark", "--remove")
+    assert protocols() == "eth:ethertype:ip:udp:data"
 
 
 def test_tshark_captures_at_a_port(lab: RunningPlane, home: Path, tmp_path: Path) -> None:

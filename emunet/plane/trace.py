@@ -110,6 +110,7 @@ class Trace:
                             "reason": step.reason.name,
                             "why": step.why,
                             "edits": edit_words(step),
+                            **({"policies": list(step.arguments["policy"])} if "policy" in step.arguments else {}),
                         }
                         for step in hop.steps
                     ],

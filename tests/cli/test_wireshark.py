@@ -116,8 +116,11 @@ def test_what_a_person_wrote_there_stays(home: Path) -> None:
     folders.decode_as.write_text("decode_as_entry: udp.port,5000,(none),VXLAN\n")
     emunet("wireshark", "--install")
     emunet("wireshark", "--install")
-    assert folders.decode_as.read_text().count("\n") == 3
+    both = folders.decode_as.read_text()
+    assert both.count("\n") == 2
+    folders.decode_as.write_text(f"# Wireshark wrote this anew\n{both}")
     emunet("wireshark", "--remove")
+    folders.decode_as.write_text(folders.decode_as.read_text().replace("# Wireshark wrote this anew\n", ""))
     assert folders.decode_as.read_text() == "decode_as_entry: udp.port,5000,(none),VXLAN\n"
     folders.script.write_text("#!/bin/sh\necho mine\n")
     assert "emunet did not write it" in emunet("wireshark", "--install", code=1)

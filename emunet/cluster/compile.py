@@ -15,8 +15,12 @@ ee:ee:ee:ee:ee:ee; the pod has a /32 and 169.254.1.1 for a next hop, for which t
 answers by proxy ARP; the host routes the /32 there, and the rest of its range nowhere.
 
 Where the topology asks for it, hosts masquerade by flannel's rules and publish ports by
-those of CNI's portmap; both make a host track connections. What the containers of a host's
-own engine need is added by `docker.compile`.
+those of CNI's portmap; both make a host track connections, and so do Services. What the
+containers of a host's own engine need is added by `docker.compile`.
+
+A node of a real cluster has a default route; ours has one for the service range, so that its own
+sockets can call Services, and what no Service takes leaks to the underlay as it does there (SVC-07,
+SVC-20).
 
 Rule of this file: values in, values out; no address is chosen here and no default lives
 here. A host's local and broadcast addresses are not routes: the router derives them from
@@ -51,6 +55,7 @@ from emunet.cluster.desired import (
 from emunet.cluster.docker.compile import with_engines
 from emunet.cluster.mtu import VXLAN_OVERHEAD
 from emunet.cluster.policing import Policing, stations
+from emunet.cluster.service_rows import PROTOCOLS
 from emunet.fabric.config import (
     EVERYWHERE,
     Bridge,
@@ -79,9 +84,10 @@ POD_LINK_MAC = b"\xee" * 6
 """The MAC of every routed pod's host end: nobody else sees it, so one serves for all (CAL-02)."""
 
 ROUTED_GATEWAYS = {4: parse_ip("169.254.1.1"), 16: link_local(POD_LINK_MAC)}
+LAST_RESORT = 1000
+"""The metric of routes that stand for the default route that hosts have not."""
+
 LINK_LOCAL_NETWORK = Prefix.parse("169.254.0.0/16")
-PROTOCOLS = {"TCP": 6, "UDP": 17}
-"""Protocol numbers by the names that Kubernetes gives them."""
 
 
 def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: Policing | None = None) -> WorldConfig:
@@ -99,7 +105,12 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
     world = WorldConfig(
         hosts=tuple(
             compile_host(
-                cluster, host, [given[pod.port] for pod in pods if pod.host == host.name], macs, policies.get(host.name)
+                cluster,
+                host,
+                [given[pod.port] for pod in pods if pod.host == host.name],
+                macs,
+                policies.get(host.name),
+                serving=bool(desired.services),
             )
             for host in cluster.hosts
         ),
@@ -112,6 +123,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
             for name in interface_names(cluster)
         ),
         seed=seed,
+        services=desired.services,
     )
     return with_engines(world, desired.engines)
 
@@ -135,10 +147,12 @@ def compile_host(
     pods: Sequence[PodAddresses],
     macs: Mapping[str, bytes],
     policies: PoliciesConfig | None = None,
+    *,
+    serving: bool = False,
 ) -> HostConfig:
     """One host with the ports of its pods. `macs` has every host's interfaces by name (`host1:eth0`).
 
-    `policies` None: there are none anywhere.
+    `policies` None: there are none anywhere. `serving`: there are Services.
     """
     vxlan = cluster.overlay.kind is OverlayKind.VXLAN
     routed = cluster.pod_links is PodLinks.ROUTED
@@ -168,6 +182,7 @@ def compile_host(
             *(Route(address.prefix, UPLINK) for address in host.addresses),
             *(pod_routes(host, pods) if routed else (Route(subnet, BRIDGE) for subnet in host.subnets)),
             *(route for remote in remotes for route in remote_routes(cluster, host, remote)),
+            *service_routes(cluster, host),
         ),
         neighbors=tuple(
             StaticNeighbor(TUNNEL, subnet.address, macs[f"{remote.name}:{TUNNEL}"])
@@ -176,11 +191,21 @@ def compile_host(
         )
         if vxlan
         else (),
-        bridges=() if routed else (Bridge(tuple(pod.port for pod in pods), BRIDGE, hairpin=bool(host.publish)),),
+        bridges=()
+        if routed
+        else (Bridge(tuple(pod.port for pod in pods), BRIDGE, hairpin=serving or bool(host.publish)),),
         vxlans=(tunnel,) if vxlan else (),
-        connections=compile_connections(cluster, host, pods, policed=policies is not None),
+        connections=compile_connections(cluster, host, pods, policed=policies is not None, serving=serving),
         policies=policies or EVERYWHERE,
     )
+
+
+def service_routes(cluster: Cluster, host: Host) -> Iterator[Route]:
+    """Where what is sent to Services goes as long as no Service takes it: to the underlay, which nobody answers on."""
+    families = {len(address.address) for address in host.addresses}
+    for prefix in cluster.ranges.services:
+        if len(prefix.address) in families:
+            yield Route(prefix, UPLINK, metric=LAST_RESORT)
 
 
 def pod_link(pod: PodAddresses, mtu: int) -> Interface:
@@ -201,18 +226,24 @@ def pod_routes(host: Host, pods: Sequence[PodAddresses]) -> Iterator[Route]:
             yield Route(Prefix.of(entry.address, len(entry.address) * 8), pod.port)
     for subnet in host.subnets:
         yield Route(subnet, kind=RouteKind.BLACKHOLE)
-    yield Route(LINK_LOCAL_NETWORK, UPLINK, metric=1000)
+    yield Route(LINK_LOCAL_NETWORK, UPLINK, metric=LAST_RESORT)
 
 
 def compile_connections(
-    cluster: Cluster, host: Host, pods: Sequence[PodAddresses], *, policed: bool = False
+    cluster: Cluster, host: Host, pods: Sequence[PodAddresses], *, policed: bool = False, serving: bool = False
 ) -> ConnectionsConfig | None:
-    """What a host translates, or None: it tracks nothing. It must where policies are: answers pass (NP-04)."""
-    if cluster.masquerade is None and not host.publish and cluster.network_policy is None and not policed:
+    """What a host translates, or None: it tracks nothing. It must where policies are: answers pass (NP-04).
+
+    Where there are Services it drops what is of no connection (SVC-40).
+    """
+    translates = cluster.masquerade is not None or bool(host.publish)
+    if not translates and cluster.network_policy is None and not policed and not serving:
         return None
     return ConnectionsConfig(
         () if cluster.masquerade is None else tuple(masquerade_rows(cluster, host, cluster.masquerade)),
         tuple(publish_rows(host, pods)),
+        cluster.ranges.pods if serving else (),
+        drop_invalid=serving,
     )
 
 

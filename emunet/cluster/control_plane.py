@@ -33,8 +33,10 @@ from emunet.cluster.policies import PolicyReader, PolicySet, policy_of
 from emunet.cluster.policy_warnings import candidates, stored
 from emunet.cluster.policy_warnings import warnings as policy_warnings
 from emunet.cluster.requests import Request, Rules, Validation
+from emunet.cluster.service_rows import ServiceRows
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Key, Object, Store, meta
+from emunet.fabric.config import ServicePort
 from emunet.packet.address import format_ip
 
 FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -53,6 +55,8 @@ class ControlPlane:
         self._retired: list[Kind] = []
         self._policies = PolicyReader(self.store)
         self.store.listeners.append(self._learn)
+        self._service_rows = ServiceRows(self.store)
+        self.store.listeners.append(self._service_rows.hear)
         self.runner = Runner(self.store, controllers(self.health, self.kubelet), self.rules)
         self._begin(now)
 
@@ -79,6 +83,10 @@ class ControlPlane:
         stopped = {uid for uid, fact in self.kubelet.facts.items() if fact.stopped}
         pods = bound_pods(self.store, self.cluster, self.health.silent)
         return tuple(pod for pod in pods if pod.uid not in stopped)
+
+    def services(self) -> tuple[ServicePort, ...]:
+        """The Services that hosts are to carry out: the same object while nothing changed."""
+        return self._service_rows.rows()
 
     def policies(self) -> PolicySet:
         """The policies that are wanted; the same value while they are the same."""

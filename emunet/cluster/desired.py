@@ -27,7 +27,7 @@ from emunet.cluster.check import (
     read_annotations,
     underlay_path,
 )
-from emunet.cluster.docker.values import Engine
+from emunet.cluster.docker.values import EMPTY, Engine, Furniture, WantedContainer, WantedNetwork
 from emunet.cluster.load import BadInput, Document, Path, Problem
 from emunet.cluster.mtu import narrow_links
 from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
@@ -35,7 +35,7 @@ from emunet.cluster.objects import Pod as PodModel
 from emunet.cluster.policies import NO_POLICIES, PolicySet
 from emunet.cluster.ranges import natural
 from emunet.cluster.topology import Topology
-from emunet.fabric.config import PLAIN, Impairment
+from emunet.fabric.config import PLAIN, Impairment, ServicePort
 from emunet.packet.address import InterfaceAddress, Prefix, format_ip
 
 Pairs = tuple[tuple[str, str], ...]
@@ -112,6 +112,7 @@ class Host:
     subnets: tuple[Prefix, ...]
     labels: Pairs = ()
     publish: tuple[Publish, ...] = ()
+    docker: Furniture = EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,14 +223,25 @@ class Pod:
 class Desired:
     """All that is wanted. `warnings` tell what was accepted and has no effect; they are no part of the wish.
 
-    `engines` are the container engines of hosts, as far as somebody uses them.
+    `services` are the ports of Services with what is behind them (`service_rows`), `engines` the
+    container engines of hosts, as far as somebody uses them.
     """
 
     cluster: Cluster
     pods: tuple[Pod, ...] = ()
     policies: PolicySet = NO_POLICIES
+    services: tuple[ServicePort, ...] = ()
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     engines: tuple[Engine, ...] = ()
+
+    def differs_in_services_only(self, other: Desired) -> bool:
+        """Whether all else is the same, so that hosts need only other rows: none or some at all is another matter."""
+        return (
+            self.pods == other.pods
+            and self.policies == other.policies
+            and bool(self.services) == bool(other.services)
+            and self.cluster == other.cluster
+        )
 
     def pods_on(self, host: str) -> tuple[Pod, ...]:
         """The pods of one host, in order."""
@@ -339,12 +351,14 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
             subnets[name].append(subnet)
     labels = {host.name: _pairs(host.labels) for host in spec.hosts}
     published = {host.name: tuple(_publish(row) for row in host.publish) for host in spec.hosts}
+    docker = {host.name: _furniture(host.docker) for host in spec.hosts}
     cluster = Cluster(
         wish.metadata.name,
         Overlay(OverlayKind(spec.overlay.kind), spec.overlay.port, spec.overlay.vni, spec.overlay.direct_routing),
         Ranges(_ordered(spec.pod_cidrs), _ordered(spec.services), _ordered(spec.underlays)),
         tuple(
-            Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name]) for name in names
+            Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name], docker[name])
+            for name in names
         ),
         tuple(Switch(switch.name) for switch in spec.all_switches),
         tuple(_link(link, spec.underlay.mtu) for link in spec.all_links),
@@ -374,6 +388,24 @@ def _pairs(mapping: Mapping[str, str]) -> Pairs:
 def _publish(row: topology.Publish) -> Publish:
     pod = row.pod.removeprefix("default/")
     return Publish(row.port, row.protocol, pod, row.target_port or row.port, row.host_ip)
+
+
+def _furniture(wish: topology.Docker) -> Furniture:
+    return Furniture(
+        tuple(WantedNetwork(one.name, one.subnet, one.gateway, one.internal, one.ipv6) for one in wish.networks),
+        tuple(
+            WantedContainer(
+                one.name,
+                one.image or one.name,
+                tuple(one.command),
+                (one.network, *one.networks),
+                tuple(one.ports),
+                tuple(one.aliases),
+                tuple(one.env.items()),
+            )
+            for one in wish.containers
+        ),
+    )
 
 
 def _link(link: topology.Link, mtu: int) -> Link:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from emunet.cluster.desired import Desired, build
+from emunet.cluster.docker.begin import check
 from emunet.cluster.load import BadInput, Document, Problem
 from emunet.cluster.objects import expand
 
@@ -31,4 +32,7 @@ def read_manifests(
     if not topologies and topology is not None:
         topologies = [topology]
     desired = build([*topologies, *objects], previous)
+    faults = list(check(topologies[0], desired.cluster))
+    if faults:
+        raise BadInput(faults)
     return topologies[0], objects, desired

@@ -278,6 +278,12 @@ def _world_reason(now: WorldConfig, then: WorldConfig) -> str:
         for verb, names in (("add", added), ("remove", gone), ("change", changed)):
             if names:
                 parts.append(f"{verb} {what.replace('_', ' ')} {_some(names)}")
+    if now.services != then.services:
+        before_rows = {row.key: row for row in now.services}
+        wanted_rows = {row.key: row for row in then.services}
+        keys = [key for key in {**before_rows, **wanted_rows} if before_rows.get(key) != wanted_rows.get(key)]
+        if keys:
+            parts.append(f"change Services {_some({name for name, _ in keys})}")
     if now.seed != then.seed:
         parts.append(f"seed {then.seed}")
     return "the World's configuration: " + ("; ".join(parts) or "another order")

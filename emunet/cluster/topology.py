@@ -23,6 +23,7 @@ from emunet.cluster.schema import (
     LabelKey,
     LabelValue,
     Model,
+    Network,
     Networks,
     PortNumber,
     whole,
@@ -137,6 +138,39 @@ class Publish(Model):
     host_ip: Address | None = Field(None, validation_alias=AliasChoices("hostIP"))
 
 
+class DockerNetwork(Named):
+    """A network of a host's container engine. Its bare name is the short form."""
+
+    called: ClassVar[str] = "a Docker network"
+    name: str
+    subnet: Network | None = None
+    gateway: Address | None = None
+    internal: bool = False
+    ipv6: bool = False
+
+
+class DockerContainer(Model):
+    """A container of a host's engine. `network` and `ports` are as `docker run` takes them; the image is the name."""
+
+    called: ClassVar[str] = "a container"
+    name: str
+    image: str = ""
+    command: list[str] = []
+    network: str = "bridge"
+    networks: list[str] = []
+    ports: list[str] = []
+    aliases: list[str] = []
+    env: dict[str, str] = {}
+
+
+class Docker(Model):
+    """What a host's container engine has from the beginning."""
+
+    called: ClassVar[str] = "a host's docker"
+    networks: list[DockerNetwork] = []
+    containers: list[DockerContainer] = []
+
+
 class Host(Named):
     """A machine that runs pods."""
 
@@ -145,6 +179,7 @@ class Host(Named):
     pod_cidrs: Networks = Field([], validation_alias=AliasChoices("podCIDR", "podCIDRs"))
     labels: dict[LabelKey, LabelValue] = {}
     publish: list[Publish] = []
+    docker: Docker = Docker()
 
 
 class Switch(Named):

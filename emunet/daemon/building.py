@@ -32,6 +32,7 @@ from emunet.daemon.recordings import record
 from emunet.daemon.running import RunningLab
 from emunet.daemon.sandboxes import host_interfaces, host_spec, hosts_file
 from emunet.daemon.settings import CaptureWish, Settings
+from emunet.linux import limits
 from emunet.linux.keeper_client import (
     CreateSandbox,
     Keeper,
@@ -120,6 +121,7 @@ async def make(
     loading: asyncio.Task[Loaded] | None = None
     if settings.wires != "memory":
         try:
+            limits.check(*_counted(state))
             keeper = await asyncio.to_thread(Keeper.start)
             site.keeper = KeeperLink(keeper, site.notice)
             loading = asyncio.create_task(asyncio.to_thread(load))
@@ -160,6 +162,12 @@ async def make(
             await _begin_capture(site, state, name, wish)
     await _join(lab, state)
     return lab, await loading
+
+
+def _counted(state: State) -> tuple[int, int]:
+    """How many sandboxes a lab has, and how many TAPs."""
+    pods = sum(pod.edge is not None for pod in state.pods)
+    return len(state.hosts) + pods, pods + len(state.world.host_edges)
 
 
 async def _make_sandboxes(

@@ -44,6 +44,7 @@ from emunet.daemon.running import ContainerState, RunningLab
 from emunet.daemon.sandboxes import bridge_spec, hosts_file, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of
+from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux.keeper_client import (
     AttachInterfaces,
@@ -100,7 +101,9 @@ class Caretaker:
             tell("warning", str(warning))
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
         self._policing = Policing()
-        self.desired = Desired(desired.cluster, self.control.settle(0), self.control.policies())
+        self.desired = Desired(
+            desired.cluster, self.control.settle(0), self.control.policies(), self.control.services()
+        )
         self._allocation = assign(self.desired, Allocation(), settings.seed)
         self.state = target(self.desired, self._allocation, settings.seed, self._policing)
         self.containers = Containers(self.control, None, self.now, self._wake.set)
@@ -243,10 +246,14 @@ class Caretaker:
             self._wake.clear()
             self._stop_ending()
             pods = self.control.settle(self.now())
-            policies = self.control.policies()
-            if (pods, policies) != (self.desired.pods, self.desired.policies):
+            policies, services = self.control.policies(), self.control.services()
+            wanted = replace(self.desired, pods=pods, policies=policies, services=services)
+            if not wanted.differs_in_services_only(self.desired):
                 async with self._building:
-                    await self._build(Desired(self.control.cluster, pods, policies, engines=self._wanted_engines()))
+                    await self._build(replace(wanted, engines=self._wanted_engines()))
+            elif services is not self.desired.services:
+                async with self._building:
+                    await self._serve(services)
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
                     return
@@ -263,6 +270,14 @@ class Caretaker:
         facts: dict[str, PodFact | None] = {uid: run.fact() for uid, run in self.containers.runs.items()}
         return facts | dict.fromkeys(known - facts.keys())
 
+    async def _serve(self, services: tuple[ServicePort, ...]) -> None:
+        """Let the lab's hosts carry out these Services; all else stays."""
+        self.desired = replace(self.desired, services=services)
+        self.state = replace(self.state, world=replace(self.state.world, services=services))
+        if self._lab is not None:
+            self._lab.state = self.state
+            await self._lab.plane.change_services(services)
+
     async def reshape(self) -> None:
         """Take into the World what engines of hosts have come to want."""
         async with self._building:
@@ -272,7 +287,9 @@ class Caretaker:
         return tuple(one.engine() for one in self.engines.values())
 
     async def _build(self, desired: Desired) -> None:
-        """Make the lab one that has these pods, under these policies, and what the engines of its hosts want."""
+        """Make the lab one that has these pods and Services, under these policies, and what the engines of its hosts
+        want.
+        """
         lab = self._lab
         allocation = assign(desired, self._allocation, self.settings.seed)
         state = target(desired, allocation, self.settings.seed, self._policing)
@@ -334,6 +351,11 @@ class Caretaker:
                 os.close(descriptor)
             await lab.plane.give_taps([(name, added.taps[0])])
             self._bridges.add(name)
+
+    @property
+    def responders(self) -> Responders | None:
+        """What answers on ports that no program serves; None on memory wires."""
+        return self._responders
 
     @property
     def programs(self) -> Programs | None:

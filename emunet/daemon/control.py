@@ -102,6 +102,8 @@ class Control:
             self._kube = KubeService(name, caretaker, site.folder.folder.path)
             self._docker = DockerService(lab, caretaker, caretaker.programs, site.folder)
             self._docker.open()
+            for problem in await self._docker.furnish():
+                self._tell("warning", problem)
             server = api.Server(lab, self, caretaker, self._kube, self._docker)
             await server.open(site.folder.bind(site.folder.folder.api, socket.SOCK_STREAM))
             gc.freeze()

@@ -11,10 +11,13 @@ import os
 import pickle
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from emunet.daemon.outbox import Outbox
+from emunet.elements.connections import ServiceChange, ServicePort
+from emunet.elements.connections.services import difference
 from emunet.fabric.config import WorldConfig
 from emunet.linux import messages
 
@@ -22,6 +25,27 @@ ENDING_SECONDS = 5.0
 
 TAPS_A_MESSAGE = 200
 """Descriptors that one message carries, of the 250 that it may."""
+
+
+BACKENDS_A_MESSAGE = 100
+"""Backends of Services that one message may bring (a row's own at least): the plane takes them in well under 1 ms."""
+
+
+def parts_of(change: ServiceChange) -> Iterator[ServiceChange]:
+    """A change of Services in small ones: what goes first."""
+    if change.gone:
+        for start in range(0, len(change.gone), BACKENDS_A_MESSAGE):
+            yield ServiceChange(gone=change.gone[start : start + BACKENDS_A_MESSAGE])
+    part: list[ServicePort] = []
+    size = 0
+    for row in change.put:
+        if part and size + len(row.backends) + 1 > BACKENDS_A_MESSAGE:
+            yield ServiceChange(put=tuple(part))
+            part, size = [], 0
+        part.append(row)
+        size += len(row.backends) + 1
+    if part:
+        yield ServiceChange(put=tuple(part))
 
 
 class PlaneRefused(Exception):
@@ -49,6 +73,7 @@ class PlaneClient:
         self._channel = channel
         self._numbers = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._services: tuple[ServicePort, ...] = ()
         self._outbox = Outbox(channel)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(channel, self._read)
@@ -68,12 +93,23 @@ class PlaneClient:
         return await answer
 
     async def configure(self, config: WorldConfig) -> None:
-        """Make the World this."""
-        memory = os.memfd_create("emunet-world", os.MFD_CLOEXEC)
+        """Make the World this: first all else, then the Services that changed."""
+        await self._hand_over("configure", replace(config, services=()))
+        await self.change_services(config.services)
+
+    async def change_services(self, services: tuple[ServicePort, ...]) -> None:
+        """Let the World have these Services: only what changed travels, in parts that stop no frame for long."""
+        change = difference(self._services, services)
+        self._services = services
+        for part in parts_of(change):
+            await self._hand_over("services", part)
+
+    async def _hand_over(self, call: str, value: WorldConfig | ServiceChange) -> None:
+        memory = os.memfd_create(f"emunet-{call}", os.MFD_CLOEXEC)
         try:
             with open(memory, "wb", closefd=False) as file:
-                pickle.dump(config, file, pickle.HIGHEST_PROTOCOL)
-            await self.ask("configure", [memory])
+                pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
+            await self.ask(call, [memory])
         finally:
             os.close(memory)
 

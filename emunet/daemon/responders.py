@@ -174,7 +174,8 @@ class Responders:
     def _ended(self, what: ProcessExited) -> None:
         self._let_go()
         if self._wanted:
-            print(f"the responder has ended with code {what.code}; it is started again", flush=True)
+            with suppress(OSError):  # a disk that is full
+                print(f"the responder has ended with code {what.code}; it is started again", flush=True)
             self._work = asyncio.create_task(self._open_all(list(self._wanted.values()), _AGAIN_SECONDS))
 
     async def _open_all(self, wanted: list[Declared], after: float = 0.0) -> None:

@@ -73,6 +73,8 @@ def host_spec(world: WorldConfig, config: HostConfig, names: str, offload: bool)
         ),
         routes=tuple(_host_routes(config)),
         files=_files(config.name, names),
+        # What a host's own packet meets is told to it from its own address: a kernel believes that only if asked to.
+        sysctls={"net.ipv4.conf.all.accept_local": "1"},
         root="isolated",
     )
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from emunet.elements.errors import ICMP_QUERY_TYPES
+from emunet.elements.errors import ICMP_QUERY_TYPES, Quoting
 from emunet.elements.interface import Interface, OwnAddresses
 from emunet.packet import icmp, icmpv6, ipv4, ipv6
 from emunet.packet.address import is_link_local, is_multicast, is_unspecified
@@ -83,7 +83,8 @@ class Redirects:
         header = ipv4.IPv4(
             own, source, ipv4.ICMP, tos=packet.tos & 0x1E | 0xC0, identification=self.identification.peek()
         )
-        emission = Emission(bytes(12) + IPV4 + header.pack(message), "error")
+        marks = {} if packet.connection is None else {"connection": Quoting(packet.connection)}
+        emission = Emission(bytes(12) + IPV4 + header.pack(message), "error", marks)
         return (*effects, Advance(self.identification)), (emission,)
 
     @staticmethod

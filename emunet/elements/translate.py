@@ -170,7 +170,12 @@ class Translate(Element):
         assert reading is not None  # `connections` has read it
         flow, at = reading
         source, destination = connection.source_translated, connection.destination_translated
-        if (source or destination) and flow.protocol == ICMP and flow.destination_port >> 8 == REDIRECT:
+        # Of a first packet nobody knows yet whether its source will be another (nf_nat_core.c drops it too).
+        if (
+            (source or destination or not tracked.confirmed)
+            and flow.protocol == ICMP
+            and flow.destination_port >> 8 == REDIRECT
+        ):
             return drop(self.name, Reason.REDIRECT_TRANSLATED, device=self.device)
         target = connection.target(is_reply=tracked.is_reply)
         edits: tuple[Edit, ...] = ()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from emunet.elements.connections import ConnectionsConfig, Masquerade, Publish
+from emunet.elements.connections import Backend, ConnectionsConfig, Masquerade, Publish, ServicePort
 from emunet.elements.interface import Interface, Settings
 from emunet.elements.isolation import Segment
 from emunet.elements.neighbor import StaticNeighbor
@@ -138,7 +138,10 @@ class HostEdge:
 
 @dataclass(frozen=True, slots=True)
 class WorldConfig:
-    """Everything `World.configure` needs. Names are unique across all tuples."""
+    """Everything `World.configure` needs. Names are unique across all tuples.
+
+    `services` are those of every host that tracks connections.
+    """
 
     hosts: tuple[HostConfig, ...] = ()
     switches: tuple[SwitchConfig, ...] = ()
@@ -146,6 +149,7 @@ class WorldConfig:
     pods: tuple[PodEdge, ...] = ()
     host_edges: tuple[HostEdge, ...] = ()
     seed: int = 0
+    services: tuple[ServicePort, ...] = ()
 
 
 def without_policies(config: WorldConfig) -> WorldConfig:
@@ -156,6 +160,7 @@ def without_policies(config: WorldConfig) -> WorldConfig:
 __all__ = [
     "EVERYWHERE",
     "PLAIN",
+    "Backend",
     "Block",
     "Bridge",
     "ConnectionsConfig",
@@ -176,6 +181,7 @@ __all__ = [
     "Route",
     "RouteKind",
     "Segment",
+    "ServicePort",
     "Settings",
     "StaticNeighbor",
     "SwitchConfig",

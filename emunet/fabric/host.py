@@ -69,7 +69,7 @@ def build_host(config: HostConfig, watch: Watch, world_ledger: Ledger, seed: int
     uplinks = {name: name for name in own.interfaces if name in mtus}
 
     rules = config.connections
-    connections = Connections(config.name, own, routes, watch, rules, member)
+    connections = Connections(config.name, own, routes, watch, rules, member, seed)
     neighbor = NeighborElement(config.name, own, errors, watch, seed, config.neighbors)
     redirects = Redirects(own, watch, identification, neighbor.table)
     elements: dict[str, Element] = {

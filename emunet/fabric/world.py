@@ -30,6 +30,7 @@ from emunet.fabric.impaired import Impairment, Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
 from emunet.fabric.policing import Policing
 from emunet.fabric.recording import Recorder
+from emunet.fabric.serving import Serving
 from emunet.fabric.switch import build_switch
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
@@ -69,6 +70,7 @@ class World:
         self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, DeviceConfig] = {}
         self.policing = Policing(self.devices, self._configs)
+        self.serving = Serving(self.devices)
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()
@@ -100,7 +102,7 @@ class World:
     @property
     def config(self) -> WorldConfig:
         """What it is, as a value."""
-        self._config = self.policing.settled(self._config)
+        self._config = self.serving.settled(self.policing.settled(self._config))
         return self._config
 
     # Building
@@ -129,6 +131,7 @@ class World:
                 self._configs[name] = device_config
                 continue
             self._place(device_config)
+        self.serving.become(config.services)
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._join(config.wires)
         self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
@@ -442,6 +445,7 @@ class World:
     def _place(self, config: DeviceConfig) -> None:
         if isinstance(config, HostConfig):
             device = build_host(config, self.watch, self.figures, self.seed)
+            self.serving.begin(device)
         else:
             device = build_switch(config, self.watch, self.figures)
         old = self.devices.get(config.name)

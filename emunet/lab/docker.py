@@ -17,6 +17,8 @@ from emunet.cluster.docker.containers import Container, Containers, Place
 from emunet.cluster.docker.networks import NetworkWish, PoolWish
 from emunet.cluster.docker.text import read_port
 from emunet.cluster.docker.values import Network
+from emunet.elements.responder import Identity
+from emunet.lab.plane import Answers
 from emunet.packet.address import Prefix, parse_ip
 
 
@@ -26,6 +28,17 @@ class LabDocker:
     def __init__(self, containers: Containers, changed: Callable[[], None]) -> None:
         self.containers = containers
         self._changed = changed
+
+    def answers(self) -> list[Answers]:
+        """The published ports that are answered for containers, each of which is a placeholder here."""
+        found = []
+        for one in self.containers.items.values():
+            ports = tuple(dict.fromkeys((row.protocol.upper(), row.target) for row in one.bindings))
+            attachment = next(iter(one.attachments.values()), None)
+            if ports and attachment is not None:
+                host = self.containers.networks.host
+                found.append(Answers(attachment.port, Identity(one.name, "", host), ports))
+        return found
 
     @property
     def networks(self) -> list[Network]:

@@ -25,12 +25,14 @@ from emunet.cluster.compile import compile as compile_world
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
 from emunet.cluster.desired import Desired, Pod
-from emunet.cluster.docker.begin import engine_of
+from emunet.cluster.docker.begin import engine_of, furnish
+from emunet.cluster.docker.values import EMPTY
 from emunet.cluster.load import BadInput, Document, Problem, load_files, load_text
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.policing import Policing
 from emunet.cluster.store import Object, Store, meta
 from emunet.cluster.targets import find as find_targets
+from emunet.elements.connections.services import difference
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
 from emunet.elements.endpoint.stack import Endpoint
@@ -200,6 +202,9 @@ class Lab:
         self._policing = Policing()
         self.control = ControlPlane(desired.cluster, seed)
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
+        for host in desired.cluster.hosts:
+            if host.docker != EMPTY:
+                self.docker(host.name)
         self._build()
         self.settle()
 
@@ -253,6 +258,7 @@ class Lab:
         """
         if host not in self._engines:
             containers = engine_of(self.desired.cluster, host, self.seed, proxy=proxy)
+            furnish(containers, self.desired.cluster.host(host).docker)
             self._engines[host] = LabDocker(containers, self._build)
         return self._engines[host]
 
@@ -448,11 +454,16 @@ class Lab:
         while True:
             pods = self.control.settle(self.clock.now)
             facts: dict[str, PodFact | None] = {meta(pod)["uid"]: self._ended(pod) for pod in self.control.ending()}
-            policies = self.control.policies()
-            if pods != self._desired.pods or policies != self._desired.policies:
+            wanted = replace(
+                self._desired, pods=pods, policies=self.control.policies(), services=self.control.services()
+            )
+            if not wanted.differs_in_services_only(self._desired):
                 facts |= dict.fromkeys({pod.uid for pod in self._desired.pods} - {pod.uid for pod in pods})
-                self._desired = replace(self._desired, pods=pods, policies=policies)
+                self._desired = wanted
                 self._build()
+            elif wanted.services is not self._desired.services:
+                self.plane.change_services(difference(self._desired.services, wanted.services))
+                self._desired = wanted
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
             if not self.control.tell(facts):
                 return
@@ -463,7 +474,9 @@ class Lab:
         self._desired = replace(self._desired, engines=engines)
         self._allocation = assign(self._desired, self._allocation, self.seed)
         self.plane.configure(compile_world(self._desired, self._allocation, self.seed, self._policing))
-        self.plane.respond(answers_of(self._desired.pods, lambda pod, container: False), self.clock.now)
+        answers = answers_of(self._desired.pods, lambda pod, container: False)
+        more = [row for engine in self._engines.values() for row in engine.answers()]
+        self.plane.respond((*answers, *more), self.clock.now)
 
     def _fact(self, pod: Pod) -> PodFact:
         """A pod on memory wires is there, with an address and no programs, as soon as it is built."""

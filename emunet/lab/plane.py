@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from emunet.elements.connections import ConnectionTable
+from emunet.elements.connections import ConnectionTable, ServiceChange
 from emunet.elements.endpoint.responder import Responder
 from emunet.elements.responder import Identity
 from emunet.fabric.answers import answer, question
@@ -129,6 +129,11 @@ class Plane:
         for answers, responder in self._responders.items():
             if answers.edge == port:
                 self.world.send(self.edge(port), responder.give_up(protocol, number, now), now)
+
+    def change_services(self, change: ServiceChange) -> None:
+        """Let hosts have other rows of Services; all else goes on as it is."""
+        self.note("services", gone=change.gone, put=encode(change.put) if self.world.recorder is not None else None)
+        self.world.serving.change(change)
 
     def edge(self, port: str) -> Edge:
         """The edge of a pod, or a host's own (`host1` means its uplink). UnknownPort when there is none."""

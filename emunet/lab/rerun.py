@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from emunet.elements.connections import ServiceChange
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostConfig, HostEdge, PodEdge, WorldConfig
 from emunet.fabric.config_text import decode
@@ -133,6 +134,9 @@ class Rerun:
                     world.receive(edge, entry.frame, entry.at)
             case "configure":
                 self.plane.configure(decode(said["config"]))
+            case "services":
+                gone = tuple((name, family) for name, family in said["gone"])
+                self.plane.change_services(ServiceChange(gone, decode(said["put"])))
             case "wire":
                 trouble.change_wire(said["wire"], WireChange(**said["change"]))
             case "partition":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-_MEMORY_WIRES = "Or use --wires memory, which needs nothing of Linux."
+MEMORY_WIRES = "Or use --wires memory, which needs nothing of Linux."
 
 
 class LinuxRefused(Exception):
@@ -67,4 +67,4 @@ def refusal(stage: str, number: int, words: str) -> LinuxRefused:
             cure = user_namespace_cure(number)
     else:
         what, cure = f"The kernel refused the namespaces of a lab: {words}.", user_namespace_cure(number)
-    return LinuxRefused(what, f"{cure} {_MEMORY_WIRES}")
+    return LinuxRefused(what, f"{cure} {MEMORY_WIRES}")

@@ -124,6 +124,24 @@ class Reason(Enum):
     )
     PUBLISHED = (Kind.PASS, "{address}:{port} of {device} is published: it leads to {target}:{target_port}")
 
+    SERVICE = (Kind.PASS, "{service} -> {backend}, {number} of {count}{notes}")
+    SERVICE_OTHER_PORT = (
+        Kind.PASS,
+        "{address} is an address of Services and of no machine: only {services} lead anywhere, this is routed as it is",
+    )
+    SERVICE_NO_ENDPOINTS = (
+        Kind.DROPPED,
+        "{service} has no endpoint, so {device} refuses it: make a pod ready that its selector matches{sent}",
+    )
+    SERVICE_NO_LOCAL = (
+        Kind.DROPPED,
+        "{service} has {count} endpoints, none on {device}, and its traffic policy is Local: dropped silently{sent}",
+    )
+    SERVICE_SOURCE_REFUSED = (
+        Kind.DROPPED,
+        "{service} takes callers of {ranges} only (loadBalancerSourceRanges), and not {source}: dropped silently{sent}",
+    )
+
     # Bridges that an engine keeps apart
     NOT_ISOLATED = (Kind.PASS, "no bridge that is kept apart stands in the way")
     ISOLATED_BRIDGES = (

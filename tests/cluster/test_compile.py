@@ -45,7 +45,8 @@ def world(pods: list[dict[str, Any]] | None = None, **spec: Any) -> WorldConfig:
 def text_of(route: Route) -> str:
     """A route as `ip route` prints it."""
     via = f" via {format_ip(route.via)}" if route.via is not None else ""
-    return f"{route.prefix}{via} dev {route.interface}"
+    metric = f" metric {route.metric}" if route.metric else ""
+    return f"{route.prefix}{via} dev {route.interface}{metric}"
 
 
 def show(host: HostConfig) -> list[str]:
@@ -85,6 +86,7 @@ def test_two_hosts_with_vxlan() -> None:
         "route 192.168.9.0/24 dev eth0",
         "route 10.244.1.0/24 dev cni0",
         "route 10.244.2.0/24 via 10.244.2.0 dev flannel.1",
+        "route 10.96.0.0/16 dev eth0 metric 1000",
         f"neighbor 10.244.2.0 dev flannel.1 lladdr {vtep}",
         "bridge cni0: web-1 web-2",
         f"vxlan flannel.1 id 1 dstport 4789 local 192.168.9.11: {vtep}->192.168.9.12",
@@ -124,6 +126,7 @@ def test_three_hosts_routed() -> None:
         "route 10.244.2.0/24 dev cni0",
         "route 10.244.1.0/24 via 192.168.9.11 dev eth0",
         "route 10.244.3.0/24 via 192.168.9.13 dev eth0",
+        "route 10.96.0.0/16 dev eth0 metric 1000",
         "bridge cni0: web-2",
     ]
 
@@ -141,6 +144,8 @@ def test_dual_stack_over_an_ipv4_underlay() -> None:
         "route fd00:10:244:1::/64 dev cni0",
         "route 10.244.2.0/24 via 10.244.2.0 dev flannel.1",
         "route fd00:10:244:2::/64 via fd00:10:244:2:: dev flannel.1",
+        "route 10.96.0.0/16 dev eth0 metric 1000",
+        "route fd00:10:96::/112 dev eth0 metric 1000",
         f"neighbor 10.244.2.0 dev flannel.1 lladdr {vtep}",
         f"neighbor fd00:10:244:2:: dev flannel.1 lladdr {vtep}",
         "bridge cni0: web-1 web-2",
@@ -153,9 +158,11 @@ def test_dual_stack_over_an_ipv4_underlay() -> None:
 
 def test_dual_stack_routed() -> None:
     config = world(hosts=["a", "b"], overlay="host-gw", podCIDRs=["fd00:1::/48", "10.1.0.0/16"])
-    assert [text_of(route) for route in config.hosts[0].routes[-2:]] == [
+    assert [text_of(route) for route in config.hosts[0].routes[-4:]] == [
         "10.1.2.0/24 via 192.168.9.12 dev eth0",
         "fd00:1:0:2::/64 via fd00:192:168:9::12 dev eth0",
+        "10.96.0.0/16 dev eth0 metric 1000",
+        "fd00:10:96::/112 dev eth0 metric 1000",
     ]
 
 
@@ -218,7 +225,11 @@ def test_a_pod_in_its_hosts_network_has_no_port() -> None:
 def test_a_host_alone_has_a_tunnel_to_nobody() -> None:
     (host,) = world_of("one-host").hosts
     assert host.vxlans[0].remotes == ()
-    assert [text_of(route) for route in host.routes] == ["192.168.9.0/24 dev eth0", "10.244.1.0/24 dev cni0"]
+    assert [text_of(route) for route in host.routes] == [
+        "192.168.9.0/24 dev eth0",
+        "10.244.1.0/24 dev cni0",
+        "10.96.0.0/16 dev eth0 metric 1000",
+    ]
 
 
 def rows(host: HostConfig) -> list[str]:

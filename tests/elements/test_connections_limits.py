@@ -282,7 +282,7 @@ def test_a_masqueraded_connection_that_leaves_by_another_interface_begins_anew(n
     net.config = replace(net.config, hosts=(replace(host, routes=elsewhere), *net.config.hosts[1:]))
     net.world.configure(net.config)
     net.say("web-1", datagram(POD1, NODE2, 5000, 53, b"x"))
-    assert net.world.ledger.reasons == {"MASQUERADE_MOVED": 1}
+    assert net.world.ledger.reasons == {"MASQUERADE_MOVED": 1, "REDIRECT_TRANSLATED": 1}
     assert net.lines() == []
     net.say("web-1", datagram(POD1, NODE2, 5000, 53, b"x"))
     assert net.one().interface == "cni0"

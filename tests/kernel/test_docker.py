@@ -37,7 +37,12 @@ pytestmark = [
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
 metadata: {name: dock}
-spec: {overlay: host-gw, hosts: [host1, host2]}
+spec:
+  overlay: host-gw
+  hosts:
+    - host1
+    - host2
+    - {name: host3, docker: {networks: [blue], containers: [{name: stock, network: blue, ports: ["8080:80"]}]}}
 ---
 apiVersion: v1
 kind: Pod
@@ -119,6 +124,15 @@ def test_a_fresh_host_shows_three_networks(running: tuple[Labs, Path]) -> None:
     assert "host2:docker0" not in json.dumps(labs.status("dock"))
     links = labs.ok("exec", "host2", "--", "ip", "-br", "link")
     assert "docker0" not in links  # nobody has used it yet
+
+
+def test_containers_of_the_topology_are_there_and_a_placeholder_answers(running: tuple[Labs, Path]) -> None:
+    labs, folder = running
+    host = Docker(next(iter(DOCKERS.values())), labs, "host3", folder)
+    assert host.ok("ps", "--format", "{{.Names}} {{.Ports}}").strip() == "stock 0.0.0.0:8080->80/tcp"
+    for where, target, client in (("host2", "192.168.9.13", HOST2), ("host3", "127.0.0.1", "172.18.0.1")):
+        said = json.loads(labs.ok("exec", where, "--", "curl", "-sfm5", f"http://{target}:8080/"))
+        assert (said["pod"], said["address"], said["client"]) == ("stock", "172.18.0.2", client)
 
 
 def test_version_and_info_say_who_answers(docker: Docker) -> None:
@@ -220,6 +234,21 @@ def test_networks_of_peoples_own(docker: Docker) -> None:
     assert {row["Name"] for row in members.values()} == {"one", "two"}
     assert "already exists" in docker.fails("network", "create", "blue")
     assert "it should be 10.8.0.0/24" in docker.fails("network", "create", "--subnet", "10.8.0.7/24", "odd")
+
+
+@pytest.mark.rule("DK-15", "DK-16", "DK-17")
+def test_names_on_networks_of_peoples_own(docker: Docker) -> None:
+    docker.ok("network", "create", "blue")
+    docker.ok("run", "-d", "--name", "db", "--net", "blue", "--network-alias", "data", "busybox", "sleep", "1000")
+    said = docker.shell("--net", "blue", script="cat /etc/resolv.conf; getent hosts db data nosuch; echo $?")
+    assert said.split() == ["nameserver", "127.0.0.11", "options", "ndots:0", "172.18.0.2", "db", "172.18.0.2", "data",
+                            "2"]  # fmt: skip
+    assert "172.18.0.2" not in docker.shell(script="cat /etc/resolv.conf; getent hosts db; true")
+    docker.ok("run", "-d", "--name", "late", "busybox", "sleep", "1000")
+    docker.ok("network", "connect", "blue", "late")
+    assert docker.ok("exec", "late", "getent", "hosts", "db").split() == ["172.18.0.2", "db"]
+    docker.ok("network", "disconnect", "blue", "db")
+    assert docker.run("exec", "late", "getent", "hosts", "db").returncode == 2
 
 
 def test_exec_logs_stop_and_kill(docker: Docker) -> None:

@@ -111,6 +111,44 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedNetwork:
+    """A network that a topology asks for."""
+
+    name: str
+    subnet: Prefix | None = None
+    gateway: bytes | None = None
+    internal: bool = False
+    ipv6: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WantedContainer:
+    """A container that a topology asks for. `ports` are as `docker run -p` takes them; no `command`: a placeholder.
+
+    `networks`: the first is its mode (`bridge`, `none`, `host`, `container:NAME`, a network), the others further ones.
+    """
+
+    name: str
+    image: str
+    command: tuple[str, ...] = ()
+    networks: tuple[str, ...] = (DEFAULT_BRIDGE,)
+    ports: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    environment: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Furniture:
+    """What a host's engine has from the beginning."""
+
+    networks: tuple[WantedNetwork, ...] = ()
+    containers: tuple[WantedContainer, ...] = ()
+
+
+EMPTY = Furniture()
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """The engine of one host, as far as frames are concerned. Only networks that are in the World are here.
 

@@ -17,15 +17,17 @@ from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
+from emunet.cluster.docker.begin import network_wish, port_wishes
 from emunet.cluster.docker.containers import Containers, Place
 from emunet.cluster.docker.networks import NetworkWish, Refused, identity
-from emunet.cluster.docker.values import Network
+from emunet.cluster.docker.values import Furniture, Network
 from emunet.daemon.docker import container_files, record
 from emunet.daemon.docker.events import Events
 from emunet.daemon.docker.ground import Ground
 from emunet.daemon.docker.process import Log, Process
 from emunet.daemon.docker.proxy import Proxies
 from emunet.daemon.docker.record import Body, Exec, Record
+from emunet.daemon.docker.resolver import Resolvers
 from emunet.daemon.docker.volumes import read_binds
 from emunet.daemon.kube.backend import CannotServe
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
@@ -57,6 +59,7 @@ class Engine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._made = 0
         self._proxies = Proxies(ground, host)
+        self._resolvers = Resolvers(ground, containers)
 
     def find(self, word: str) -> Record:
         """The container of that id, name, or beginning of an id. Refused."""
@@ -67,6 +70,21 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         self._proxies.close_all()
+        self._resolvers.close_all()
+
+    async def furnish(self, furniture: Furniture) -> list[str]:
+        """What the topology puts into this engine; what could not be begun is told."""
+        problems = []
+        for network in furniture.networks:
+            await self.create_network(network_wish(network))
+        for wanted in furniture.containers:
+            self.images.setdefault(record.short_image(wanted.image), self.began // 10**9)
+            try:
+                made, _ = self.create(record.body_of(wanted, port_wishes(wanted)), wanted.name)
+                await self.start(made)
+            except Refused as error:
+                problems.append(f"{self.host}/{wanted.name}: {error}")
+        return problems
 
     # Containers
 
@@ -96,7 +114,8 @@ class Engine:
         )  # fmt: skip
         found = Record(network, body, image, time.time_ns(), Log(bool(body.get("Tty"))))
         if not found.argv:
-            warnings.append(f"a lab keeps no images: {image} is a placeholder without a program, name a command to run")
+            told = f"{image} is a placeholder, whose ports a responder answers; name a command to run"
+            warnings.append(f"a lab keeps no images: {told}")
         self.records[network.id] = found
         found.attached = self.new_process(found)
         self.tell(found, "create")
@@ -287,6 +306,9 @@ class Engine:
                 raise Refused(500, f"cannot connect {found.name} to {network.name}: {error}") from None
             await self.ground.reshape()
             await self._proxies.serve(found.network)
+            if container_files.has_names(self, found):
+                await self._resolvers.serve(found)
+                await self._write(found, "/etc/resolv.conf", container_files.resolver(self, found))
         self.tell_network(network, "connect", found)
 
     async def disconnect(self, found: Record, word: str, *, force: bool) -> None:
@@ -329,9 +351,15 @@ class Engine:
             await self._make_sandbox(found)
             await self.ground.reshape()
             await self._proxies.serve(found.network)
+            if container_files.has_names(self, found):
+                await self._resolvers.serve(found)
             if argv and self.ground.programs is not None:
                 spec = ProgramSpec(tuple(argv), variables, self._directory(found), found.terminal, own_processes=True)
                 await process.start(self.ground.programs, found.sandbox, spec)
+            elif not argv:
+                ports = {(one.protocol.upper(), one.target) for one in found.network.bindings}
+                ports |= {(protocol.upper(), port) for port, protocol in found.network.exposed}
+                await self.ground.answer(self.host, found.id, found.name, found.sandbox, sorted(ports))
         except BaseException:
             await self._leave(found)
             raise
@@ -359,9 +387,21 @@ class Engine:
             )
             found.own_sandbox = True
 
+    async def _write(self, found: Record, path: str, text: str) -> None:
+        """Change a file of a container that runs."""
+        if self.ground.programs is None:
+            return
+        done = asyncio.Event()
+        spec = ProgramSpec(("/bin/sh", "-c", 'printf %s "$1" > "$2"', "sh", text, path), {"PATH": PATH})
+        with contextlib.suppress(KeeperRefused):  # it has just ended
+            await self.ground.programs.start(found.sandbox, spec, lambda _: done.set())
+            await done.wait()
+
     async def _leave(self, found: Record) -> None:
         """Its network and its sandbox go, and those who live in them."""
         self._proxies.end(found.id)
+        self._resolvers.end(found.id)
+        self.ground.silence(found.id)
         had = self._networks_of(found)
         self.containers.leave(found.network)
         await self.ground.reshape()

@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from emunet.cluster.docker.values import Attachment
 from emunet.daemon.programs import Programs
+from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import RunningLab
 from emunet.daemon.sandboxes import GSO_MAX_SIZE, container_sandbox
+from emunet.elements.responder import Identity
 from emunet.linux.keeper_client import AttachInterfaces, CreateSandbox, KeeperRefused, RemoveSandbox
 from emunet.linux.specification import BindSpec, InterfaceSpec, RouteSpec, SandboxSpec
 from emunet.linux.tap import OFFLOAD_ALL_TCP
@@ -24,8 +26,12 @@ from emunet.packet.address import format_ip, format_mac
 class Ground:
     """The running lab, for its engines. `reshape` lets the World become what the engines say."""
 
-    def __init__(self, lab: RunningLab, programs: Programs | None, reshape: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, lab: RunningLab, programs: Programs | None, reshape: Callable[[], Awaitable[None]],
+        responders: Responders | None = None,
+    ) -> None:  # fmt: skip
         self.lab = lab
+        self._responders = responders
         self.programs = programs
         self.reshape = reshape
 
@@ -62,6 +68,18 @@ class Ground:
         for descriptor in added.drop_counters:
             os.close(descriptor)
         await self.lab.plane.give_taps([(attachment.port, added.taps[0])])
+
+    async def answer(
+        self, host: str, container: str, name: str, sandbox: str, ports: Sequence[tuple[str, int]]
+    ) -> None:
+        """Let the responder answer on ports, (TCP or UDP, number), of a container that runs no program."""
+        if self._responders is not None and ports:
+            await self._responders.serve(Declared(container, sandbox, Identity(name, "", host), tuple(ports)))
+
+    def silence(self, container: str) -> None:
+        """Answer for it no more."""
+        if self._responders is not None:
+            self._responders.leave(container)
 
     async def remove(self, sandbox: str) -> None:
         """End a container's sandbox, with all that runs there."""

@@ -13,8 +13,9 @@ from typing import Any
 
 from emunet.cluster.docker.containers import Container, Place, PortWish
 from emunet.cluster.docker.networks import Refused
+from emunet.cluster.docker.values import WantedContainer
 from emunet.daemon.docker.process import Log, Process
-from emunet.packet.address import parse_ip, parse_mac
+from emunet.packet.address import format_ip, parse_ip, parse_mac
 
 Body = dict[str, Any]
 
@@ -115,6 +116,29 @@ class Exec:
     def terminal(self) -> bool:
         """Whether it has a terminal."""
         return bool(self.body.get("Tty"))
+
+
+def body_of(wanted: WantedContainer, ports: list[PortWish]) -> Body:
+    """A container of a topology, as a client would ask for it."""
+    mode, *more = wanted.networks
+    bindings: dict[str, list[Body]] = {}
+    for one in ports:
+        row = {
+            "HostIp": format_ip(one.host_address) if one.host_address else "",
+            "HostPort": str(one.port) if one.port else "",
+        }
+        bindings.setdefault(f"{one.target}/{one.protocol}", []).append(row)
+    endpoints: dict[str, Body] = {word: {} for word in more} | (
+        {mode: {"Aliases": list(wanted.aliases)}} if wanted.aliases else {}
+    )
+    return {
+        "Image": wanted.image,
+        "Cmd": list(wanted.command),
+        "Env": [f"{name}={text}" for name, text in wanted.environment],
+        "ExposedPorts": {key: {} for key in bindings},
+        "HostConfig": {"NetworkMode": mode, "PortBindings": bindings},
+        "NetworkingConfig": {"EndpointsConfig": endpoints},
+    }
 
 
 def words(value: Any) -> list[str]:

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.docker.begin import engine_of
 from emunet.cluster.docker.containers import Containers
+from emunet.cluster.docker.values import EMPTY
 from emunet.daemon.folder import HeldFolder
 from emunet.daemon.programs import Programs
+from emunet.daemon.responders import Responders
 from emunet.daemon.running import RunningLab
 
 
@@ -25,6 +27,10 @@ class Keeper(Protocol):
 
     engines: dict[str, Containers]
     control: ControlPlane
+
+    @property
+    def responders(self) -> Responders | None:
+        """What answers on ports that no program serves."""
 
     async def reshape(self) -> None:
         """Take the engines' networks and containers into the World."""
@@ -52,6 +58,15 @@ class DockerService:
             listener = self._folder.bind(self.path(host.name), socket.SOCK_STREAM)
             self._listeners[host.name] = listener
             loop.add_reader(listener, self._first, host.name)
+
+    async def furnish(self) -> list[str]:
+        """Let the engines have what the topology puts into them; what could not be begun is told."""
+        problems: list[str] = []
+        for host in self._keeper.control.cluster.hosts:
+            if host.docker != EMPTY:
+                engine = await self._engine(host.name)
+                problems += await engine.furnish(host.docker)
+        return problems
 
     def path(self, host: str) -> Path:
         """The socket of a host's engine."""
@@ -98,6 +113,6 @@ class DockerService:
         if host not in self._engines:
             containers = engine_of(self._keeper.control.cluster, host, self._lab.settings.seed)
             self._keeper.engines[host] = containers
-            ground = ground_module.Ground(self._lab, self._programs, self._keeper.reshape)
+            ground = ground_module.Ground(self._lab, self._programs, self._keeper.reshape, self._keeper.responders)
             self._engines[host] = engine_module.Engine(host, containers, ground, self._folder.folder.path)
         return self._engines[host]

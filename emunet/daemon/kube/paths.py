@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from emunet.cluster import status
+
 _OF_NAMESPACES = ("status", "finalize")
 
 
@@ -29,6 +31,16 @@ class Target:
 def is_set(query: Mapping[str, str], name: str) -> bool:
     """Whether a query says yes to something: `watch=true`, `watch=True`, `watch=1`."""
     return query.get(name, "").lower() in ("true", "t", "1")
+
+
+def number(query: Mapping[str, str], name: str) -> int | None:
+    """A whole number of a query; None where it has none. StatusError where it is something else."""
+    text = query.get(name, "")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise status.bad_request(f"{name}={text} in the query is not a whole number")
+    return int(text)
 
 
 def parse(path: str) -> Target | None:

@@ -17,13 +17,15 @@ from emunet.cluster.requests import Request
 from emunet.cluster.selectors import FieldSelector, LabelSelector, parse_fields, parse_labels
 from emunet.cluster.store import Object, meta, with_metadata
 from emunet.daemon.kube.backend import Backend
-from emunet.daemon.kube.paths import Target
+from emunet.daemon.kube.paths import Target, number
 
 GIVEN_BACK = {
     "Pod", "Service", "PersistentVolume", "PersistentVolumeClaim", "PodTemplate", "ResourceQuota", "ServiceAccount",
     "StorageClass",
 }  # fmt: skip
 """Kinds whose objects are the answer to their own DELETE; for all others it is a Status. Typed clients count on it."""
+
+PROPAGATIONS = ("Background", "Foreground", "Orphan")
 
 _PATCHES: dict[str, Literal["json", "merge", "strategic", "apply"]] = {
     "application/json-patch+json": "json",
@@ -90,7 +92,7 @@ def select(question: Question) -> tuple[list[Object], Object]:
         version, after = _from_token(question.query["continue"])
         metadata["resourceVersion"] = version
         start = next((index for index, item in enumerate(items) if _place(item) > after), len(items))
-    limit = int(question.query.get("limit") or 0)
+    limit = number(question.query, "limit") or 0
     page = items[start : start + limit] if limit > 0 else items[start:]
     left = len(items) - start - len(page)
     if left > 0:
@@ -109,10 +111,20 @@ def _to_token(version: str, place: tuple[str, str]) -> str:
 
 def _from_token(token: str) -> tuple[str, tuple[str, str]]:
     try:
-        version, namespace, name = json.loads(base64.urlsafe_b64decode(token))
-    except ValueError:
+        version, namespace, name = map(str, json.loads(base64.urlsafe_b64decode(token)))
+    except (ValueError, TypeError):
         raise status.bad_request("continue key is not valid") from None
     return version, (namespace, name)
+
+
+def mapping(body: Any, name: str) -> Object:
+    """What a body has under a name, which must be a mapping; an empty one where it has nothing."""
+    found = body.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise status.bad_request(f"{name} must be an object, and is {json.dumps(found)[:80]}")
+    return found
 
 
 def create(question: Question, body: Object) -> Object:
@@ -165,13 +177,17 @@ def delete_all(question: Question, options: Object) -> Object:
 
 def _delete(question: Question, namespace: str, name: str, options: Object) -> Object:
     query = question.query
-    grace = options.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
+    grace = options.get("gracePeriodSeconds", number(query, "gracePeriodSeconds"))
+    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
+        raise status.bad_request(f"gracePeriodSeconds must be a whole number, and is {json.dumps(grace)[:80]}")
     propagation = options.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
     if options.get("orphanDependents"):
         propagation = "Orphan"
-    conditions = options.get("preconditions") or {}
+    if propagation not in PROPAGATIONS:
+        raise status.bad_request(f"propagationPolicy must be one of {', '.join(PROPAGATIONS)}")
+    conditions = mapping(options, "preconditions")
     return question.request.delete(
-        question.kind, namespace, name, grace=int(grace) if grace is not None else None, propagation=propagation,
+        question.kind, namespace, name, grace=grace, propagation=propagation,
         uid=conditions.get("uid"), version=conditions.get("resourceVersion"),
     )  # fmt: skip
 
@@ -197,12 +213,13 @@ def scale_of(question: Question) -> Object:
 
 def set_scale(question: Question, scale: Object) -> Object:
     """Want another number of pods; `scale` is a Scale, or a merge patch of one."""
-    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    replicas = mapping(scale, "spec").get("replicas", 0)
     if not isinstance(replicas, int) or isinstance(replicas, bool):
         raise status.bad_request("spec.replicas of a Scale is a whole number")
     change: Object = {"spec": {"replicas": replicas}}
-    if (scale.get("metadata") or {}).get("resourceVersion"):
-        change["metadata"] = {"resourceVersion": scale["metadata"]["resourceVersion"]}
+    version = mapping(scale, "metadata").get("resourceVersion")
+    if version:
+        change["metadata"] = {"resourceVersion": version}
     question.request.patch(question.kind, question.target.namespace, question.target.name, change, "merge")
     return scale_of(question)
 
@@ -210,14 +227,14 @@ def set_scale(question: Question, scale: Object) -> Object:
 def evict(question: Question, body: Object) -> Object:
     """End a pod politely: what `kubectl drain` asks for."""
     item = get(question)
-    options = body.get("deleteOptions") or {}
+    options = mapping(body, "deleteOptions")
     _delete(question, question.target.namespace, meta(item)["name"], options)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
 def bind(question: Question, body: Object) -> Object:
     """Put a pod on a host, as a scheduler does."""
-    change = {"spec": {"nodeName": (body.get("target") or {}).get("name", "")}}
+    change = {"spec": {"nodeName": mapping(body, "target").get("name", "")}}
     question.request.patch(question.kind, question.target.namespace, question.target.name, change, "merge")
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
@@ -226,7 +243,7 @@ def finalize(question: Question, body: Object) -> Object:
     """What stands between a namespace and its end is said by the client."""
     item = get(question)
     store = question.backend.control.store
-    changed = {**item, "spec": body.get("spec", {})}
+    changed = {**item, "spec": mapping(body, "spec")}
     return question.view(store.replace(with_metadata(changed), question.request.now))
 
 

@@ -98,7 +98,7 @@ async def answer(backend: Backend, token: str, request: web.Request, path: str) 
     kind = backend.control.store.kinds.at(target.api_version, target.plural)
     if kind is None:
         if any(target.plural == plural for plural, _ in discovery.REVIEWS.get(target.api_version, ())):
-            body = await _body(request)
+            body = await _object(request)
             return _json(resources.review(target.api_version, body), 201)
         raise StatusError(404, "NotFound", "the server could not find the requested resource")
     query = dict(request.query)
@@ -114,9 +114,9 @@ async def answer(backend: Backend, token: str, request: web.Request, path: str) 
         case "GET", False:
             return await _many(question, request)
         case "POST", False:
-            return _one(question, request, resources.create(question, await _body(request)), 201)
+            return _one(question, request, resources.create(question, await _object(request)), 201)
         case "PUT", True:
-            return _one(question, request, resources.update(question, await _body(request)))
+            return _one(question, request, resources.update(question, await _object(request)))
         case "PATCH", True:
             return await _patched(question, request)
         case "DELETE", True:
@@ -136,23 +136,23 @@ async def _subresource(question: Question, token: str, request: web.Request) -> 
         case "status", "GET":
             return _json(resources.get(question))
         case "status", "PUT":
-            return _json(resources.update(question, await _body(request)))
+            return _json(resources.update(question, await _object(request)))
         case "status", "PATCH":
             return await _patched(question, request)
         case "scale", _ if kind.scale:
             if method == "GET":
                 return _json(resources.scale_of(question))
             if method in ("PUT", "PATCH"):
-                return _json(resources.set_scale(question, await _body(request)))
+                return _json(resources.set_scale(question, await _object(request)))
         case "eviction", "POST" if kind.name == "Pod":
-            return _json(resources.evict(question, await _body(request)), 201)
+            return _json(resources.evict(question, await _object(request)), 201)
         case "binding", "POST" if kind.name == "Pod":
-            return _json(resources.bind(question, await _body(request)), 201)
+            return _json(resources.bind(question, await _object(request)), 201)
         case "finalize", "PUT" if kind.name == "Namespace":
-            return _json(resources.finalize(question, await _body(request)))
+            return _json(resources.finalize(question, await _object(request)))
         case "token", "POST" if kind.name == "ServiceAccount":
             resources.get(question)
-            body = await _body(request)
+            body = await _object(request)
             expires = question.backend.control.store.moment(question.backend.now() + 3600 * 10**9)
             return _json({**body, "status": {"token": token, "expirationTimestamp": expires}}, 201)
     message = f'{kind.plural} of a lab have no subresource "{name}" that takes {method}'
@@ -255,10 +255,18 @@ def _validation(query: dict[str, str]) -> Validation:
 
 
 async def _delete_options(question: Question, request: web.Request) -> Object:
-    options: Object = await _body(request)
+    options: Object = await _object(request)
     if "All" in (options.get("dryRun") or ()):
         question.request.dry_run = True
     return options
+
+
+async def _object(request: web.Request) -> Object:
+    """The body, which must be an object."""
+    body = await _body(request)
+    if not isinstance(body, dict):
+        raise status.bad_request(f"the body must be an object, and is {json.dumps(body)[:80]}")
+    return body
 
 
 async def _body(request: web.Request) -> Any:

@@ -15,7 +15,7 @@ from emunet.cluster.defaults import containers_of
 from emunet.cluster.store import Object, meta
 from emunet.daemon.kube import commands, forwarding
 from emunet.daemon.kube.backend import Connection, LogWish, Session
-from emunet.daemon.kube.paths import is_set
+from emunet.daemon.kube.paths import is_set, number
 from emunet.daemon.kube.resources import Question, get
 
 
@@ -50,16 +50,12 @@ async def answer(question: Question, request: web.Request) -> web.StreamResponse
 async def _log(question: Question, request: web.Request, pod: Object, container: str) -> web.StreamResponse:
     query = question.query
 
-    def number(name: str) -> int | None:
-        text = query.get(name, "")
-        return int(text) if text.lstrip("-").isdigit() else None
-
     wish = LogWish(
         follow=is_set(query, "follow"),
-        tail=number("tailLines"),
+        tail=number(query, "tailLines"),
         timestamps=is_set(query, "timestamps"),
-        since=number("sinceSeconds"),
-        limit=number("limitBytes"),
+        since=number(query, "sinceSeconds"),
+        limit=number(query, "limitBytes"),
         previous=is_set(query, "previous"),
     )
     chunks = question.backend.logs(pod, container, wish)

@@ -16,7 +16,7 @@ from emunet.cluster.selectors import FieldSelector, LabelSelector
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Object, labels_of
 from emunet.daemon.kube import tables
-from emunet.daemon.kube.paths import is_set
+from emunet.daemon.kube.paths import is_set, number
 from emunet.daemon.kube.resources import Question
 
 LONGEST = 3600.0
@@ -29,11 +29,14 @@ _INITIAL_END = "k8s.io/initial-events-end"
 def check(question: Question) -> None:
     """Raise the StatusError of a watch that cannot begin: what it asks for is no longer known."""
     version = question.query.get("resourceVersion", "")
-    _ = question.labels, question.fields
+    _ = question.labels, question.fields, number(question.query, "timeoutSeconds")
     if version not in ("", "0"):
-        if not version.isdigit():
+        if not version.isascii() or not version.isdigit():
             raise status.bad_request(f"invalid resource version {version!r}")
-        question.backend.control.store.changes(question.kind.resource, int(version))
+        store = question.backend.control.store
+        if int(version) > store.version:  # it comes from another lab: who lists again knows better
+            raise status.expired(f"too large resource version: {version} ({store.version})")
+        store.changes(question.kind.resource, int(version))
 
 
 async def watch(question: Question, *, as_table: bool, include: str) -> AsyncIterator[bytes]:
@@ -54,7 +57,7 @@ async def watch(question: Question, *, as_table: bool, include: str) -> AsyncIte
     else:
         since = int(version)
     loop = asyncio.get_running_loop()
-    end = loop.time() + min(float(query.get("timeoutSeconds") or LONGEST), LONGEST)
+    end = loop.time() + min(number(query, "timeoutSeconds") or LONGEST, LONGEST)
     told = loop.time()
     while True:
         try:

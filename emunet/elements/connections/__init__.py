@@ -1,7 +1,7 @@
 """Connection tracking and address translation by netfilter's terms.
 
 Read `flow`, then `connection` (what is remembered), `states` (how it changes), `table`,
-`rules` (what is translated, and how others choose), `ports`, `translation` (the edits),
+`rules` (what is translated, and how others choose), `services`, `ports`, `translation` (the edits),
 and `element`. The source is chosen behind routing, in `elements.translate`.
 """
 
@@ -17,9 +17,11 @@ from emunet.elements.connections.rules import (
     Published,
     Refusal,
 )
+from emunet.elements.connections.services import Backend, ServiceChange, ServiceKey, ServicePort, Services
 from emunet.elements.connections.table import ConnectionTable
 
 __all__ = [
+    "Backend",
     "Choice",
     "Chooser",
     "Connection",
@@ -31,6 +33,10 @@ __all__ = [
     "Publish",
     "Published",
     "Refusal",
+    "ServiceChange",
+    "ServiceKey",
+    "ServicePort",
+    "Services",
     "Standing",
     "TcpState",
     "Timeouts",

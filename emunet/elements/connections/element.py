@@ -30,6 +30,7 @@ from typing import Any
 from emunet.elements.connections.connection import INVALID, UNTRACKED, Connection, Standing, Tracked
 from emunet.elements.connections.flow import ICMP, ICMPV6, TCP, UDP, Flow, read, read_quoted
 from emunet.elements.connections.rules import Choice, Chooser, ConnectionsConfig, Published
+from emunet.elements.connections.services import Services
 from emunet.elements.connections.states import (
     PLAIN_ACK,
     Fate,
@@ -90,6 +91,7 @@ class Connections(Element):
         watch: Watch,
         config: ConnectionsConfig | None = None,
         bridges: Mapping[str, str] | None = None,
+        seed: int = 0,
     ) -> None:
         """`bridges` maps a bridge port to the interface of its bridge. Without `config` nothing is tracked."""
         self.name = "connections"
@@ -100,9 +102,11 @@ class Connections(Element):
         self.bridges = dict(bridges or {})
         rules = config or ConnectionsConfig()
         self.table = ConnectionTable(watch, rules.timeouts, rules.capacity)
+        self.services = Services(device, own, self.table, seed, watch)
+        self.services.pods = rules.pods
         self.published = Published(device, own, rules.publish)
         self.published.bridges = self.bridges
-        self.choosers: list[Chooser] = [self.published]
+        self.choosers: list[Chooser] = [self.services, self.published]
 
     def reconfigure(self, config: ConnectionsConfig | None, bridges: Mapping[str, str]) -> None:
         """Take other rules: connections that there are keep what was chosen for them.
@@ -116,6 +120,7 @@ class Connections(Element):
         if config == self.config:
             return
         self.config = config
+        self.services.pods = rules.pods
         self.published.replace(rules.publish)
         moved = {row.port for row in set(old.publish) ^ set(rules.publish) if row.protocol == UDP}
         if moved:
@@ -123,8 +128,8 @@ class Connections(Element):
         self.table.reconfigure(rules.timeouts, rules.capacity)
 
     def state(self) -> Iterable[Table[Any, Any] | Counter]:
-        """The connection table."""
-        return (self.table,)
+        """The connection table, and what is remembered of Services' clients."""
+        return (self.table, self.services.clients)
 
     def handle(self, packet: Packet, port: str, now: int) -> Step:
         """Find the connection, choose for a new one, translate the destination."""
@@ -237,7 +242,7 @@ class Connections(Element):
             tracked = about.tracked
             if not isinstance(tracked, Tracked) or tracked.connection is None:
                 return self._invalid(packet, port, "the packet that it quotes is of no connection")
-            connection, is_reply = tracked.connection, not tracked.is_reply
+            connection, is_reply, confirmed = tracked.connection, not tracked.is_reply, tracked.confirmed
         else:
             problem = self._problem(packet, port, at, protocol)
             quote = packet.ip_packet("an ICMP error quotes a packet")[at + 8 - ETHERNET_HEADER :]
@@ -247,9 +252,10 @@ class Connections(Element):
             if found is None or back is None:
                 return self._invalid(packet, port, problem or "the packet that it quotes is of no connection")
             connection, is_reply = found
+            confirmed = True
             if back.destination != packet.ip_destination:
                 return self._invalid(packet, port, "it is sent to another than it is about")
-        tracked = Tracked(Standing.RELATED, connection, is_reply)
+        tracked = Tracked(Standing.RELATED, connection, is_reply, confirmed)
         edits: tuple[Edit, ...] = ()
         if connection.source_translated if is_reply else connection.destination_translated:
             edits = error_to_destination(packet, at, connection.target(is_reply=is_reply))

@@ -84,12 +84,14 @@ class Publish:
 class ConnectionsConfig:
     """What makes a host track connections. A host without it reassembles and remembers nothing (FR-03).
 
+    pods          where pods' addresses lie: a Service's client that comes from elsewhere is masqueraded
     capacity      connections at most (nf_conntrack_max)
     drop_invalid  forwarded packets of no connection are dropped, as kube-proxy asks (SVC-40)
     """
 
     masquerade: tuple[Masquerade, ...] = ()
     publish: tuple[Publish, ...] = ()
+    pods: tuple[Prefix, ...] = ()
     capacity: int = CAPACITY
     drop_invalid: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -35,6 +35,17 @@ def endpoint(flow: Flow) -> Endpoint:
     return flow.source, flow.protocol, flow.source_port
 
 
+def _receiver(flow: Flow) -> Endpoint:
+    return flow.destination, flow.protocol, flow.destination_port
+
+
+def _leave(index: dict[Endpoint, dict[Flow, None]], place: Endpoint, key: Flow) -> None:
+    keys = index.get(place, {})
+    keys.pop(key, None)
+    if not keys:
+        index.pop(place, None)
+
+
 def _group(key: Flow, connection: Connection) -> str | bytes:
     return ASSURED if connection.assured else key.source
 
@@ -48,6 +59,7 @@ class ConnectionTable(Table[Flow, Connection]):
         self._replies: dict[Flow, Flow] = {}
         self._mapped: dict[Endpoint, dict[Flow, None]] = {}
         self._aside: dict[Flow, Flow] = {}
+        self._sent_to: dict[Endpoint, dict[Flow, None]] = {}
         self._sizes: list[tuple[int, int, str | bytes]] = []
         self._order = 0
         self._earliest = NEVER
@@ -101,6 +113,15 @@ class ConnectionTable(Table[Flow, Connection]):
             if connection is not None:
                 yield connection
 
+    def sent_to(self, receiver: Endpoint) -> list[Flow]:
+        """The connections of UDP whose first packet was sent to an address and port."""
+        return list(self._sent_to.get(receiver, ()))
+
+    def backend_of(self, key: Flow) -> tuple[bytes, int]:
+        """Where a connection really leads: address and port of who answers."""
+        reply = self._entries[key].value.reply
+        return reply.source, reply.source_port
+
     def remaining(self, key: Flow, now: int) -> int:
         """How long the entry lives if no packet comes (ns); 0 where there is none."""
         entry = self._entries.get(key)
@@ -141,6 +162,8 @@ class ConnectionTable(Table[Flow, Connection]):
             self.changed(value.reply, "entered")
         if value.interface:
             self._mapped.setdefault(endpoint(key), {})[key] = None
+        if key.protocol == UDP:
+            self._sent_to.setdefault(_receiver(key), {})[key] = None
         self._earliest = min(self._earliest, now + self.lifetime_of(value))
         if not value.assured:
             self._push(key.source)
@@ -170,10 +193,9 @@ class ConnectionTable(Table[Flow, Connection]):
         if self._replies.get(entry.value.reply) == key:
             del self._replies[entry.value.reply]
         if entry.value.interface:
-            keys = self._mapped.get(endpoint(key), {})
-            keys.pop(key, None)
-            if not keys:
-                self._mapped.pop(endpoint(key), None)
+            _leave(self._mapped, endpoint(key), key)
+        if key.protocol == UDP:
+            _leave(self._sent_to, _receiver(key), key)
 
     def _look_around(self, now: int) -> None:
         """Remove what has expired of the next few entries; each has its turn."""

@@ -144,7 +144,7 @@ def interface_statistics(
 
 
 def name_resolution(names: Mapping[bytes, Iterable[str]]) -> bytes:
-    """Names of IPv4, IPv6 and MAC addresses (4, 16 or 6 bytes); of several, Wireshark shows the last. None: left out."""
+    """Names of IPv4, IPv6 and MAC addresses (4, 16, 6 bytes); of several, Wireshark shows the last. None: left out."""
     records = b""
     for address, texts in names.items():
         value = address + b"".join(_text(text.replace("\0", "")[:250]) + b"\0" for text in texts)

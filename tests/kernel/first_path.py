@@ -10,6 +10,7 @@ The package cache is as warm as this machine's is. Prints the seconds of each st
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def main() -> int:
     """The exit code: 1 where the path does not lead there."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, make cannot wait for anything
     with tempfile.TemporaryDirectory(prefix="emunet-first-") as folder:
         clone = Path(folder) / "emunet"
         environment = {**os.environ, "EMUNET_RUNTIME_DIR": folder, "NO_COLOR": "1"}

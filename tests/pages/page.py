@@ -27,13 +27,16 @@ _BLOCK = re.compile(r"^(?P<before>[^\n]*)\n+```console\n(?P<body>.*?)^```$", re.
 _NOT_RUN = re.compile(r"<!-- not run: (?P<why>.+?) -->")
 _NEEDS = re.compile(r"<!-- needs: (?P<what>.+?) -->")
 
+_MADE = "[bcdfghjklmnpqrstvwxz2456789]"
+"""What Kubernetes makes names of."""
+
 _SHAPES = (
     (re.compile(r"\x1b\[[0-9;?]*[A-Za-z]"), ""),
     (re.compile(r"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b"), "MAC"),
     (re.compile(r"\b\d{1,2}:\d\d:\d\d(?:\.\d+)?\b"), "CLOCK"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]?(?:CLOCK)?Z?\b"), "DATE"),
-    (re.compile(r"\b(?P<owner>[a-z][a-z0-9-]*?)-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b"), r"\g<owner>-HASH"),
-    (re.compile(r"\b(?P<owner>[a-z][a-z0-9-]*?)-(?=[a-z]*\d)[bcdfghjklmnpqrstvwxz2456789]{5}\b"), r"\g<owner>-HASH"),
+    (re.compile(rf"\b(?P<owner>[a-z][a-z0-9-]*?)-{_MADE}{{6,10}}-{_MADE}{{5}}\b"), r"\g<owner>-HASH"),
+    (re.compile(rf"\b(?P<owner>[a-z][a-z0-9-]*?)-(?=[a-z]*\d){_MADE}{{5}}\b"), r"\g<owner>-HASH"),
     (re.compile(r"(?<![\d.])\d+(?:,\d+)*\.\d+(?![\d.])"), "N"),
     (re.compile(r"\b\d+(?:ms|m\d*s?|s)\b"), "AGE"),
     (re.compile(r"(?<![\d.])\d+ (?=ms\b|s\b)"), "N "),

@@ -17,7 +17,7 @@ OF_LAB := $(if $(LAB),--lab $(LAB))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help topology shell capture down test rules check fmt bench bench-quick bench-deps deps clean
+.PHONY: help topology shell capture down test rules soak check fmt bench bench-quick bench-deps deps clean
 
 help: ## say what there is
 	@echo 'make TARGET, where TARGET is one of'
@@ -46,6 +46,9 @@ test: $(READY) ## run the tests, but for those that take long   [ALL=1] [ARGS="-
 rules: $(READY) ## each rule of how frames behave, its tests, its verdict; rules.json   [ALL=1] [ARGS="-k arp"]
 	@# A tenth of the rules, another each day, is put to the test: without its element its tests must fail. ALL=1: all.
 	@$(BIN)/python -m tests.rules $(if $(ALL),--all) $(ARGS)
+
+soak: $(READY) ## an hour of traffic while five pods a second come and go: memory, descriptors, the law   [SECONDS=3600]
+	@PYTHONPATH=. $(BIN)/python tests/kernel/soak.py $(SECONDS)
 
 check: $(READY) ## look for faults: lint, format, types; changes nothing
 	@status=0; \

@@ -115,13 +115,13 @@ class Policed(Net):
 
     def rebuild(self) -> None:
         """Become what is wanted by now."""
-        self.desired = replace(self.desired, policies=policy_set(self.policies, self.spaces))
+        self.desired = self.wanted()
         self.config = compile(self.desired, self.allocation, policing=self.policing)
         self.world.configure(self.config)
 
     def wanted(self) -> Desired:
-        """The cluster as wanted."""
-        return self.desired
+        """The cluster as wanted: the same value for a policy that is the same object."""
+        return replace(self.desired, policies=policy_set(self.policies, self.spaces))
 
     def packet(
         self, source: str, target: str, protocol: str = "TCP", port: int = 80, family: int = 4, sport: int = 0

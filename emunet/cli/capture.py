@@ -5,21 +5,67 @@ Rule of this file: it opens watchers (`watching`) and says what came of them; ea
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import BinaryIO, cast
 
 import click
 
+from emunet.cli.following import Follower
 from emunet.cli.interrupt import until_interrupted
 from emunet.cli.lines import Lines
-from emunet.cli.options import lab_option, output_option, the_lab
+from emunet.cli.options import lab_option, output_option, print_json, the_lab
 from emunet.cli.watching import Watcher, watch
 from emunet.daemon.capture_file import STANDARD_OUTPUT, CaptureFile
 from emunet.daemon.capture_filter import BadFilter, capture_filter
+from emunet.daemon.client import LabClient
 from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
 from emunet.daemon.frame_format import Answer
+
+_LINGER_SECONDS = 1.0
+"""How long the last packets that are followed may still be on their way."""
+
+
+def _follow(
+    client: LabClient, ports: Sequence[str], text: str, file: str | None, count: int | None, seconds: float | None,
+    output: str,
+) -> None:  # fmt: skip
+    """Follow packets over these ports, or all of them, and give out what was seen at the end."""
+    frames = client.folder.frames
+    try:
+        every = FrameChannel.list_ports(frames)
+        judge = capture_filter(text, every)
+        channel = FrameChannel.connect(frames, dict.fromkeys(ports) if ports else [port.name for port in every])
+    except (FrameChannelError, BadFilter) as error:
+        raise click.ClickException(str(error)) from None
+    follower = Follower(channel, judge, count)
+    try:
+        with until_interrupted() as interrupted:
+            click.echo(f"watching {', '.join(ports) or 'every port'}; Ctrl-C ends it", err=True)
+            watch([follower], interrupted, seconds)
+            if follower.full:
+                follower.linger()
+                watch([follower], interrupted, _LINGER_SECONDS)
+    finally:
+        follower.close()
+    if file is None and output == "json":
+        print_json(follower.as_fields())
+    elif file is None:
+        follower.print(sys.stdout)
+    else:
+        try:
+            with (
+                os.fdopen(os.dup(sys.stdout.fileno()), "wb") if file == STANDARD_OUTPUT else open(file, "wb") as stream
+            ):
+                follower.write(stream, every, client.name)
+        except OSError as error:
+            raise click.ClickException(f"cannot write {file}: {error.strerror or error}") from None
+    packets = "1 packet" if len(follower.packets) == 1 else f"{len(follower.packets):,} packets"
+    lost = f"{follower.lost:,} lost: they came faster than they could be taken" if follower.lost else "none lost"
+    click.echo(f"{packets} seen at {follower.written:,} ports in all, {lost}", err=True)
 
 
 def _report(watcher: Watcher, where: str) -> str:
@@ -42,11 +88,15 @@ def _start_viewer(lab: Answer) -> subprocess.Popen[bytes]:
 
 
 @click.command()
-@click.argument("ports", nargs=-1, required=True, metavar="PORT...")
+@click.argument("ports", nargs=-1, metavar="PORT...")
 @click.option("-w", "file", metavar="FILE", help="Write FILE.pcapng, or FILE.pcap (one port); - is standard output.")
 @click.option(
     "-f", "--filter", "filter", default="", metavar="FILTER",
     help="Only frames that this lets through: as tcpdump reads it, and names of the lab are addresses.",
+)  # fmt: skip
+@click.option(
+    "--follow", metavar="FILTER",
+    help="Packets that this lets through at any port, each at every port that it passes, in order.",
 )  # fmt: skip
 @click.option("-c", "count", type=click.IntRange(min=1), metavar="N", help="End after N frames.")
 @click.option("--seconds", type=click.FloatRange(min=0), metavar="S", help="End after S seconds.")
@@ -54,8 +104,8 @@ def _start_viewer(lab: Answer) -> subprocess.Popen[bytes]:
 @lab_option
 @output_option
 def capture(
-    ports: tuple[str, ...], file: str | None, filter: str, count: int | None, seconds: float | None, live: bool,
-    lab: str | None, output: str,
+    ports: tuple[str, ...], file: str | None, filter: str, follow: str | None, count: int | None,
+    seconds: float | None, live: bool, lab: str | None, output: str,
 ) -> None:  # fmt: skip
     """Watch what passes ports: both directions, with the reason of every drop.
 
@@ -64,9 +114,17 @@ def capture(
     emunet capture web-1 host1:eth0 -w x.pcapng      a file, with an interface for each port
     emunet capture web-1 -f 'icmp and host web-3'    only what a filter lets through
     emunet capture host1:flannel.1 --live            Wireshark
+    emunet capture --follow 'icmp and src web-1' -c 1 -w x.pcapng
     """  # noqa: D301 - click knows the character by this escape
     if file == STANDARD_OUTPUT and sys.stdout.isatty():
         raise click.UsageError("-w - writes binary data: send it into a pipe, as in  | tshark -r -")
+    if follow is not None:
+        if filter or live:
+            raise click.UsageError("--follow takes a filter of its own, and writes to a file or the terminal")
+        _follow(the_lab(lab), ports, follow, file, count, seconds, output)
+        return
+    if not ports:
+        raise click.UsageError("name a port, like web-1 or host1:eth0; --follow FILTER watches all of them")
     client = the_lab(lab)
     frames = client.folder.frames
     watchers: list[Watcher] = []

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from emunet.cli.fitting import Fitting
 from emunet.cli.interrupt import until_interrupted
 from emunet.cli.options import lab_option, output_option, print_json, the_lab
 from emunet.cli.progress import Bar, bar
@@ -43,7 +44,7 @@ class Rate(click.ParamType[float | str]):
 
 
 class Player:
-    """Plays frames into the first port of a channel.
+    """Plays frames into ports of a channel.
 
     `rate` is as the command has it. `stop` is a descriptor that ends it when readable.
     """
@@ -57,12 +58,12 @@ class Player:
         self._rate = rate
         self._stop = stop
 
-    def play(self, frames: Iterator[CapturedFrame]) -> None:
-        """Play them once."""
+    def play(self, frames: Iterator[tuple[int, CapturedFrame, bytes]]) -> None:
+        """Play them once: (number of the port, frame as captured, bytes to play)."""
         began = time.monotonic()
         first: int | None = None
-        batch: list[bytes] = []
-        for count, frame in enumerate(frames):
+        batch: list[tuple[int, bytes]] = []
+        for count, (port, frame, data) in enumerate(frames):
             if first is None:
                 first = frame.time_ns
             if self._rate == "original":
@@ -75,12 +76,12 @@ class Player:
                 self._send(batch)
                 if self._wait(due):
                     return
-            batch.append(frame.data)
+            batch.append((port, data))
             self.cut += frame.original_length > len(frame.data)
         self._send(batch)
 
-    def _send(self, batch: list[bytes]) -> None:
-        self._channel.send_many(batch)
+    def _send(self, batch: list[tuple[int, bytes]]) -> None:
+        self._channel.send_by(batch)
         self.sent += len(batch)
         batch.clear()
         if self._shown is not None:
@@ -150,6 +151,14 @@ def _again(file: str, output: str) -> None:
     "--rate", type=Rate(), default="original", metavar="RATE",
     help="original (as captured; the default), fast, or frames per second.",
 )  # fmt: skip
+@click.option(
+    "--to", "other", metavar="PORT", help="Who answers in it: both sides are played, with addresses that fit."
+)
+@click.option(
+    "--map", "wishes", multiple=True, metavar="OLD=NEW",
+    help="Another address (or a pod's) for one of the capture. May be given more than once.",
+)  # fmt: skip
+@click.option("--fit", is_flag=True, help="Other MACs only: the sender's own, and its next hop's.")
 @click.option("--loop", "times", type=click.IntRange(min=1), default=1, metavar="N", help="Play it N times.")
 @click.option("--only", type=click.Choice(["all", "in", "out"]), default="all", help="Frames of one direction only.")
 @click.option("--interface", metavar="NAME", help="Frames of one interface of a pcapng file only.")
@@ -159,6 +168,9 @@ def replay(
     file: str,
     port: str | None,
     rate: float | str,
+    other: str | None,
+    wishes: tuple[str, ...],
+    fit: bool,
     times: int,
     only: str,
     interface: str | None,
@@ -172,20 +184,28 @@ def replay(
     \b
     emunet replay x.pcapng --from web-1
     emunet replay x.pcap --from web-1 --rate 1000 --loop 10
+    emunet replay elsewhere.pcap --from web-1 --to web-3     as a talk between the two
     """  # noqa: D301 - click knows the character by this escape
     began = time.monotonic()
     if port is None:
         _again(file, output)
         return
     try:
+        frames = the_lab(lab).folder.frames
+        fitting = None
+        if other is not None or wishes or fit:
+            fitting = Fitting(FrameChannel.list_ports(frames), port, other, wishes)
+        ports = [port] if fitting is None else fitting.ports
         with (
-            FrameChannel.connect(the_lab(lab).folder.frames, [port], watch=False, inject=True) as channel,
+            FrameChannel.connect(frames, ports, watch=False, inject=True, raw=True) as channel,
             until_interrupted() as interrupted,
             bar(f"playing into {port}", _frames(file, only, interface, times)) as shown,
         ):
             player = Player(channel, rate, interrupted, shown)
             for _ in range(times):
-                player.play(chosen(read_capture(file), only, interface))
+                played = chosen(read_capture(file), only, interface)
+                as_they_are = ((0, frame, frame.data) for frame in played)
+                player.play(as_they_are if fitting is None else fitting.fitted(played))
                 if player.stopped or not player.sent:
                     break
             for notice in channel.settle():
@@ -200,7 +220,7 @@ def replay(
     if output == "json":
         print_json({"frames": player.sent, "cut": player.cut, "seconds": round(seconds, 3)})
         return
-    frames = "1 frame" if player.sent == 1 else f"{player.sent:,} frames"
-    click.echo(f"{frames} played into {port} in {seconds:.1f} s")
+    told = "1 frame" if player.sent == 1 else f"{player.sent:,} frames"
+    click.echo(f"{told} played into {' and '.join(ports)} in {seconds:.1f} s")
     if player.cut:
         click.echo(f"{player.cut:,} of them were cut when they were captured, and were played as they are", err=True)

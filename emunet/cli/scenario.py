@@ -131,6 +131,8 @@ def _tell(client: LabClient, event: Any) -> int:
             path = ("pods", event.subject)
         case "partition":
             path = ("partition",)
+        case "dns":
+            path = ("dns",)
         case _:
             path = ("tables", event.subject, said.pop("table"))
             said = {name: value for name, value in said.items() if value is not None}

@@ -1,4 +1,4 @@
-"""`emunet host`, `partition`, `freeze` and `exhaust`: failures, one command each.
+"""`emunet host`, `partition`, `freeze`, `dns` and `exhaust`: failures, one command each.
 
 Rule of this file: each says what is so afterwards; without a change it says what is so now.
 """
@@ -77,6 +77,29 @@ def partition(groups: tuple[str, ...], heal: bool, lab: str | None, output: str)
         click.echo(f"{' | '.join(', '.join(group) for group in parted)} | the rest")
     else:
         click.echo("all hosts hear all others")
+
+
+@click.command()
+@click.option("--on/--off", "on", default=None, help="Let the name servers begin again, or end them.")
+@lab_option
+@output_option
+def dns(on: bool | None, lab: str | None, output: str) -> None:
+    """End the cluster's name servers, or let them begin again; without a change, say whether they answer.
+
+    Their pods stay. On TAP wires the processes are killed, and the pods are not ready until they begin again.
+
+    \b
+    emunet dns --off
+    emunet dns --on
+    """  # noqa: D301 - click knows the character by this escape
+    client = the_lab(lab)
+    if on is not None:
+        client.put("dns", on=on)
+    answers = client.get("trouble")["dns"]
+    if output == "json":
+        print_json({"on": answers})
+    else:
+        click.echo(f"the cluster's name servers {'may answer' if answers else 'are off'}")
 
 
 @click.command()

@@ -13,13 +13,14 @@ import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from emunet.cluster import pod_files
 from emunet.cluster.controllers.pods import is_finished, is_terminating
 from emunet.cluster.desired import Cluster, Container, ContainerPort, Pod
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION
 from emunet.cluster.ranges import natural
 from emunet.cluster.schema import unicast_mac
 from emunet.cluster.store import Object, View, controller_of, labels_of, meta
-from emunet.packet.address import parse_ip
+from emunet.packet.address import is_unspecified, parse_ip
 
 Addresses = Callable[[Object], tuple[str, ...]]
 """The addresses that a pod has by now, as text."""
@@ -33,7 +34,7 @@ def bound_pods(view: View, cluster: Cluster, silent: Iterable[str] = ()) -> tupl
     """
     dead = set(silent)
     found = [
-        pod_of(view, item)
+        pod_of(view, item, cluster.dns.domain)
         for host in [host.name for host in cluster.hosts]
         for item in view.pods_on(host)
         if not (is_finished(item) and controller_of(item) is not None)
@@ -42,8 +43,8 @@ def bound_pods(view: View, cluster: Cluster, silent: Iterable[str] = ()) -> tupl
     return tuple(sorted(found, key=lambda pod: (natural(pod.namespace), natural(pod.name))))
 
 
-def pod_of(view: View, item: Object) -> Pod:
-    """A stored pod as the lab builds it."""
+def pod_of(view: View, item: Object, domain: str) -> Pod:
+    """A stored pod as the lab builds it; `domain` is the cluster's."""
     found, spec = meta(item), item["spec"]
     annotations = found.get("annotations", {})
     mac = annotations.get(MAC_ANNOTATION)
@@ -53,7 +54,7 @@ def pod_of(view: View, item: Object) -> Pod:
         name=found["name"],
         host=spec["nodeName"],
         containers=tuple(_container(view, item, one) for one in spec["containers"]),
-        hostname=spec.get("hostname") or found["name"][:63].rstrip("-."),
+        hostname=pod_files.host_name(item),
         restart_policy=spec.get("restartPolicy", "Always"),
         host_network=spec.get("hostNetwork", False),
         labels=tuple(sorted(labels_of(item).items())),
@@ -61,7 +62,13 @@ def pod_of(view: View, item: Object) -> Pod:
         mac=unicast_mac(mac) if mac else None,
         addresses=tuple(sorted((parse_ip(one.strip()) for one in addresses.split(",")), key=len)) if addresses else (),
         uid=found["uid"],
+        full_name=pod_files.machine_name(item, domain) if spec.get("setHostnameAsFQDN") else "",
     )
+
+
+def _host_address(text: str) -> bytes | None:
+    """The one address on which a hostPort is open; None: all of them."""
+    return parse_ip(text) if text and not is_unspecified(parse_ip(text)) else None
 
 
 def _container(view: View, pod: Object, container: Object) -> Container:
@@ -72,7 +79,13 @@ def _container(view: View, pod: Object, container: Object) -> Container:
         args=tuple(container.get("args", ())),
         environment=tuple((one["name"], one.get("value", "")) for one in container.get("env", ())),
         ports=tuple(
-            ContainerPort(port["containerPort"], port.get("protocol", "TCP"), port.get("name", ""))
+            ContainerPort(
+                port["containerPort"],
+                port.get("protocol", "TCP"),
+                port.get("name", ""),
+                port.get("hostPort", 0),
+                _host_address(port.get("hostIP", "")),
+            )
             for port in container.get("ports", ())
         ),
         working_directory=container.get("workingDir", ""),

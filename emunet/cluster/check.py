@@ -111,7 +111,29 @@ def _check_ranges(document: Document, spec: Spec) -> Iterator[Problem]:
         if prefix.length > NARROWEST[len(prefix.address)]:
             message = f"expected at most /{NARROWEST[len(prefix.address)]}, so that hosts find room (got {prefix})"
             yield document.problem((*underlay_path(document), index), message)
+    yield from _check_pool(document, spec)
     yield from _check_masks(document, spec)
+
+
+def _check_pool(document: Document, spec: Spec) -> Iterator[Problem]:
+    for index, prefix in enumerate(spec.load_balancer_pool):
+        path: Path = ("spec", "loadBalancerPool", index)
+        if not any(prefix.length >= one.length and one.contains(prefix.address) for one in spec.underlays):
+            underlays = " ".join(map(str, spec.underlays))
+            message = f"expected a part of the underlay ({underlays}), where hosts answer for it (got {prefix})"
+            yield document.problem(path, message)
+        for number, other in enumerate(spec.load_balancer_pool[:index]):
+            if prefix.overlaps(other):
+                place = document.place(("spec", "loadBalancerPool", number))
+                yield document.problem(path, f"{prefix} overlaps {other} (on line {place.line})")
+
+
+def check_pool_is_free(document: Document, spec: Spec, host: str, address: bytes) -> Iterator[Problem]:
+    """A host's address that load balancers may be given too."""
+    for index, prefix in enumerate(spec.load_balancer_pool):
+        if len(prefix.address) == len(address) and prefix.contains(address):
+            message = f"{prefix} holds {format_ip(address)}, the address of {host}: choose a part without hosts"
+            yield document.problem(("spec", "loadBalancerPool", index), message)
 
 
 def _overlap(document: Document, one: tuple[str, Path, Prefix], other: tuple[str, Path, Prefix]) -> Problem:

@@ -29,7 +29,8 @@ the interfaces.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from emunet.cluster.assign import (
     BRIDGE,
@@ -51,6 +52,7 @@ from emunet.cluster.desired import (
     Pod,
     PodLinks,
     PolicyMode,
+    Publish,
 )
 from emunet.cluster.docker.compile import with_engines
 from emunet.cluster.mtu import VXLAN_OVERHEAD
@@ -106,7 +108,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
         hosts=tuple(
             compile_host(
                 cluster,
-                host,
+                replace(host, publish=(*host.publish, *host_ports(host, pods))),
                 [given[pod.port] for pod in pods if pod.host == host.name],
                 macs,
                 policies.get(host.name),
@@ -258,6 +260,14 @@ def masquerade_rows(cluster: Cluster, host: Host, wish: Masquerade) -> Iterator[
         yield Masquerading((pods,), destinations=spared, keep=True)
         yield Masquerading((pods,), random_fully=True)
         yield Masquerading(not_sources=(pods,), destinations=(pods,), random_fully=True)
+
+
+def host_ports(host: Host, pods: Iterable[Pod]) -> Iterator[Publish]:
+    """The hostPorts of the containers of a host's pods (fidelity 1.5). Of SCTP none: see `service_rows`."""
+    for pod in pods:
+        for port in (one for container in pod.containers for one in container.ports if pod.host == host.name):
+            if port.host_port and port.protocol in PROTOCOLS:
+                yield Publish(port.host_port, port.protocol, pod.port, port.number, port.host_address)
 
 
 def publish_rows(host: Host, pods: Sequence[PodAddresses]) -> Iterator[Publishing]:

@@ -18,8 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from emunet.cluster import defaults
 from emunet.cluster.bound import bound_pods
 from emunet.cluster.controllers.actions import Note
+from emunet.cluster.controllers.balancers import Pool
 from emunet.cluster.controllers.everything import controllers
 from emunet.cluster.controllers.kubelet import Kubelet, PodFact
+from emunet.cluster.controllers.name_server import NameServer
 from emunet.cluster.controllers.nodes import Health, node_of
 from emunet.cluster.controllers.pods import is_terminating, pod_key
 from emunet.cluster.controllers.runner import Runner
@@ -36,6 +38,7 @@ from emunet.cluster.requests import Request, Rules, Validation
 from emunet.cluster.service_rows import ServiceRows
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Key, Object, Store, meta
+from emunet.cluster.zone import ZoneOf
 from emunet.fabric.config import ServicePort
 from emunet.packet.address import format_ip
 
@@ -51,13 +54,17 @@ class ControlPlane:
         self.health = Health()
         self.kubelet = Kubelet(self.health)
         self.rules = Rules()
+        self.pool = Pool()
         self._built_in = {kind.resource for kind in self.store.kinds}
         self._retired: list[Kind] = []
         self._policies = PolicyReader(self.store)
         self.store.listeners.append(self._learn)
+        self.names = ZoneOf(self.store, cluster)
+        self.name_server = NameServer(cluster)
         self._service_rows = ServiceRows(self.store)
         self.store.listeners.append(self._service_rows.hear)
-        self.runner = Runner(self.store, controllers(self.health, self.kubelet), self.rules)
+        kept = controllers(self.health, self.kubelet, self.pool)
+        self.runner = Runner(self.store, (self.name_server, *kept), self.rules)
         self._begin(now)
 
     # What may be asked
@@ -143,6 +150,9 @@ class ControlPlane:
     def set_cluster(self, cluster: Cluster, now: int) -> None:
         """The machines have changed: nodes come, go and are relabelled."""
         self.cluster = cluster
+        self.names.set_cluster(cluster)
+        self.name_server.cluster = cluster
+        self.runner.mark(self.name_server.name, [self.name_server.key])
         self._set_rules()
         names = {host.name for host in cluster.hosts}
         for node in list(self.store.items("nodes")):
@@ -265,6 +275,7 @@ class ControlPlane:
         switches = {switch.name: "switch" for switch in self.cluster.switches}
         self.rules.names = links | switches | {host.name: "host" for host in self.cluster.hosts}
         self.rules.service_ranges = self.cluster.ranges.services
+        self.pool.prefixes = self.cluster.ranges.balancers
 
     def _begin(self, now: int) -> None:
         self._set_rules()

@@ -19,6 +19,7 @@ from emunet.cluster import ranges, topology
 from emunet.cluster.check import (
     PodRequest,
     check_pods,
+    check_pool_is_free,
     check_publish,
     check_topology,
     is_pod_address,
@@ -40,6 +41,10 @@ from emunet.packet.address import InterfaceAddress, Prefix, format_ip
 
 Pairs = tuple[tuple[str, str], ...]
 """A mapping of text to text as a value, sorted by key."""
+
+
+NAME_SERVER_IMAGE = "emunet/resolver"
+"""A container of this image is a name server of the cluster, on port 53 over UDP and TCP."""
 
 
 class OverlayKind(Enum):
@@ -75,11 +80,15 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """The cluster's address ranges, at most one of each family, IPv4 first."""
+    """The cluster's address ranges, at most one of each family, IPv4 first.
+
+    `balancers` are parts of the underlay, any number, in the order in which they are given out.
+    """
 
     pods: tuple[Prefix, ...]
     services: tuple[Prefix, ...]
     underlay: tuple[Prefix, ...]
+    balancers: tuple[Prefix, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,23 @@ class Masquerade:
     """What pods send to outside the cluster comes from their host, but for what goes to `exceptions`."""
 
     exceptions: tuple[Prefix, ...] = ()
+
+
+class DnsWish(Enum):
+    """Whether a cluster has a name server: from the first Service on, always, never."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """The cluster's name server: whether, for which domain, and whom it asks for names outside of it."""
+
+    wish: DnsWish = DnsWish.AUTO
+    domain: str = topology.DEFAULT_DOMAIN
+    forward: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +173,7 @@ class Cluster:
     links: tuple[Link, ...]
     masquerade: Masquerade | None = None
     pod_links: PodLinks = PodLinks.BRIDGE
+    dns: Dns = Dns()
     network_policy: PolicyMode | None = None
 
     def host(self, name: str) -> Host:
@@ -159,11 +186,16 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPort:
-    """A port that a container says it listens on; `protocol` is TCP, UDP or SCTP."""
+    """A port that a container says it listens on; `protocol` is TCP, UDP or SCTP.
+
+    `host_port` leads there from its host (0: none), on `host_address` or on all addresses that the host has.
+    """
 
     number: int
     protocol: str = "TCP"
     name: str = ""
+    host_port: int = 0
+    host_address: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +228,7 @@ class Pod:
     """A pod on its host. `mac` and `addresses` are those that its annotations fix; most have none.
 
     A pod with `host_network` lives in its host's network and has no port of its own. Another pod of
-    the same name has another `uid`.
+    the same name has another `uid`. `full_name`: what its machine is called instead of `hostname`, if anything.
     """
 
     namespace: str
@@ -211,12 +243,23 @@ class Pod:
     mac: bytes | None = None
     addresses: tuple[bytes, ...] = ()
     uid: str = ""
+    full_name: str = ""
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     @property
     def port(self) -> str:
         """Its global port name: `web-1` in the default namespace, `blue/web-1` in another."""
         return port_name(self.namespace, self.name)
+
+    @property
+    def machine_name(self) -> str:
+        """What `hostname` says in it."""
+        return self.full_name or self.hostname
+
+    @property
+    def is_name_server(self) -> bool:
+        """Whether it answers for the cluster's names: then the lab brought it, or a person wanted one more."""
+        return any(container.image == NAME_SERVER_IMAGE for container in self.containers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +375,7 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
             continue
         for name, address in given.items():
             addresses[name].append(InterfaceAddress(address, prefix.length))
+            problems += check_pool_is_free(document, spec, name, address)
     for index, prefix in _ipv4_first(spec.pod_cidrs):
         mask = spec.node_masks.of(prefix)
         ours = {host.name: p for host in spec.hosts for p in host.pod_cidrs if len(p.address) == len(prefix.address)}
@@ -355,7 +399,12 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
     cluster = Cluster(
         wish.metadata.name,
         Overlay(OverlayKind(spec.overlay.kind), spec.overlay.port, spec.overlay.vni, spec.overlay.direct_routing),
-        Ranges(_ordered(spec.pod_cidrs), _ordered(spec.services), _ordered(spec.underlays)),
+        Ranges(
+            _ordered(spec.pod_cidrs),
+            _ordered(spec.services),
+            _ordered(spec.underlays),
+            tuple(spec.load_balancer_pool),
+        ),
         tuple(
             Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name], docker[name])
             for name in names
@@ -364,6 +413,7 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
         tuple(_link(link, spec.underlay.mtu) for link in spec.all_links),
         Masquerade(tuple(spec.masquerade.exceptions)) if spec.masquerade.enabled else None,
         PodLinks(spec.pod_links),
+        _dns(spec.dns),
         PolicyMode(spec.network_policy) if spec.network_policy is not None else None,
     )
     return cluster, problems
@@ -388,6 +438,11 @@ def _pairs(mapping: Mapping[str, str]) -> Pairs:
 def _publish(row: topology.Publish) -> Publish:
     pod = row.pod.removeprefix("default/")
     return Publish(row.port, row.protocol, pod, row.target_port or row.port, row.host_ip)
+
+
+def _dns(dns: topology.Dns) -> Dns:
+    wish = DnsWish.AUTO if dns.enabled == "auto" else DnsWish.ON if dns.enabled else DnsWish.OFF
+    return Dns(wish, dns.domain, tuple(dns.forward))
 
 
 def _furniture(wish: topology.Docker) -> Furniture:

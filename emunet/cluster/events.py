@@ -5,7 +5,6 @@ Rule of this file: events are bounded; the oldest give way. They take part in no
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from emunet.cluster.store import Key, Store, meta
@@ -26,13 +25,14 @@ def record(store: Store, note: Note, now: int) -> None:
     if space is None or "deletionTimestamp" in meta(space):
         return
     uid = found["name"] if about["kind"] == "Node" else found.get("uid", "")
-    text = "/".join((uid, note.reason, note.message, note.source))
-    name = f"{found['name']}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    said = (uid, note.reason, note.message, note.source)
+    name = store.said.get(said, f"{found['name']}.{store.version:016x}")  # so that a list by names goes by time
     moment = store.moment(now)
     old = store.get("events", namespace, name)
     if old is not None:
         store.replace({**old, "count": old["count"] + 1, "lastTimestamp": moment}, now)
         return
+    store.said[said] = name
     involved: dict[str, Any] = {
         "kind": about["kind"],
         "namespace": found.get("namespace", ""),
@@ -62,4 +62,6 @@ def record(store: Store, note: Note, now: int) -> None:
     )
     if store.count("events") > MAXIMUM:
         oldest = next(store.items("events"))
+        if len(store.said) > 2 * MAXIMUM:  # most of them speak of events that are gone
+            store.said.clear()
         store.remove(Key("events", meta(oldest)["namespace"], meta(oldest)["name"]))

@@ -99,7 +99,7 @@ KINDS: tuple[Kind, ...] = (
     _row("Ingress", "ingresses", _NET, short=("ing",), effect=False,
          aliases=("networking.k8s.io/v1beta1", "extensions/v1beta1")),
     _row("IngressClass", "ingressclasses", _NET, namespaced=False, effect=False),
-    _row("PodDisruptionBudget", "", "policy", short=("pdb",), aliases=("policy/v1beta1",), effect=False),
+    _row("PodDisruptionBudget", "", "policy", short=("pdb",), aliases=("policy/v1beta1",)),
     _row("PodSecurityPolicy", "podsecuritypolicies", "policy", versions=("v1beta1",), namespaced=False, short=("psp",),
          type="", effect=False, aliases=("extensions/v1beta1",)),
     _row("Role", "", _RBAC, aliases=(f"{_RBAC}/v1beta1",), effect=False),

@@ -108,8 +108,8 @@ class ContainerPort(Model):
     container_port: PortNumber
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
     name: Annotated[str, AfterValidator(_port_name)] | None = None
-    host_port: Ignored = None
-    host_ip: Ignored = Field(None, alias="hostIP")
+    host_port: PortNumber | None = None
+    host_ip: str = Field("", alias="hostIP")
 
 
 class Container(Model):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from emunet.cluster.assign import Allocation
 from emunet.cluster.desired import ContainerPort, Pod
@@ -60,28 +61,39 @@ def stations(pods: Iterable[Pod], allocation: Allocation) -> tuple[Station, ...]
     )
 
 
-class Shelf:
-    """Pods by label, so that a selector looks at few of them."""
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A namespace as policies see it."""
 
-    def __init__(self, pods: Iterable[Station]) -> None:
-        self.pods = tuple(pods)
-        self._by_label: dict[tuple[str, str], list[Station]] = {}
-        for pod in self.pods:
-            for label in pod.labels.items():
-                self._by_label.setdefault(label, []).append(pod)
+    name: str
+    labels: dict[str, str]
 
-    def select(self, selector: LabelSelector) -> Sequence[Station]:
+
+L = TypeVar("L", bound=Station | Space)
+
+
+class Shelf(Generic[L]):
+    """Pods or namespaces by label, so that a selector looks at few of them."""
+
+    def __init__(self, items: Iterable[L]) -> None:
+        self.items: tuple[L, ...] = tuple(items)
+        self._by_label: dict[tuple[str, str], list[L]] = {}
+        for one in self.items:
+            for label in one.labels.items():
+                self._by_label.setdefault(label, []).append(one)
+
+    def select(self, selector: LabelSelector) -> Sequence[L]:
         """Those that a selector matches, in their order."""
         if not selector.requirements:
-            return self.pods
+            return self.items
         exact = (one for one in selector.requirements if one.operator == "In" and len(one.values) == 1)
         first = next(exact, None)
-        candidates = self.pods if first is None else self._by_label.get((first.key, first.values[0]), ())
-        return [pod for pod in candidates if selector.matches(pod.labels)]
+        candidates = self.items if first is None else self._by_label.get((first.key, first.values[0]), ())
+        return [one for one in candidates if selector.matches(one.labels)]
 
 
-Row = tuple[Station, dict[Direction, list[PolicyRules]]]
-"""A selected pod with the policies that isolate it."""
+Row = tuple[Station, list[PolicyRules], list[PolicyRules]]
+"""A selected pod with the policies that isolate it for ingress, and for egress."""
 
 
 class Policing:
@@ -95,7 +107,7 @@ class Policing:
         """What each host with a selected pod is told; of the others nothing."""
         self._before, self._isolations = self._isolations, {}
         everybody = Shelf(pods)
-        spaces: dict[str, Shelf] = {name: Shelf([]) for name, _ in wanted.namespaces}
+        spaces: dict[str, Shelf[Station]] = {name: Shelf([]) for name, _ in wanted.namespaces}
         sorted_pods: dict[str, list[Station]] = {}
         for pod in pods:
             sorted_pods.setdefault(pod.namespace, []).append(pod)
@@ -104,20 +116,26 @@ class Policing:
         rows: dict[str, Row] = {}
         for policy in wanted.policies:
             chosen = spaces[policy.namespace].select(policy.pods) if policy.namespace in spaces else ()
-            for direction in Direction:
-                rules = policy.ingress if direction is Direction.INGRESS else policy.egress
-                if rules is None or not chosen:
-                    continue
-                isolation = self._isolation(policy, direction, rules, named)
-                for pod in chosen:
-                    if pod.port not in rows:
-                        rows[pod.port] = (pod, {one: [] for one in Direction})
-                    rows[pod.port][1][direction].append(isolation)
+            ingress = self._isolation(policy, Direction.INGRESS, policy.ingress, named)
+            egress = self._isolation(policy, Direction.EGRESS, policy.egress, named)
+            for pod in chosen:
+                row = rows.get(pod.port)
+                if row is None:
+                    row = rows[pod.port] = (pod, [], [])
+                row[1].extend(ingress)
+                row[2].extend(egress)
         return self._by_host(rows, Members(everybody, spaces, wanted, named), pods, per_packet=per_packet)
 
     def _isolation(
-        self, policy: Policy, direction: Direction, rules: Sequence[Rule], named: dict[Port, dict[int, list[Station]]]
-    ) -> PolicyRules:
+        self,
+        policy: Policy,
+        direction: Direction,
+        rules: Sequence[Rule] | None,
+        named: dict[Port, dict[int, list[Station]]],
+    ) -> tuple[PolicyRules, ...]:
+        """What it says of a direction; nothing where it does not isolate there."""
+        if rules is None:
+            return ()
         numbers = {port: tuple(sorted(named.get(port, ()))) for rule in rules for port in rule.ports if port.name}
         key = (policy.full_name, direction)
         known = self._before.get(key)
@@ -125,7 +143,7 @@ class Policing:
             permits = tuple(_permit(number, rule, numbers) for number, rule in enumerate(rules, 1))
             known = (policy, numbers, PolicyRules(policy.full_name, permits))
         self._isolations[key] = known
-        return known[2]
+        return (known[2],)
 
     @staticmethod
     def _by_host(
@@ -138,9 +156,8 @@ class Policing:
         names = tuple(sorted((address, pod.port) for pod in pods for address in pod.addresses))
         by_host: dict[str, list[PodPolicies]] = {}
         spoken: dict[str, dict[int, PolicyRules]] = {}
-        for port, (pod, isolations) in sorted(rows.items()):
-            ingress, egress = tuple(isolations[Direction.INGRESS]), tuple(isolations[Direction.EGRESS])
-            row = PodPolicies(port, pod.addresses, ingress, egress)
+        for port, (pod, ingress, egress) in sorted(rows.items()):
+            row = PodPolicies(port, pod.addresses, tuple(ingress), tuple(egress))
             by_host.setdefault(pod.host, []).append(row)
             spoken.setdefault(pod.host, {}).update((id(one), one) for one in (*ingress, *egress))
         return {
@@ -153,11 +170,15 @@ class Members:
     """Who is in which group, worked out once for each name."""
 
     def __init__(
-        self, everybody: Shelf, spaces: dict[str, Shelf], wanted: PolicySet, named: dict[Port, dict[int, list[Station]]]
+        self,
+        everybody: Shelf[Station],
+        spaces: dict[str, Shelf[Station]],
+        wanted: PolicySet,
+        named: dict[Port, dict[int, list[Station]]],
     ) -> None:
         self._everybody = everybody
         self._spaces = spaces
-        self._labels = wanted.namespaces
+        self._namespaces = Shelf(Space(name, dict(labels)) for name, labels in wanted.namespaces)
         self._named = named
         self._selections = {
             str(one): one for policy in wanted.policies for rule in policy.rules for one in rule.selections
@@ -194,9 +215,9 @@ class Members:
         elif not selection.namespaces.requirements:
             yield from self._everybody.select(selection.pods)
         else:
-            for namespace, labels in self._labels:
-                if namespace in self._spaces and selection.namespaces.matches(dict(labels)):
-                    yield from self._spaces[namespace].select(selection.pods)
+            for one in self._namespaces.select(selection.namespaces):
+                if one.name in self._spaces:
+                    yield from self._spaces[one.name].select(selection.pods)
 
 
 def _named_ports(pods: Iterable[Station]) -> dict[Port, dict[int, list[Station]]]:

@@ -14,6 +14,7 @@
         - {at: 30s, host: host2, power: on}
         - {at: 40s, partition: [[host1], [host2]]}
         - {at: 50s, heal: true}
+        - {at: 55s, dns: off}
 
 Rule of this file: what is read here makes sense by itself, and (`check_names`) in its
 topology; whether a wire can take a setting at that moment is the wire's to say.
@@ -80,6 +81,7 @@ class EventModel(Direction):
     heal: Literal[True] | None = None
     freeze: str | None = None
     thaw: str | None = None
+    dns: Literal["off", "on"] | None = None
     exhaust: str | None = None
     table: str | None = None
     to: Annotated[int, whole(1, 10**9)] | None = None
@@ -121,11 +123,12 @@ class Event:
     power      arguments: on
     partition  arguments: groups (none: heal)
     freeze     arguments: frozen
+    dns        arguments: on
     exhaust    arguments: table, capacity (None: as many as it holds)
     """
 
     at: int
-    act: Literal["link", "power", "partition", "freeze", "exhaust"]
+    act: Literal["link", "power", "partition", "freeze", "dns", "exhaust"]
     subject: str
     arguments: Mapping[str, Any]
     place: str = ""
@@ -150,6 +153,8 @@ class Event:
                 return f"partition {' | '.join(groups)}" if groups else "the partition heals"
             case "freeze":
                 return f"{self.subject} {'freezes' if said['frozen'] else 'goes on'}"
+            case "dns":
+                return f"the name servers {'begin again' if said['on'] else 'end'}"
             case "exhaust":
                 most = "is full" if said["capacity"] is None else f"holds {said['capacity']}"
                 return f"{self.subject}: {said['table']} {most}"
@@ -229,7 +234,7 @@ def _names(flows: Iterable[FlowModel]) -> list[str]:
     return names
 
 
-_ABOUT = ("link", "host", "partition", "heal", "freeze", "thaw", "exhaust")
+_ABOUT = ("link", "host", "partition", "heal", "freeze", "thaw", "dns", "exhaust")
 _BELONGS = {
     "from": "link", "down": "link", "up": "link", "flap": "link", "clear": "link", "power": "host",
     "table": "exhaust", "to": "exhaust",
@@ -295,6 +300,8 @@ def _event(document: Document, index: int, event: EventModel) -> Event:
         return Event(event.at, "power", event.host, {"on": event.power == "on"}, where)
     if event.exhaust is not None:
         return Event(event.at, "exhaust", event.exhaust, {"table": event.table, "capacity": event.to}, where)
+    if event.dns is not None:
+        return Event(event.at, "dns", "", {"on": event.dns == "on"}, where)
     if event.freeze is not None or event.thaw is not None:
         pod = event.freeze or event.thaw or ""
         return Event(event.at, "freeze", pod, {"frozen": event.freeze is not None}, where)

@@ -28,6 +28,9 @@ SECOND = 1_000_000_000
 SLICES = "endpointslices.discovery.k8s.io"
 LEFT_TO_OTHERS = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless")
 AFFINITY_SECONDS = 10800
+ANNOUNCED_BY = "emunet/announced-by"
+"""The annotation of a Service that says which host answers for the addresses of its load balancer."""
+
 
 Name = tuple[str, str]
 """A Service's namespace and name."""
@@ -75,6 +78,7 @@ def rows_of(service: Object, slices: Iterable[Object]) -> tuple[ServicePort, ...
                     sources=tuple(one for one in sources if len(one.address) == family),
                     node_port=port.get("nodePort", 0),
                     affinity=affinity,
+                    announcer=meta(service).get("annotations", {}).get(ANNOUNCED_BY, "") if balancers else "",
                     internal_local=spec.get("internalTrafficPolicy") == "Local",
                     external_local=spec.get("externalTrafficPolicy") == "Local",
                 )

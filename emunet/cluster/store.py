@@ -205,6 +205,8 @@ class Store(View):
     def __init__(self, seed: int = 0, epoch: int = DEFAULT_EPOCH) -> None:
         super().__init__(seed, epoch)
         self.listeners: list[Callable[[Change], None]] = []
+        self.said: dict[tuple[str, str, str, str], str] = {}
+        """The names of events by what they say (uid, reason, message, source), so that one is counted up."""
 
     def insert(self, item: Object, now: int) -> Object:
         """Store a new object; gives it as it is kept. StatusError (409) where its name is taken."""

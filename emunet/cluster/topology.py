@@ -20,6 +20,7 @@ from emunet.cluster.schema import (
     Address,
     Addresses,
     DnsLabel,
+    DnsSubdomain,
     LabelKey,
     LabelValue,
     Model,
@@ -41,6 +42,7 @@ DEFAULT_UNDERLAY = {4: Prefix.parse("192.168.9.0/24"), 16: Prefix.parse("fd00:19
 """Default ranges; by the length of an address in bytes where the pods' families decide which are used."""
 
 DEFAULT_SWITCH = "switch1"
+DEFAULT_DOMAIN = "cluster.local"
 
 _SHORT_LINK = re.compile(r"\s*(\S+)\s+--\s+(\S+)\s*")
 
@@ -125,6 +127,26 @@ class Masquerade(Model):
         if not isinstance(data, bool | dict):
             raise ValueError("expected true, false, or a mapping with except")
         return {"enabled": data} if isinstance(data, bool) else data
+
+
+class Dns(Model):
+    """The cluster's name server. `dns: true`, `dns: false` and `dns: auto` are short forms.
+
+    `auto`: it is there from the first Service on. `forward` are the addresses of the servers that it asks for
+    names outside of `domain`; it asks nobody else.
+    """
+
+    called: ClassVar[str] = "dns"
+    enabled: bool | Literal["auto"] = "auto"
+    domain: DnsSubdomain = DEFAULT_DOMAIN
+    forward: Addresses = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        if not isinstance(data, bool | dict) and data != "auto":
+            raise ValueError("expected true, false, auto, or a mapping with enabled, domain or forward")
+        return data if isinstance(data, dict) else {"enabled": data}
 
 
 class Publish(Model):
@@ -228,10 +250,13 @@ class Spec(Model):
         None, validation_alias=AliasChoices("serviceCIDRs", "serviceCIDR")
     )
     underlay: Underlay = Underlay()
+    load_balancer_pool: Networks = Field([], alias="loadBalancerPool")
+    """Parts of the underlay, of which Services of type LoadBalancer get their addresses."""
     overlay: Overlay = Overlay()
     pod_links: Literal["bridge", "routed"] = "bridge"
     """How pods are joined to their host: on a bridge of their own (flannel), or each by a routed link (Calico)."""
     masquerade: Masquerade = Masquerade(enabled=False)
+    dns: Dns = Dns()
     network_policy: Literal["connection", "packet"] | None = None
     """What a NetworkPolicy that changes means for open connections: `connection`: one that was permitted and
     answered goes on; `packet`: each packet is judged by the policies of now. Either makes hosts track connections

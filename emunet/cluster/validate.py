@@ -17,6 +17,7 @@ from typing import Any
 
 from emunet.cluster.defaults import template_of
 from emunet.cluster.kinds import Kind
+from emunet.cluster.pod_files import NAMESERVERS_MAX, SEARCH_CHARACTERS_MAX, SEARCHES_MAX
 from emunet.cluster.schema import is_dns_label, is_dns_subdomain
 from emunet.cluster.selectors import of_map, of_object
 from emunet.cluster.status import Cause
@@ -191,6 +192,7 @@ def pod_spec(
     for name in ("hostname", "subdomain"):
         if name in spec and not is_dns_label(spec[name]):
             yield wrong(f"{field}.{name}", spec[name], LABEL)
+    yield from _dns_config(spec, field)
     yield from labels(f"{field}.nodeSelector", spec.get("nodeSelector", {}))
     volumes = {volume.get("name", "") for volume in spec.get("volumes", ())} | set(claims)
     yield from _volumes(spec, field)
@@ -203,6 +205,29 @@ def pod_spec(
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group, ())):
             yield from _container(container, f"{field}.{group}[{index}]", volumes)
+
+
+def _dns_config(spec: Object, field: str) -> Iterator[Cause]:
+    """What a pod wants of its resolver; the limits are those of Kubernetes (pkg/apis/core/validation)."""
+    config, place = spec.get("dnsConfig") or {}, f"{field}.dnsConfig"
+    servers, searches = config.get("nameservers", ()), config.get("searches", ())
+    if spec.get("dnsPolicy") == "None" and not servers:
+        yield required(f"{place}.nameservers", "must provide at least one DNS nameserver when `dnsPolicy` is None")
+    if len(servers) > NAMESERVERS_MAX:
+        yield wrong(f"{place}.nameservers", list(servers), f"must not have more than {NAMESERVERS_MAX} nameservers")
+    for index, server in enumerate(servers):
+        yield from _address(f"{place}.nameservers[{index}]", server, special=False)
+    if len(searches) > SEARCHES_MAX:
+        yield wrong(f"{place}.searches", list(searches), f"must not have more than {SEARCHES_MAX} search paths")
+    if len(" ".join(searches)) > SEARCH_CHARACTERS_MAX:
+        why = f"must not have more than {SEARCH_CHARACTERS_MAX} characters (including spaces) in the search list"
+        yield wrong(f"{place}.searches", list(searches), why)
+    for index, search in enumerate(searches):
+        if search != "." and not is_dns_subdomain(search.removesuffix(".").replace("_", "a")):
+            yield wrong(f"{place}.searches[{index}]", search, SUBDOMAIN)
+    for index, option in enumerate(config.get("options", ())):
+        if not option.get("name"):
+            yield required(f"{place}.options[{index}]", "must not be empty")
 
 
 def _volumes(spec: Object, field: str) -> Iterator[Cause]:
@@ -542,6 +567,19 @@ def _secret(item: Object) -> Iterator[Cause]:
             yield wrong(f"data[{key}]", "<secret contents redacted>", "illegal base64 data")
 
 
+def _budget(item: Object) -> Iterator[Cause]:
+    """A PodDisruptionBudget: one of its two bounds, as a number or a percentage."""
+    spec = item.get("spec", {})
+    given = [name for name in ("minAvailable", "maxUnavailable") if name in spec]
+    if len(given) == 2:
+        yield wrong("spec", spec, "minAvailable and maxUnavailable cannot be both set")
+    for name in given:
+        value = spec[name]
+        if isinstance(value, str) and not re.fullmatch(r"[0-9]+%", value):
+            yield wrong(f"spec.{name}", value, PERCENT)
+        yield from _not_negative(f"spec.{name}", value)
+
+
 _CHECKS: dict[str, Callable[[Object], Iterator[Cause]]] = {
     "Pod": _pod,
     **{kind: _with_template(kind) for kind in (
@@ -553,6 +591,7 @@ _CHECKS: dict[str, Callable[[Object], Iterator[Cause]]] = {
     "NetworkPolicy": _network_policy,
     "ConfigMap": _config_map,
     "Secret": _secret,
+    "PodDisruptionBudget": _budget,
 }  # fmt: skip
 
 

@@ -13,21 +13,24 @@ Rule of this file: a part is a function of its object (and of the slices of a Se
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from emunet.cluster.controllers.endpoints import SERVICE_NAME
 from emunet.cluster.controllers.pods import is_finished
 from emunet.cluster.desired import Cluster
 from emunet.cluster.store import Change, Key, Object, Store, labels_of, meta
-from emunet.elements.zone import Authority, Part, Zone, address_record
+from emunet.elements.zone import Authority, Part, Zone, address_record, encode_update
 from emunet.packet.address import Prefix, parse_ip
 from emunet.packet.dns import Name, Record, Type, dashed, name_of, reverse_name, srv, txt
 
 SCHEMA = b"1.1.0"
-DOMAIN = "cluster.local"
 TTL = 30
 """Seconds; CoreDNS's stock configuration has the same."""
 
 SCHEMA_TTL = 28_800
+DNS_SERVICE = ("kube-system", "kube-dns")
+"""Namespace and name of the Service that a cluster's name server is behind."""
+
 _BASE = ""
 _SLICES = "endpointslices.discovery.k8s.io"
 
@@ -37,16 +40,16 @@ def dns_address(services: Prefix) -> bytes:
     return services.nth(min(10, services.size - 2))
 
 
-def authority_of(cluster: Cluster, domain: str = DOMAIN, forward: Iterable[bytes] = ()) -> Authority:
+def authority_of(cluster: Cluster) -> Authority:
     """What the name server of a cluster answers for: its domain, and its own addresses backwards."""
     ranges = (*cluster.ranges.pods, *cluster.ranges.services)
-    forward = tuple(forward)
+    domain = cluster.dns.domain
     refusal = (
         f"it is outside of {domain}, and the name server of this lab asks no other;"
         " spec.dns.forward of the topology names those to ask"
     )
     backwards = dict.fromkeys(name for prefix in ranges for name in reverse_origins(prefix))
-    return Authority((name_of(domain), *backwards), TTL, forward, refusal)
+    return Authority((name_of(domain), *backwards), TTL, cluster.dns.forward, refusal)
 
 
 def reverse_origins(prefix: Prefix) -> list[Name]:
@@ -58,23 +61,56 @@ def reverse_origins(prefix: Prefix) -> list[Name]:
     return [reverse_name(start)[-length // bits - 2 :] for start in starts]
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What has changed in a zone; with an `authority` it begins anew."""
+
+    parts: dict[str, Part | None]
+    authority: Authority | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.parts) or self.authority is not None
+
+    def with_(self, later: Update) -> Update:
+        """This and what came after it as one."""
+        if later.authority is not None:
+            return later
+        return Update({**self.parts, **later.parts}, self.authority)
+
+    def encode(self) -> bytes:
+        """As a name server in another process takes it."""
+        return encode_update(self.parts, self.authority)
+
+
 class ZoneOf:
     """The zone of a store's objects, kept as they change."""
 
-    def __init__(self, store: Store, authority: Authority, address: bytes) -> None:
-        self.zone = Zone(authority)
+    def __init__(self, store: Store, cluster: Cluster) -> None:
+        self.zone = Zone(authority_of(cluster))
+        self.address = dns_address(cluster.ranges.services[0])
+        """Where the cluster's name server is, or would be."""
         self._store = store
-        self._address = address
         self._slices: dict[tuple[str, str], dict[str, Object]] = {}
-        self._dirty: dict[Key | None, None] = {None: None}
-        for resource in ("namespaces", "nodes", "pods", _SLICES, "services"):
-            for item in store.items(resource):
-                self._note(store.key(store.kind(resource), item), item)
+        self._dirty: dict[Key | None, None] = {}
+        self._renewed = True
+        self._begin()
         store.listeners.append(self._hear)
 
-    def take(self) -> dict[str, Part | None]:
+    @property
+    def server(self) -> str | None:
+        """The address of the cluster's name server; None where it has none."""
+        service = self._store.get("services", *DNS_SERVICE)
+        address = service["spec"].get("clusterIP", "None") if service is not None else "None"
+        return None if address in ("None", "") else str(address)
+
+    def whole(self) -> Update:
+        """All that is known, for a name server that begins."""
+        return Update(dict(self.zone.parts), self.zone.authority)
+
+    def take(self) -> Update:
         """What has changed since the last call; the zone has it then."""
         changed: dict[str, Part | None] = {}
+        renewed, self._renewed = self._renewed, False
         for key in self._dirty:
             name = _BASE if key is None else f"{key.resource}/{key.namespace}/{key.name}"
             part = self._part(key)
@@ -82,12 +118,21 @@ class ZoneOf:
                 self.zone.put(name, part)
                 changed[name] = part
         self._dirty.clear()
-        return changed
+        return Update(changed, self.zone.authority if renewed else None)
 
-    def set_authority(self, authority: Authority) -> None:
-        """Answer for something else."""
-        self.zone.authority = authority
+    def set_cluster(self, cluster: Cluster) -> None:
+        """The machines have changed, and perhaps what is to be answered for."""
+        authority = authority_of(cluster)
+        if authority != self.zone.authority:
+            self.zone = Zone(authority, serial=self.zone.serial + 1)
+            self._renewed = True
+            self._begin()
+
+    def _begin(self) -> None:
         self._dirty[None] = None
+        for resource in ("namespaces", "nodes", "pods", _SLICES, "services"):
+            for item in self._store.items(resource):
+                self._note(self._store.key(self._store.kind(resource), item), item)
 
     def _hear(self, change: Change) -> None:
         if change.kind.resource in _RESOURCES:
@@ -112,7 +157,7 @@ class ZoneOf:
     def _part(self, key: Key | None) -> Part | None:
         domain = self.zone.authority.origins[0]
         if key is None:
-            return base_part(domain, self._address)
+            return base_part(domain, self.address)
         item = self._store.at(key)
         if item is None:
             return None

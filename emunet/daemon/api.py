@@ -11,6 +11,7 @@
     GET  /sandboxes/NAME            what it takes to enter a pod's or host's namespaces
     POST /ping                      {"from", "to", "count", "timeout", "interval", "size"}, all of them optional
     POST /explain                   {"from", "to"}: whether one reaches the other, and how, for each port that is meant
+    POST /onward                    {"port", "data": hex, "inbound": bool}: what becomes of a frame that passes a port
     POST /trace                     {"port", "data": hex, "is_frame": bool, "live": bool}, or {"port", "to", "live"}
                                     for the echo request that `ping` sends
     POST /time                      {"seconds"}: lab time jumps ahead (memory wires)
@@ -51,6 +52,7 @@ from emunet.daemon.trouble_api import trouble_routes
 from emunet.lab.explanation import explained
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 
+_SHORTEST_FRAME = 14
 _CLOSING_SECONDS = 0.1
 """What `close` gives an answer that is on its way."""
 
@@ -88,6 +90,7 @@ class Server:
                 web.post("/ping", self._ping),
                 web.post("/trace", self._trace),
                 web.post("/explain", self._explain),
+                web.post("/onward", self._onward),
                 web.post("/time", self._time),
                 web.post("/down", self._down),
                 web.get("/kubeconfig", self._kubeconfig),
@@ -163,6 +166,15 @@ class Server:
             explanation = explained(place.name, one, exchange)
             found.append(explanation.as_dict() | {"text": explanation.as_text()})
         return web.json_response(found)
+
+    async def _onward(self, request: web.Request) -> web.Response:
+        body = await body_of(request, {"port": str, "data": str, "inbound": bool}, {})
+        frame = bytes.fromhex(body["data"])
+        if len(frame) < _SHORTEST_FRAME:
+            raise ValueError(f"a frame has {_SHORTEST_FRAME} bytes at least: an Ethernet header; this has {len(frame)}")
+        return web.json_response(
+            await self._lab.plane.ask("onward", port=body["port"], data=frame.hex(), inbound=body["inbound"])
+        )
 
     async def _time(self, request: web.Request) -> web.Response:
         body = await body_of(request, {"seconds": float})

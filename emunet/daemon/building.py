@@ -106,11 +106,11 @@ async def hold(name: str, tell: Tell) -> HeldFolder:
 
 async def make(
     site: Site, settings: Settings, name: str, state: State, log: int, tell: Tell, load: Callable[[], Loaded],
-    specify: Callable[[PodState, str], SandboxSpec],
+    specify: Callable[[PodState, State], SandboxSpec],
 ) -> tuple[RunningLab, Loaded]:  # fmt: skip
     """The running lab, and what `load` gives, which runs beside, while others work for us.
 
-    `specify` says what the sandbox of a pod is to be, given the names of the lab.
+    `specify` says what the sandbox of a pod is to be, given all of the lab.
 
     `site.folder` is held already, and `site` has at any moment all that was made.
     """
@@ -121,7 +121,11 @@ async def make(
     loading: asyncio.Task[Loaded] | None = None
     if settings.wires != "memory":
         try:
-            limits.check(*_counted(state))
+            count, interfaces = _counted(state)
+            limits.check(count, interfaces)
+            warning = limits.crowding(count)
+            if warning:
+                tell("warning", warning)
             keeper = await asyncio.to_thread(Keeper.start)
             site.keeper = KeeperLink(keeper, site.notice)
             loading = asyncio.create_task(asyncio.to_thread(load))
@@ -171,11 +175,11 @@ def _counted(state: State) -> tuple[int, int]:
 
 
 async def _make_sandboxes(
-    keeper: KeeperLink, state: State, settings: Settings, tell: Tell, specify: Callable[[PodState, str], SandboxSpec]
+    keeper: KeeperLink, state: State, settings: Settings, tell: Tell, specify: Callable[[PodState, State], SandboxSpec]
 ) -> dict[str, Sandbox]:
     names = hosts_file(state)
     specs: list[SandboxSpec] = [host_spec(state.world, host, names, settings.offload) for host in state.world.hosts]
-    specs += [specify(pod, names) for pod in state.pods if pod.edge is not None]
+    specs += [specify(pod, state) for pod in state.pods if pod.edge is not None]
     tell("progress", f"making {len(specs)} sandboxes")
     made = await keeper.ask_all([CreateSandbox(spec) for spec in specs])
     return {sandbox.id: sandbox for sandbox in made}

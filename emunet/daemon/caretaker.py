@@ -30,8 +30,10 @@ from emunet.cluster.docker.values import Engine
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
+from emunet.cluster.pod_files import NO_SERVER
 from emunet.cluster.policing import Policing
 from emunet.cluster.store import Key, Object, meta
+from emunet.cluster.zone import Update
 from emunet.daemon.attaching import Visit
 from emunet.daemon.containers import Containers
 from emunet.daemon.kube.backend import Bell, CannotServe, Connection, LogWish, Session
@@ -39,11 +41,12 @@ from emunet.daemon.names import Names
 from emunet.daemon.pod_connections import connect_in
 from emunet.daemon.pod_run import PATH, PodRun, Slot, surroundings
 from emunet.daemon.programs import Programs, RunningProgram
+from emunet.daemon.resolvers import Resolvers
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
-from emunet.daemon.sandboxes import bridge_spec, hosts_file, pod_spec
+from emunet.daemon.sandboxes import bridge_spec, hosts_file, name_files, pod_spec
 from emunet.daemon.settings import Settings
-from emunet.daemon.volumes import files_of, folders_of
+from emunet.daemon.volumes import files_of, folders_of, host_folders_of
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux.keeper_client import (
@@ -53,6 +56,7 @@ from emunet.linux.keeper_client import (
     KeeperRefused,
     RemoveSandbox,
     SandboxEnded,
+    WriteFiles,
 )
 from emunet.linux.specification import ProgramSpec, SandboxSpec
 from emunet.packet.address import format_ip
@@ -74,6 +78,8 @@ class Caretaker:
     def __init__(self, settings: Settings, tell: Tell) -> None:
         """Read the files, and let the controllers make pods of what they say. BadInput with all that is wrong."""
         self.settings = settings
+        self.stores: Path | None = None
+        """The folder of the lab's own where each host has one that its pods may share (hostPath)."""
         self.bell = Bell()
         self._began = time.monotonic_ns()
         self._ahead = 0
@@ -86,6 +92,11 @@ class Caretaker:
         """The engines' bridges that have their TAP in their host's sandbox, as edges (`host1:docker0`)."""
         self._building = asyncio.Lock()
         self._responders: Responders | None = None
+        self._server: str | None = None
+        """The address of the cluster's name server as pods were told of it; None where there is none."""
+        self._untold = Update({})
+        self._told: list[str] = []
+        """The names that the plane has not heard of, and the pods that answer there, on memory wires."""
         before = os.getcwd()
         os.chdir(settings.directory)  # files are named as the person named them, in errors too
         try:
@@ -104,6 +115,7 @@ class Caretaker:
         self.desired = Desired(
             desired.cluster, self.control.settle(0), self.control.policies(), self.control.services()
         )
+        self._server = self.control.names.server
         self._allocation = assign(self.desired, Allocation(), settings.seed)
         self.state = target(self.desired, self._allocation, settings.seed, self._policing)
         self.containers = Containers(self.control, None, self.now, self._wake.set)
@@ -133,10 +145,12 @@ class Caretaker:
             self.containers.register = self._register
             self.containers.missed = lab.notice
             self.containers.keeper = lab.keeper
+            self.containers.resolvers = Resolvers(self.control.names)
             self._responders = Responders(lab.keeper, self._programs)
             lab.freeze_changed = self._responders.pause
         lab.listeners.append(self._hear)
         lab.power_changed = self.power
+        lab.names_changed = self.containers.let_resolvers_run
         lab.is_ready = self._is_ready
         await self._settle_in(lab.state.pods)
         await self._converge()
@@ -187,6 +201,8 @@ class Caretaker:
         for run in self.containers.runs.values():
             for slot in run.slots.values():
                 if slot.number < 0 or (slot.number and not _has_begun(slot.pid)):
+                    return True
+                if slot.feed is not None and not slot.feed.answers:
                     return True
         return False
 
@@ -254,6 +270,7 @@ class Caretaker:
             elif services is not self.desired.services:
                 async with self._building:
                     await self._serve(services)
+            await self._tell_names()
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
                     return
@@ -318,12 +335,11 @@ class Caretaker:
         """Make sandboxes and hand their TAPs over; the names of the pods that have one now."""
         if lab.keeper is None:
             return set()
-        names = hosts_file(state)
         wanted = []
         for pod in pods:
             if pod.edge is None:
                 continue
-            wanted.append((pod, self.specify(pod, names)))
+            wanted.append((pod, self.specify(pod, state)))
         answers = await asyncio.gather(
             *[lab.keeper.ask(CreateSandbox(spec)) for _, spec in wanted], return_exceptions=True
         )
@@ -362,17 +378,55 @@ class Caretaker:
         """What runs programs in sandboxes; None on memory wires."""
         return self._programs
 
-    def specify(self, pod: PodState, names: str) -> SandboxSpec:
-        """What the sandbox of a pod is to be: its network, the files of its volumes, its own lines in /etc/hosts."""
-        spec = pod_spec(pod, names, self.settings.offload)
+    def specify(self, pod: PodState, state: State) -> SandboxSpec:
+        """What the sandbox of a pod is to be: its network, the files of its volumes, those by which it finds names."""
         item = self._object_of(pod)
         if item is None:
-            return spec
-        aliases = "".join(
-            f"{one['ip']} {' '.join(one.get('hostnames', ()))}\n" for one in item["spec"].get("hostAliases", ())
-        )
-        hosts = {"/etc/hosts": spec.files["/etc/hosts"] + aliases} if aliases else {}
-        return replace(spec, files={**spec.files, **hosts, **files_of(self.control.store, item)})
+            return pod_spec(
+                pod, {"/etc/hosts": hosts_file(state), "/etc/resolv.conf": NO_SERVER}, self.settings.offload
+            )
+        if item["spec"].get("setHostnameAsFQDN") and item["spec"].get("subdomain") and not pod.pod.full_name:
+            why = "its full name has more than the 64 characters that Linux takes: the machine has its short one"
+            self.control.note(item, "FailedSetHostnameAsFQDN", why, self.now(), warning=True)
+        spec = pod_spec(pod, self._name_files(pod, item, state), self.settings.offload)
+        assert self.stores is not None
+        store = self.stores / pod.pod.host
+        binds = host_folders_of(item, str(store))
+        if binds:
+            store.mkdir(parents=True, exist_ok=True)
+        return replace(spec, files={**spec.files, **files_of(self.control.store, item)}, binds=binds)
+
+    def _name_files(self, pod: PodState, item: Object, state: State) -> dict[str, str]:
+        return name_files(pod, item, state, self._server, self.control.cluster.dns.domain)
+
+    async def _tell_names(self) -> None:
+        """Let name servers know what has changed, and pods where the name server is."""
+        update, lab = self.control.names.take(), self._lab
+        if self.containers.resolvers is not None:
+            self.containers.resolvers.tell(update)
+        elif lab is not None:
+            update = self._untold.with_(update)
+            servers = [pod.port for pod in self.desired.pods if pod.is_name_server]
+            if servers and (update or servers != self._told):
+                await lab.plane.ask("names", line=update.encode().decode(), servers=servers)
+                update = Update({})
+            self._untold, self._told = update, servers
+        server = self.control.names.server
+        if server == self._server:
+            return
+        self._server = server
+        if lab is None or lab.keeper is None:
+            return
+        requests = []
+        for pod in lab.state.pods:
+            item, place = self._object_of(pod), lab.names.places.get(pod.name)
+            if item is not None and place is not None and pod.edge is not None and place.sandbox in lab.sandboxes:
+                requests.append(WriteFiles(place.sandbox, self._name_files(pod, item, lab.state)))
+        for answer in await asyncio.gather(*[lab.keeper.ask(one) for one in requests], return_exceptions=True):
+            if isinstance(answer, KeeperRefused):  # it has ended meanwhile
+                print(f"the files of a pod by which it finds names stay as they were: {answer}", flush=True)
+            elif isinstance(answer, BaseException):
+                raise answer
 
     async def _remove(self, lab: RunningLab, pod: PodState) -> None:
         self._forget(pod.pod.uid)

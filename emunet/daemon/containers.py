@@ -21,6 +21,7 @@ from typing import Any
 
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import ContainerFact
+from emunet.cluster.desired import NAME_SERVER_IMAGE
 from emunet.cluster.moments import SECOND, to_text_micro
 from emunet.cluster.store import Object, meta
 from emunet.daemon.container_log import ContainerLog
@@ -29,6 +30,7 @@ from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.pod_run import PodRun, Slot, is_program, program_of, words_of
 from emunet.daemon.probes import Prober
 from emunet.daemon.programs import Output, Programs, open_streams
+from emunet.daemon.resolvers import Resolvers
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited
 from emunet.linux.specification import ProgramSpec
 
@@ -57,6 +59,9 @@ class Containers:
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
         self._dark: set[str] = set()
+        self.resolvers: Resolvers | None = None
+        """Feeds the containers that are name servers."""
+        self._resolvers_run = True
         self.keeper: KeeperLink | None = None
         """Opens the sockets that probes travel by."""
         self.register: Callable[[PodRun, str, int, int, str], None] = lambda *_: None
@@ -68,7 +73,8 @@ class Containers:
         """A pod's sandbox is there; nothing runs in it yet."""
         run = PodRun(pod, sandbox, addresses, self._now())
         for spec, init in _in_order(pod["spec"]):
-            if self._programs is not None and words_of(spec, is_program) is not None:
+            runs = self._is_resolver(spec) or words_of(spec, is_program) is not None
+            if self._programs is not None and runs:
                 waiting = ContainerFact("waiting", False, reason="ContainerCreating", program=True)
                 run.slots[spec["name"]] = Slot(spec["name"], spec, waiting, init)
         self.runs[meta(pod)["uid"]] = run
@@ -88,6 +94,21 @@ class Containers:
         self._dark.discard(host)
         for run in self.runs.values():
             if run.pod["spec"].get("nodeName") == host:
+                self._next(run)
+
+    def let_resolvers_run(self, on: bool) -> None:
+        """End all name servers, and start none; or start those again."""
+        self._resolvers_run = on
+        for run in self.runs.values():
+            for slot in run.slots.values():
+                if not self._is_resolver(slot.spec):
+                    continue
+                if not on and slot.number > 0 and self._programs is not None:
+                    self._task(self._programs.signal(slot.number, signal.SIGKILL))
+                if on and slot.restart is not None:  # it waits no longer
+                    slot.restart.cancel()
+                    self._restart(run, slot)
+            if on:
                 self._next(run)
 
     def stop(self, uid: str, grace: int) -> None:
@@ -161,7 +182,9 @@ class Containers:
                 self._begin(run, slot)
 
     def _begin(self, run: PodRun, slot: Slot) -> None:
-        dark = run.pod["spec"].get("nodeName") in self._dark
+        dark = run.pod["spec"].get("nodeName") in self._dark or (
+            not self._resolvers_run and self._is_resolver(slot.spec)
+        )
         if not run.stopping and self._programs is not None and not slot.number and not dark:
             slot.number = -1  # being started
             self._task(self._start(run, slot, self._programs))
@@ -178,16 +201,20 @@ class Containers:
                 early.append(what)
 
         try:
-            spec = slot.program = program_of(self._control.store, pod, slot.spec)
+            spec = slot.program = self._program(pod, slot)
             streams = open_streams(stdin=bool(slot.spec.get("stdin")), terminal=spec.terminal, together=True)
         except (OSError, ValueError) as error:
             slot.number = 0
             self._failed(run, slot, str(error))
             return
         try:
+            if self.resolvers is not None and self._is_resolver(slot.spec):
+                slot.feed = self.resolvers.begin(lambda: self._is_ready(slot))
+                streams.theirs = (slot.feed.descriptor(), *streams.theirs[1:])
             slot.number, slot.pid = await programs.start(run.sandbox, spec, ended, *streams.theirs)
         except (KeeperRefused, KeeperGone, ValueError) as error:
             streams.close()
+            slot.rest()
             slot.number = 0
             self._failed(run, slot, str(error))
             return
@@ -197,7 +224,7 @@ class Containers:
         slot.before, slot.log, slot.input, slot.attached = slot.log, log, streams.input, False
         last = slot.fact if slot.fact.state == "terminated" else slot.fact.last
         running = ContainerFact(
-            "running", not slot.is_probed, self._now(), restarts=slot.fact.restarts, program=True, last=last
+            "running", slot.is_ready, self._now(), restarts=slot.fact.restarts, program=True, last=last
         )
         self._task(_follow(streams.outputs[1], log))
         self._control.note(run.pod, "Started", f"Started container {slot.name}", self._now())
@@ -210,7 +237,23 @@ class Containers:
             self._ended(run, slot, what)
         if run.stopping and slot.number:  # its pod was asked to end meanwhile
             self._task(self._ask_to_end(run, slot, 0))
+        if not self._resolvers_run:
+            self.let_resolvers_run(False)
         self._changed()
+
+    def _program(self, pod: Object, slot: Slot) -> ProgramSpec:
+        if self.resolvers is not None and self._is_resolver(slot.spec):
+            return self.resolvers.spec()
+        return program_of(self._control.store, pod, slot.spec)
+
+    def _is_resolver(self, spec: Object) -> bool:
+        return self.resolvers is not None and spec.get("image") == NAME_SERVER_IMAGE and not spec.get("command")
+
+    def _is_ready(self, slot: Slot) -> None:
+        """A name server answers."""
+        if slot.fact.state == "running":
+            slot.fact = replace(slot.fact, ready=True)
+            self._changed()
 
     async def _beside(self, run: PodRun, slot: Slot, spec: ProgramSpec, running: ContainerFact) -> None:
         """What goes on beside a container while it runs: its hook, then its probes."""

@@ -87,6 +87,7 @@ class Control:
             name = self.settings.lab or caretaker.desired.cluster.name
             site.folder = await building.hold(name, self._tell)
             building.write_holder(site.folder, syscalls.start_time(os.getpid()))
+            caretaker.stores = site.folder.folder.path / "hosts"
             log = building.take_log(site.folder)
             os.chdir("/")
             try:

@@ -61,12 +61,13 @@ class FrameChannel:
         sent: bool = True,
         inject: bool = False,
         single: bool = False,
+        raw: bool = False,
     ) -> FrameChannel:
         """Connect for these ports (at least one); see `Request` for the rest."""
         wanted = tuple(ports)
         if not wanted:
             raise FrameChannelError("name a port, like web-1 or host1:eth0")
-        return cls(path, Request(wanted, watch, sent, inject, single))
+        return cls(path, Request(wanted, watch, sent, inject, single, raw))
 
     @classmethod
     def describe(cls, path: str | os.PathLike[str]) -> Answer:
@@ -157,9 +158,13 @@ class FrameChannel:
 
     def send_many(self, frames: Iterable[bytes], port: int = 0) -> None:
         """Let frames in, in order, many to a message."""
+        self.send_by((port, frame) for frame in frames)
+
+    def send_by(self, frames: Iterable[tuple[int, bytes]]) -> None:
+        """As `send_many`, each by a port of its own."""
         batch: list[bytes] = []
         size = 0
-        for frame in frames:
+        for port, frame in frames:
             if batch and (len(batch) == INJECT_BATCH or size + len(frame) > MESSAGE_SIZE):
                 self._send(b"".join(batch))
                 batch, size = [], 0

@@ -54,6 +54,7 @@ class Request:
     watch    be told what passes them
     sent     also of frames that go the way of the client's own (a socket that sends wants the others only)
     inject   let frames in
+    raw      by an interface of a host, let them out as a packet socket does, past the host's own routing
     single   one record to a message, so that a readable socket means exactly one frame
     """
 
@@ -62,6 +63,7 @@ class Request:
     sent: bool = True
     inject: bool = False
     single: bool = False
+    raw: bool = False
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -73,7 +75,7 @@ class Request:
         fields = json.loads(data)
         if not isinstance(fields, dict) or not isinstance(fields.get("ports", []), list):
             raise ValueError("a request is a JSON object whose ports are a list")
-        unknown = fields.keys() - {"ports", "watch", "sent", "inject", "single"}
+        unknown = fields.keys() - {"ports", "watch", "sent", "inject", "single", "raw"}
         if unknown:
             raise ValueError(f"a request has no field {', '.join(sorted(unknown))}")
         return cls(**fields | {"ports": tuple(str(port) for port in fields.get("ports", []))})

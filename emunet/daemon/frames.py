@@ -92,6 +92,7 @@ class _Client:
         self.sinks: list[_PortSink] = []
         self.single = False
         self.inject = False
+        self.raw: set[str] = set()
         self.ending = False
         self._connection = connection
         self._asked = False
@@ -214,6 +215,8 @@ class _Client:
             return
         self.single = request.single
         self.inject = request.inject
+        if request.raw:
+            self.raw = {fact.name for fact in facts if fact.kind == "host"}
         self._answer(facts)
         if request.watch:
             for number, fact in enumerate(facts):
@@ -249,7 +252,8 @@ class _Client:
                 if number >= INJECT_BATCH or port >= len(self.ports):
                     raise ValueError("more frames in one message than agreed, or for a port that was not asked for")
                 try:
-                    server.plane.world.inject(self.ports[port], frame, now)
+                    world, name = server.plane.world, self.ports[port]
+                    (world.transmit if name in self.raw else world.inject)(name, frame, now)
                 except UnknownPort as error:
                     self.notice(port, str(error))
         except ValueError:

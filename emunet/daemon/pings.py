@@ -59,9 +59,10 @@ async def ping(lab: RunningLab, wish: Wish) -> dict[str, Any]:
         source = names.find(wish.source)
         jobs = [(source, [(wish.target, names.target(wish.target, source))])]
     else:
+        own = {pod.name for pod in lab.state.pods if pod.pod.is_name_server}
+        pods = [pod for pod in names.pods if pod.name not in own]  # the people's: the lab's own is not in the table
         jobs = [
-            (pod, [(other.name, names.target(other.name, pod)) for other in names.pods if other is not pod])
-            for pod in names.pods
+            (pod, [(other.name, names.target(other.name, pod)) for other in pods if other is not pod]) for pod in pods
         ]
     room = asyncio.Semaphore(AT_ONCE)
 

@@ -18,7 +18,9 @@ from typing import Any
 from emunet.daemon.outbox import Outbox
 from emunet.elements.connections import ServiceChange, ServicePort
 from emunet.elements.connections.services import difference
+from emunet.elements.policies.rules import Row
 from emunet.fabric.config import WorldConfig
+from emunet.fabric.policing import steps
 from emunet.linux import messages
 
 ENDING_SECONDS = 5.0
@@ -27,6 +29,9 @@ TAPS_A_MESSAGE = 200
 """Descriptors that one message carries, of the 250 that it may."""
 
 
+ROWS_A_MESSAGE = 40
+"""Rows of Services that one message may take away."""
+
 BACKENDS_A_MESSAGE = 100
 """Backends of Services that one message may bring (a row's own at least): the plane takes them in well under 1 ms."""
 
@@ -34,8 +39,8 @@ BACKENDS_A_MESSAGE = 100
 def parts_of(change: ServiceChange) -> Iterator[ServiceChange]:
     """A change of Services in small ones: what goes first."""
     if change.gone:
-        for start in range(0, len(change.gone), BACKENDS_A_MESSAGE):
-            yield ServiceChange(gone=change.gone[start : start + BACKENDS_A_MESSAGE])
+        for start in range(0, len(change.gone), ROWS_A_MESSAGE):
+            yield ServiceChange(gone=change.gone[start : start + ROWS_A_MESSAGE])
     part: list[ServicePort] = []
     size = 0
     for row in change.put:
@@ -72,6 +77,7 @@ class PlaneClient:
         self.ended = asyncio.Event()
         self._channel = channel
         self._numbers = 0
+        self._config: WorldConfig | None = None
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._services: tuple[ServicePort, ...] = ()
         self._outbox = Outbox(channel)
@@ -93,8 +99,19 @@ class PlaneClient:
         return await answer
 
     async def configure(self, config: WorldConfig) -> None:
-        """Make the World this: first all else, then the Services that changed."""
-        await self._hand_over("configure", replace(config, services=()))
+        """Make the World this: first all else, then the Services that changed.
+
+        Where of all else only policies differ, they are changed a few rows at a time, between frames.
+        """
+        wanted = replace(config, services=())
+        old, self._config = self._config, None  # unknown, should it fail halfway
+        changes = steps(old, wanted) if old is not None else None
+        if changes is None:
+            await self._hand_over("configure", wanted)
+        else:
+            for host, rows in changes:
+                await self._hand_over("policies", rows, host=host)
+        self._config = wanted
         await self.change_services(config.services)
 
     async def change_services(self, services: tuple[ServicePort, ...]) -> None:
@@ -104,12 +121,12 @@ class PlaneClient:
         for part in parts_of(change):
             await self._hand_over("services", part)
 
-    async def _hand_over(self, call: str, value: WorldConfig | ServiceChange) -> None:
+    async def _hand_over(self, call: str, value: WorldConfig | ServiceChange | list[Row], **arguments: Any) -> None:
         memory = os.memfd_create(f"emunet-{call}", os.MFD_CLOEXEC)
         try:
             with open(memory, "wb", closefd=False) as file:
                 pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
-            await self.ask(call, [memory])
+            await self.ask(call, [memory], **arguments)
         finally:
             os.close(memory)
 

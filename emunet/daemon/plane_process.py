@@ -32,6 +32,7 @@ from emunet.daemon.frames import FrameServer
 from emunet.daemon.plane_trouble import Answer, trouble_calls
 from emunet.elements.connections import ServiceChange
 from emunet.elements.endpoint.echo import Ping
+from emunet.elements.policies.rules import Row
 from emunet.elements.responder import Identity
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge, MemoryEdges
@@ -74,10 +75,13 @@ class PlaneProcess:
         self._calls: dict[str, Callable[[dict[str, Any], list[int], Answer], None]] = {
             "taps": self._take_taps,
             "configure": self._configure,
+            "policies": self._policies,
             "services": self._change_services,
             "respond": self._respond,
+            "names": self._serve_names,
             "frames": self._serve_frames,
             "trace": self._trace,
+            "onward": self._onward,
             "exchange": self._exchange,
             "echo": self._echo,
             "counters": self._counters,
@@ -219,6 +223,21 @@ class PlaneProcess:
         self.plane.respond(answers, self.loop.now())
         answer(None)
 
+    def _serve_names(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Let pods in memory be name servers, and know what has changed."""
+        if body["line"]:
+            self.plane.learn_names(body["line"].encode())
+        self.plane.serve_names(body["servers"], self.loop.now())
+        answer(None)
+
+    def _policies(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """Other policies on a host, a few rows of what leads to them."""
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            rows: list[Row] = pickle.load(file)
+        self.plane.change_policies(body["host"], rows)
+        answer(None)
+
     # What control asks for itself
 
     def _serve_frames(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
@@ -247,6 +266,11 @@ class PlaneProcess:
                 answer(_trace_body(trace))
 
         look(now)
+
+    def _onward(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """What would become of a frame that passes a port, from there on."""
+        frame = bytes.fromhex(body["data"])
+        answer(_trace_body(self.plane.onward(body["port"], frame, inbound=body["inbound"])))
 
     def _exchange(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """What would become of a question and its answer."""

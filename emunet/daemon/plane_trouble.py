@@ -120,6 +120,7 @@ def trouble_calls(plane: Plane, loop: Loop) -> dict[str, Call]:
         "change_wire": timed(lambda body, now: plane.trouble.change_wire(body["wire"], WireChange(**body["change"]))),
         "partition": timed(lambda body, now: plane.trouble.part(body["groups"])),
         "power": timed(lambda body, now: plane.trouble.set_power(body["device"], on=body["on"])),
+        "name_servers": timed(lambda body, now: plane.trouble.set_names(now, on=body["on"])),
         "freeze": timed(lambda body, now: plane.trouble.freeze(body["pod"], now, frozen=body["frozen"])),
         "limit_table": timed(
             lambda body, now: plane.trouble.limit_table(body["device"], body["table"], body.get("capacity"))

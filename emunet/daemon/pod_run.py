@@ -23,6 +23,7 @@ from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
 from emunet.cluster.store import Object, View, meta
 from emunet.daemon.container_log import ContainerLog
 from emunet.daemon.program_input import Input
+from emunet.daemon.resolvers import Feed
 from emunet.linux.specification import ProgramSpec
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -48,6 +49,8 @@ class Slot:
     log: ContainerLog | None = None
     before: ContainerLog | None = None
     input: Input | None = None
+    feed: Feed | None = None
+    """The line to it, where it is a name server."""
     attached: bool = False
     restart: asyncio.TimerHandle | None = None
     beside: asyncio.Task[None] | None = None
@@ -57,6 +60,11 @@ class Slot:
     def is_probed(self) -> bool:
         """True where a probe must say that it is ready."""
         return "readinessProbe" in self.spec or "startupProbe" in self.spec
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is ready as it begins: nobody has to say so first."""
+        return not self.is_probed if self.feed is None else self.feed.answers
 
     def hook(self, name: str) -> Object | None:
         """What is to be done after it has started (`postStart`), or before it is asked to end (`preStop`)."""
@@ -71,6 +79,9 @@ class Slot:
         if self.input is not None:
             self.input.close()
             self.input = None
+        if self.feed is not None:
+            self.feed.close()
+            self.feed = None
         if self.log is not None:
             self.log.end()
 

@@ -83,6 +83,9 @@ class RunningLab:
     """Whether a pod (its uid and port name) is ready by its own account: its programs run, its probes are content."""
     freeze_changed: Callable[[str, bool], None] = lambda sandbox, on: None
     """Who hears that the processes of a sandbox are stopped, or go on."""
+    names_changed: Callable[[bool], None] = lambda on: None
+    """Who hears that the cluster's name servers are to end, or may begin again."""
+    names_on: bool = True
     off: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     _overruns: tuple[float, int] = (0.0, 0)
@@ -219,6 +222,8 @@ class RunningLab:
             and (pod.pod.restart_policy != "Always" or self.is_ready(pod.pod.uid, pod.name))
             and all(one.is_running or (one.code == 0 and pod.pod.restart_policy != "Always") for one in containers),
         }
+        if pod.pod.is_name_server:
+            described["name_server"] = True
         if containers:
             described["containers"] = [
                 {"name": one.name, "running": one.is_running, "exit_code": one.code, "failure": one.failure}

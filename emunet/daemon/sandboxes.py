@@ -12,11 +12,13 @@ Rule of this file: values in, values out; nothing is started here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
+from emunet.cluster import pod_files
 from emunet.cluster.desired import Container, Pod
 from emunet.cluster.docker.values import Network
 from emunet.cluster.plan import PodState, State
+from emunet.cluster.store import Object
 from emunet.daemon.settings import Settings
 from emunet.elements.routes import Route, RouteKind
 from emunet.fabric.config import HostConfig, Interface, PodEdge, WorldConfig
@@ -27,12 +29,9 @@ from emunet.packet.address import format_ip, format_mac, is_link_local
 GSO_MAX_SIZE = 65_536 - 256
 """Bytes of the largest uncut TCP frame: with all headers around it, its length still fits 16 bits."""
 
-_RESOLVER = """# A lab has no name server yet: names are in /etc/hosts.
-options timeout:1 attempts:1
-"""
 _NAME_SERVICES = """passwd: files
 group: files
-hosts: files
+hosts: files dns
 networks: files
 """
 
@@ -93,14 +92,17 @@ def bridge_spec(settings: Settings, network: Network) -> InterfaceSpec:
     )
 
 
-def pod_spec(pod: PodState, names: str, offload: bool) -> SandboxSpec:
-    """A pod's sandbox; one with hostNetwork has none of its own (ValueError)."""
+def pod_spec(pod: PodState, names: Mapping[str, str], offload: bool) -> SandboxSpec:
+    """A pod's sandbox; `names` are its files by which names are found (`name_files`).
+
+    One with hostNetwork has none of its own (ValueError).
+    """
     edge = pod.edge
     if edge is None:
         raise ValueError(f"{pod.name} lives in the network of its host")
     return SandboxSpec(
         id=pod_sandbox(pod.name),
-        hostname=pod.pod.hostname,
+        hostname=pod.pod.machine_name,
         interfaces=(
             InterfaceSpec(
                 "eth0",
@@ -113,7 +115,7 @@ def pod_spec(pod: PodState, names: str, offload: bool) -> SandboxSpec:
             ),
         ),
         routes=tuple(_pod_routes(edge)),
-        files=_files(pod.pod.hostname, names),
+        files={"/etc/hostname": f"{pod.pod.machine_name}\n", "/etc/nsswitch.conf": _NAME_SERVICES, **names},
         root="isolated",
     )
 
@@ -134,7 +136,7 @@ def container_spec(pod: Pod, container: Container) -> ProgramSpec | None:
         return None
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOSTNAME": pod.hostname,
+        "HOSTNAME": pod.machine_name,
         "HOME": "/root",
         **dict(container.environment),
     }
@@ -146,23 +148,40 @@ def container_spec(pod: Pod, container: Container) -> ProgramSpec | None:
     )
 
 
+def name_files(pod: PodState, item: Object, state: State, server: str | None, domain: str) -> dict[str, str]:
+    """The files by which a pod's programs find names. `server`: the cluster's name server, None where it has none."""
+    own = [format_ip(address.address) for address in pod.edge.addresses] if pod.edge is not None else []
+    others = lab_names(state, but=pod.name) if server is None else ()
+    return {
+        "/etc/hosts": pod_files.hosts_file(item, own, domain, others),
+        "/etc/resolv.conf": pod_files.resolv_conf(item, server, domain).as_text(),
+    }
+
+
 def hosts_file(state: State) -> str:
-    """The /etc/hosts of every sandbox: all pods and hosts of the lab."""
+    """The /etc/hosts of hosts: all pods and hosts of the lab."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    for host in state.hosts:
-        lines += [f"{format_ip(address.address)} {host.name}" for address in host.interfaces[0].addresses]
-    for pod in state.pods:
-        if pod.edge is not None:
-            name = pod.pod.name if pod.pod.namespace == "default" else f"{pod.pod.name}.{pod.pod.namespace}"
-            lines += [f"{format_ip(address.address)} {name}" for address in pod.edge.addresses]
+    lines += [f"{address} {name}" for address, name in lab_names(state)]
     return "\n".join(lines) + "\n"
+
+
+def lab_names(state: State, but: str = "") -> Iterator[tuple[str, str]]:
+    """(address, name) of all hosts and pods of the lab, except the pod `but`."""
+    for host in state.hosts:
+        for address in host.interfaces[0].addresses:
+            yield format_ip(address.address), host.name
+    for pod in state.pods:
+        if pod.edge is not None and pod.name != but:
+            name = pod.pod.name if pod.pod.namespace == "default" else f"{pod.pod.name}.{pod.pod.namespace}"
+            for address in pod.edge.addresses:
+                yield format_ip(address.address), name
 
 
 def _files(hostname: str, names: str) -> dict[str, str]:
     return {
         "/etc/hosts": names,
         "/etc/hostname": f"{hostname}\n",
-        "/etc/resolv.conf": _RESOLVER,
+        "/etc/resolv.conf": pod_files.NO_SERVER,
         "/etc/nsswitch.conf": _NAME_SERVICES,
     }
 

@@ -2,9 +2,10 @@
 
     GET  /wires                     every wire, its ends, and what is set on it
     PUT  /wires/NAME                {"up", "flap", "set": {"delay": "20ms", ...}, "from": DEVICE}, what is to change
-    GET  /trouble                   {"powered": {DEVICE: bool}, "frozen": [POD], "groups": [[HOST]]}
+    GET  /trouble                   {"powered": {DEVICE: bool}, "frozen": [POD], "groups": [[HOST]], "dns": bool}
     PUT  /devices/NAME              {"on": bool}
     PUT  /pods/NAME                 {"frozen": bool}
+    PUT  /dns                       {"on": bool}
     PUT  /partition                 {"groups": [[HOST, ...], ...]}; none: all hear all again
     PUT  /tables/DEVICE/TABLE       {"capacity": N}; without it the table is full with what it holds
     POST /flows                     {"flows": [fields of `lab.traffic.Flow`], "duration": ns}: send and watch them
@@ -53,6 +54,10 @@ def trouble_routes(lab: RunningLab) -> Iterable[web.RouteDef]:
         body = await body_of(request, {"frozen": bool})
         return web.json_response(await troubles.freeze(lab, request.match_info["name"], frozen=body["frozen"]))
 
+    async def name_servers(request: web.Request) -> web.Response:
+        body = await body_of(request, {"on": bool})
+        return web.json_response(await troubles.set_names(lab, on=body["on"]))
+
     async def partition(request: web.Request) -> web.Response:
         body = await body_of(request, {"groups": list})
         groups = body["groups"]
@@ -98,6 +103,7 @@ def trouble_routes(lab: RunningLab) -> Iterable[web.RouteDef]:
         web.get("/trouble", trouble),
         web.put("/devices/{name}", power),
         web.put("/pods/{name:.+}", freeze),
+        web.put("/dns", name_servers),
         web.put("/partition", partition),
         web.put("/tables/{device}/{table}", limit),
     ]

@@ -23,7 +23,7 @@ from emunet.linux.processes import signal_network
 async def told(lab: RunningLab) -> dict[str, Any]:
     """Which devices have power, which pods are frozen, how the hosts are parted."""
     found: dict[str, Any] = await lab.plane.ask("trouble")
-    return found | {"frozen": sorted(lab.frozen)}
+    return found | {"frozen": sorted(lab.frozen), "dns": lab.names_on}
 
 
 async def set_power(lab: RunningLab, device: str, *, on: bool) -> dict[str, Any]:
@@ -44,6 +44,15 @@ async def set_power(lab: RunningLab, device: str, *, on: bool) -> dict[str, Any]
         pauses = {place.sandbox: _pause(lab, place) for place in there}
         killed = [await asyncio.to_thread(signal_network, pid, signal.SIGKILL) for pid in pauses.values() if pid]
         return done | {"killed": sum(killed)}
+    return done
+
+
+async def set_names(lab: RunningLab, *, on: bool) -> dict[str, Any]:
+    """End the cluster's name servers, or let them begin again. Their pods, and what they are behind, stay."""
+    done: dict[str, Any] = await lab.plane.ask("name_servers", on=on)
+    if lab.names_on is not on:
+        lab.names_on = on
+        lab.names_changed(on)
     return done
 
 

@@ -14,12 +14,17 @@ from collections.abc import Iterator
 from emunet.cluster.bound import data_of, field_of
 from emunet.cluster.defaults import containers_of
 from emunet.cluster.store import Object, View, meta
+from emunet.linux.specification import BindSpec
 
-_SHARED = ("emptyDir", "hostPath", "persistentVolumeClaim")
+_SHARED = ("emptyDir", "persistentVolumeClaim", "ephemeral")
+_FILES = ("File", "FileOrCreate")
+_OF_ITS_OWN = ("/", "/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr")
+_BELOW_TOO = ("/dev", "/proc", "/sys")
+"""Where a pod keeps what it has: the programs of this machine, and what the kernel shows it."""
 
 
 def files_of(view: View, pod: Object) -> dict[str, str]:
-    """The files that a pod's volumes put into its root, by path. Binary ones are left out."""
+    """The files that a pod's volumes put into its root, by path. Bytes that are no text are surrogates."""
     volumes = {one["name"]: one for one in pod["spec"].get("volumes", ())}
     found: dict[str, str] = {}
     for _, mount in _mounts(pod):
@@ -32,10 +37,7 @@ def files_of(view: View, pod: Object) -> dict[str, str]:
                 if name != mount["subPath"]:
                     continue
                 path = mount["mountPath"]
-            try:
-                text = data.decode()
-            except UnicodeDecodeError:
-                continue
+            text = data.decode(errors="surrogateescape")  # bytes that are no text come back as they were
             if path.startswith("/") and ".." not in path.split("/"):
                 found[posixpath.normpath(path)] = text
     return found
@@ -53,6 +55,28 @@ def folders_of(pod: Object) -> list[tuple[str, str]]:
             if pair not in found:
                 found.append(pair)
     return found
+
+
+def host_folders_of(pod: Object, store: str) -> tuple[BindSpec, ...]:
+    """What of its host a pod shares with others there (hostPath): folders and files of the host's `store`."""
+    volumes = {one["name"]: one["hostPath"] for one in pod["spec"].get("volumes", ()) if "hostPath" in one}
+    found: dict[str, BindSpec] = {}
+    for _, mount in _mounts(pod):
+        volume = volumes.get(mount.get("name", ""))
+        if volume is None or not is_shared(mount["mountPath"], volume):
+            continue
+        target = posixpath.normpath(mount["mountPath"])
+        source = posixpath.normpath(posixpath.join("/", volume["path"], mount.get("subPath", "").lstrip("/")))
+        found[target] = BindSpec(source, target, within=store, file=volume.get("type") in _FILES)
+    return tuple(found.values())
+
+
+def is_shared(target: str, volume: Object) -> bool:
+    """Whether a hostPath is shared at a path of the pod; else the pod keeps what it has there."""
+    target = posixpath.normpath(target)
+    if volume.get("type") in ("Socket", "CharDevice", "BlockDevice") or not target.startswith("/"):
+        return False
+    return target not in _OF_ITS_OWN and not any(target == one or target.startswith(f"{one}/") for one in _BELOW_TOO)
 
 
 def _mounts(pod: Object) -> Iterator[tuple[Object, Object]]:

@@ -104,6 +104,9 @@ class OwnAddresses:
         self._broadcasts: dict[bytes, str] = {}
         self._anycast: dict[bytes, str] = {}
         self._groups: set[bytes] = set()
+        self.announced: frozenset[bytes] = frozenset()
+        """Addresses that it answers for on the link that they belong to, and that are nobody's (load balancers)."""
+        self._announced_groups: frozenset[bytes] = frozenset()
         self.replace(interfaces)
 
     def replace(self, interfaces: Iterable[Interface]) -> None:
@@ -137,6 +140,18 @@ class OwnAddresses:
             self._anycast[entry.prefix.address] = interface.name
             self._groups.add(solicited_node(entry.prefix.address))
 
+    def announce(self, addresses: Iterable[bytes]) -> None:
+        """Answer for these addresses, and for no others that are not its own."""
+        self.announced = frozenset(addresses)
+        self._announced_groups = frozenset(solicited_node(one) for one in self.announced if len(one) == 16)
+
+    def announces(self, address: bytes, interface: str) -> bool:
+        """Whether it answers for an address on an interface: one that has the network of the address."""
+        if address not in self.announced:
+            return False
+        rows = self.interfaces[interface].addresses
+        return any(len(row.address) == len(address) and row.prefix.contains(address) for row in rows)
+
     def owner(self, address: bytes) -> str | None:
         """The interface that carries the address as its own, or None. Link-local addresses: see `has`."""
         return self._owner.get(address)
@@ -167,6 +182,8 @@ class OwnAddresses:
         """Whether the host listens to a multicast group: all nodes, all routers, its solicited-node groups."""
         if len(group) == 4:
             return group == b"\xe0\x00\x00\x01"
+        if group in self._announced_groups:
+            return True
         return group in self._groups or (group[1] == 2 and group[2:] in (bytes(13) + b"\x01", bytes(13) + b"\x02"))
 
     def source(self, interface: str, destination: bytes, next_hop: bytes) -> bytes | None:

@@ -31,7 +31,7 @@ from emunet.elements.errors import HOST_UNREACHABLE, Errors
 from emunet.elements.interface import Interface, OwnAddresses
 from emunet.elements.solicited import News, Solicited
 from emunet.packet import arp, icmpv6, ipv4, ipv6
-from emunet.packet.address import BROADCAST_MAC, is_multicast, multicast_mac, solicited_node
+from emunet.packet.address import ALL_NODES_V6, BROADCAST_MAC, is_multicast, multicast_mac, solicited_node
 from emunet.packet.edit import Put as PutBytes
 from emunet.packet.malformed import Malformed
 from emunet.packet.view import IPV6, Packet
@@ -142,6 +142,23 @@ class NeighborElement(Element):
             if self._statics.get(key) != mac:
                 self.table.put(key, Neighbor(mac, State.PERMANENT, 0), 0, static=True)
         self._statics = wanted
+
+    def announce(self, addresses: Iterable[bytes], now: int) -> None:
+        """Tell everybody on their links that these addresses are here from `now` on (RFC 5227 3; RFC 4861 7.2.6)."""
+        for address in addresses:
+            for interface in self.own.interfaces.values():
+                if self.own.announces(address, interface.name):
+                    key = (interface.name, address, address)
+                    self.delayed.put(key, self._announcement(interface, address), now)
+                    self.timers.set(key, now)
+
+    def _announcement(self, interface: Interface, address: bytes) -> Emission:
+        if len(address) == 4:
+            frame = arp.request(interface.mac, address, address)
+            return Emission(frame, interface.name, {"egress": interface.name})
+        told = icmpv6.NeighborAdvertisement(address, interface.mac, override=True).pack(address, ALL_NODES_V6)
+        body = ipv6.IPv6(address, ALL_NODES_V6, ipv4.ICMPV6, hop_limit=255).pack(told)
+        return self._frame_v6(interface, multicast_mac(ALL_NODES_V6), body)
 
     def forget(self, interface: str) -> None:
         """Its link is no more, or another: what was learned there goes. What waits is dropped when its time comes."""

@@ -41,16 +41,22 @@ EDNS_SIZE = 4096
 _CHAIN = 8
 """CNAMEs that are followed."""
 
-_NOT_AUTHORITATIVE, _NOT_SUPPORTED = 20, 21
+_NOT_AUTHORITATIVE, _NOT_SUPPORTED, _NO_AUTHORITY_REACHED = 20, 21, 22
 """Reasons of RFC 8914 5.2."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to send back; None where a message is not to be answered. `outside`: another server might know it."""
+    """What to send back; None where a message is not to be answered.
+
+    `outside`: another server might know more. To it goes `ask`, and `joined` makes the answer of what it says.
+    """
 
     data: bytes | None
     outside: bool = False
+    ask: bytes = b""
+    own: Message | None = None
+    """What is answered before what the other server says: the way to a name outside, by CNAMEs."""
 
 
 def reply(zone: Zone, data: bytes, *, stream: bool = False) -> Reply:
@@ -63,8 +69,42 @@ def reply(zone: Zone, data: bytes, *, stream: bool = False) -> Reply:
         broken = Message(int.from_bytes(data[:2], "big"), True, data[2] >> 3 & 0xF, code=Code.FORMERR)
         return Reply(broken.pack())
     answered, outside = answer(zone, query)
-    limit = UDP_LIMIT if query.edns is None else max(UDP_LIMIT, min(query.edns.size, EDNS_SIZE))
-    return Reply(limited(answered, MESSAGE_LIMIT if stream else limit), outside)
+    packed = limited(answered, _limit(query.edns, stream))
+    if not outside or not answered.answers:
+        return Reply(packed, outside, data if outside else b"")
+    target = answered.answers[-1].data[0]
+    assert isinstance(target, tuple)
+    asked = replace(query, questions=(replace(query.questions[0], name=target),), additionals=())
+    return Reply(packed, True, asked.pack(), answered)
+
+
+def joined(reply: Reply, theirs: bytes, *, stream: bool) -> bytes:
+    """The answer to a query of whose name another server has said this. Malformed where it is no message."""
+    if reply.own is None:
+        return theirs
+    told = Message.parse(theirs)
+    whole = replace(
+        reply.own, code=told.code, authoritative=False, truncated=told.truncated,
+        answers=(*reply.own.answers, *told.answers), authorities=told.authorities,
+    )  # fmt: skip
+    return limited(whole, _limit(Message.parse(reply.ask).edns, stream))
+
+
+def _limit(edns: Edns | None, stream: bool) -> int:
+    """Bytes of an answer to whoever said this of itself."""
+    if stream:
+        return MESSAGE_LIMIT
+    return UDP_LIMIT if edns is None else max(UDP_LIMIT, min(edns.size, EDNS_SIZE))
+
+
+def failed(data: bytes, sentence: str) -> bytes:
+    """The answer to a query that `reply` took, where nobody could be asked."""
+    query = Message.parse(data)
+    blank = Message(
+        query.id, True, recursion_desired=query.recursion_desired, recursion_available=True,
+        questions=query.questions, edns=None if query.edns is None else Edns(EDNS_SIZE),
+    )  # fmt: skip
+    return _with_reason(blank, Code.SERVFAIL, _NO_AUTHORITY_REACHED, sentence).pack()
 
 
 def answer(zone: Zone, query: Message) -> tuple[Message, bool]:
@@ -115,7 +155,7 @@ def _answer(zone: Zone, blank: Message, asked: Question) -> tuple[Message, bool]
         return replace(message, additionals=tuple(_targets(zone, found))), False
     last = zone.authority.origin_of(folded(name))
     if last is None:  # an alias of what is known elsewhere, if at all; or a name of the lab without such records
-        return message, False
+        return message, bool(answers) and not zone.exists(name)
     start = Record(last, Type.SOA, zone.authority.ttl, zone.authority.soa(zone.serial))
     code = Code.NOERROR if zone.exists(name) else Code.NXDOMAIN
     return replace(message, code=code, authorities=(start,)), False

@@ -94,7 +94,7 @@ class Solicited:
             return self._answer(message, interface, None) if asks and self.own.owner(target) is not None else ignored
         if asks and self._believes(sender, interface):
             news = News(sender, message.sender_mac, solicited=False, create=True, override=True)
-            if self.own.owner(target) is not None:
+            if self.own.owner(target) is not None or self.own.announces(target, interface.name):
                 return self._answer(message, interface, news)
             if self._is_proxied(target, interface):
                 return self._answer_for_another(message, interface, news, packet.destination == interface.mac, now)
@@ -167,7 +167,7 @@ class Solicited:
         if probe and (message.source_mac is not None or destination != solicited_node(target)):
             raise Malformed("a probe names a MAC, or goes to another group than the address's own (RFC 4861 7.1.1)")
         ignored = Heard(Reason.ND_IGNORED, {"address": target, "interface": interface.name})
-        ours = self.own.is_on(target, interface.name)
+        ours = self.own.is_on(target, interface.name) or self.own.announces(target, interface.name)
         if not ours and not self.own.is_anycast(target, interface.name):
             return ignored
         news = None

@@ -153,8 +153,8 @@ class WorldConfig:
 
 
 def without_policies(config: WorldConfig) -> WorldConfig:
-    """The same with no policy anywhere: all that a change of policies leaves as it is."""
-    return replace(config, hosts=tuple(replace(host, policies=EVERYWHERE) for host in config.hosts))
+    """The same with no policy and no Service anywhere: all that a change of these leaves as it is."""
+    return replace(config, services=(), hosts=tuple(replace(host, policies=EVERYWHERE) for host in config.hosts))
 
 
 __all__ = [

@@ -9,15 +9,34 @@ Rule of this file: it changes policy tables and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
+from itertools import islice
 
 from emunet.elements.policies import Policy, PolicyTable
 from emunet.elements.policies.rules import Row, difference
 from emunet.fabric.config import HostConfig, SwitchConfig, WorldConfig, without_policies
 from emunet.plane.device import Device
 
+ROWS_AT_ONCE = 50
+"""Rows that are carried out between two frames: about a third of a millisecond."""
+
 Configs = MutableMapping[str, HostConfig | SwitchConfig]
+
+
+def steps(old: WorldConfig, new: WorldConfig) -> Iterator[tuple[str, list[Row]]] | None:
+    """What leads from one configuration to another, a host and a few rows at a time; None if not policies alone do."""
+    if not old.hosts or without_policies(old) != without_policies(new):
+        return None
+    return _steps(old, new)
+
+
+def _steps(old: WorldConfig, new: WorldConfig) -> Iterator[tuple[str, list[Row]]]:
+    for before, after in zip(old.hosts, new.hosts, strict=True):
+        if before.policies is not after.policies:
+            rows = difference(before.policies, after.policies)
+            while part := list(islice(rows, ROWS_AT_ONCE)):
+                yield after.name, part
 
 
 class Policing:
@@ -40,7 +59,10 @@ class Policing:
         self.table(host).change(rows)
 
     def become(self, old: WorldConfig, new: WorldConfig) -> bool:
-        """Carry out a new configuration that differs in policies only; False, and nothing done, for any other."""
+        """Carry out a new configuration that differs in policies only; False, and nothing done, for any other.
+
+        Services are the business of `serving`.
+        """
         if not self._configs or without_policies(old) != without_policies(new):
             return False
         for host in new.hosts:

@@ -26,8 +26,9 @@ from emunet.fabric.flow_key import Key, key_of
 from emunet.fabric.flows import FlowCache, Recording, Replay
 from emunet.fabric.follow import explain
 from emunet.fabric.host import build_host, reconfigure_host
-from emunet.fabric.impaired import Impairment, Lane
+from emunet.fabric.impaired import Lane
 from emunet.fabric.names import DeviceConfig, UnknownPort
+from emunet.fabric.overlay import overlay
 from emunet.fabric.policing import Policing
 from emunet.fabric.recording import Recorder
 from emunet.fabric.serving import Serving
@@ -42,7 +43,7 @@ from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
-from emunet.plane.table import Counter, Table, Watch
+from emunet.plane.table import Table, Watch
 from emunet.plane.timers import Timers
 from emunet.plane.trace import Trace
 
@@ -70,7 +71,7 @@ class World:
         self.flows = FlowCache(self.watch, flow_cache)
         self._configs: dict[str, DeviceConfig] = {}
         self.policing = Policing(self.devices, self._configs)
-        self.serving = Serving(self.devices)
+        self.serving = Serving(self.devices, self._look_at_device)
         self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
         self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()
@@ -88,8 +89,7 @@ class World:
         self._running = False
         self._resumes = 0
         self._dry = False
-        self.arrived: list[tuple[Edge, Packet]] = []
-        """What came out at edges in the last dry run."""
+        self.arrived: list[tuple[Edge, Packet]] = []  # what came out at edges in the last dry run
         self._off: set[str] = set()
         self.trouble = Trouble(self)
 
@@ -113,6 +113,7 @@ class World:
         Learned state survives where an element's structure did not change.
         """
         if self.policing.become(self.config, config):
+            self.serving.become(config.services)
             return
         self.flows.clear("the configuration changed")
         devices: tuple[DeviceConfig, ...] = (*config.hosts, *config.switches)
@@ -241,6 +242,11 @@ class World:
         self._run(now)
         self._look_at_edge(edge)
 
+    def run(self, now: int) -> None:
+        """Let what has come in go on."""
+        self.now = now
+        self._run(now)
+
     def inject(self, port: str, frame: bytes, now: int, trace: Trace | None = None) -> None:
         """A frame comes in by a port as if the other end had sent it: a pod's, or a device's."""
         self.now = now
@@ -258,30 +264,29 @@ class World:
             self._arrivals.append((device, entry, packet))
         self._run(now)
 
+    def transmit(self, port: str, frame: bytes, now: int) -> None:
+        """A frame goes out by an interface of a host, as from a packet socket (packet(7)): past its layer 3."""
+        self.now = now
+        device, entry, inner = self.locate(port)
+        packet = Packet(frame)
+        packet.identity = self._identify()
+        self.figures.received += 1
+        device.send(inner or entry, packet, now)
+        self._run(now)
+
     # Explaining
 
     @contextmanager
     def dry_run(self) -> Iterator[None]:
         """Within it, walks change nothing: tables, counters, ledgers, captures, edges."""
         self.flows.settle()
-        state = [item for device in self.devices.values() for item in self._state(device)]
-        ledgers = [device.figures for device in self.devices.values()]
-        world_ledger, arrivals, now = self.figures, self._arrivals, self.now
-        scratch = Ledger()
-        for item in state:
-            item.begin_overlay()
-        for device in self.devices.values():
-            device.figures, device.world_ledger, device.dry = Ledger(), scratch, True
-        self.figures, self._arrivals, self._dry, self.arrived = scratch, deque(), True, []
+        ledger, arrivals, now = self.figures, self._arrivals, self.now
+        self.figures, self._arrivals, self._dry, self.arrived = Ledger(), deque(), True, []
         try:
-            yield
+            with overlay(self.devices.values(), self.figures):
+                yield
         finally:
-            self._dry = False
-            self.figures, self._arrivals, self.now = world_ledger, arrivals, now
-            for device, ledger in zip(self.devices.values(), ledgers, strict=True):
-                device.figures, device.world_ledger, device.dry = ledger, world_ledger, False
-            for item in state:
-                item.end_overlay()
+            self.figures, self._arrivals, self.now, self._dry = ledger, arrivals, now, False
 
     def explain(self, edge: Edge, frame: bytes) -> Trace:
         """What would happen to a frame from this edge, hop by hop. Changes nothing (`follow`)."""
@@ -308,14 +313,6 @@ class World:
         self.recorder = recorder
         self.flows.recorded = recorder is not None
         self.flows.clear("a recording began or ended")
-
-    def set_wire(self, name: str, *, up: bool) -> None:
-        """Plug a wire in or out; the next frame meets it so."""
-        self.trouble.set_up(name, up)
-
-    def impair(self, name: str, impairment: Impairment, end: int | None = None) -> None:
-        """Set what goes wrong on a wire: from end 0 or 1, or both ways. What is on the wire keeps its time."""
-        self.trouble.impair(name, impairment, end)
 
     def wire_changed(self, wire: Wire, why: str) -> None:
         """Something was set on a wire: the next frame meets it so."""
@@ -689,11 +686,3 @@ class World:
     def _observe(self, device: Device, tap: str, inbound: bool, packet: Packet, now: int) -> None:
         if not self._dry:
             self._watching.inside((device.name, tap), inbound, packet, now)
-
-    @staticmethod
-    def _state(device: Device) -> Iterator[Table[Any, Any] | Counter | Timers[Any]]:
-        yield from device.state()
-        for element in device.elements.values():
-            timers = getattr(element, "timers", None)
-            if isinstance(timers, Timers):
-                yield timers

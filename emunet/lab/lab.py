@@ -29,12 +29,14 @@ from emunet.cluster.docker.begin import engine_of, furnish
 from emunet.cluster.docker.values import EMPTY
 from emunet.cluster.load import BadInput, Document, Problem, load_files, load_text
 from emunet.cluster.manifests import read_manifests
+from emunet.cluster.pod_files import resolv_conf
 from emunet.cluster.policing import Policing
 from emunet.cluster.store import Object, Store, meta
 from emunet.cluster.targets import find as find_targets
 from emunet.elements.connections.services import difference
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.endpoint.http import Get, Request, Response, get, parse_url, serve
+from emunet.elements.endpoint.names import ResolverConfig, look_up
 from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.capture import Record
@@ -48,6 +50,7 @@ from emunet.lab.explanation import Explanation, explained
 from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
+from emunet.packet.dns import Type, describe
 from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter, read_capture
 from emunet.plane.table import NEVER
 from emunet.plane.trace import Trace
@@ -133,9 +136,36 @@ class LabPod:
         now = self._lab.clock.now
         self._lab.plane.world.send(self._edge, self.endpoint.send_ip(packet, now), now)
 
+    def resolve(self, name: str, kind: str = "A") -> list[str]:
+        """What a name's records say: looked up as a program in the pod would, by its resolv.conf. LookupError says why.
+
+        `kind`: A, AAAA, SRV, PTR, CNAME, TXT ...
+        """
+        if kind not in Type.__members__:
+            raise LookupError(f"{kind} is no type of records that is known here: {', '.join(Type.__members__)}")
+        found = self._lab.store.get("pods", self.namespace, self.name)
+        assert found is not None
+        told = resolv_conf(found, self._lab.control.names.server, self._lab.control.cluster.dns.domain)
+        config = ResolverConfig(tuple(parse_ip(one) for one in told.servers), told.searches, told.ndots)
+        lookup, frames = look_up(self.endpoint, config, name, Type[kind], self._lab.clock.now)
+        self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
+        self._lab.wait(lambda: lookup.done, 2 * len(config.servers) * PATIENCE / SECOND)
+        if lookup.error is not None:
+            raise LookupError(lookup.error)
+        return [describe(record) for record in lookup.records]
+
+    def _address(self, target: str) -> bytes:
+        """The address of a pod, a host, an address, or else of a name. A Service goes before a pod of its name."""
+        lab = self._lab
+        if lab.control.names.server is not None and (
+            lab.store.get("services", self.namespace, target) is not None or not lab.knows(target)
+        ):
+            return parse_ip(self.resolve(target)[0])
+        return lab.address(target)
+
     def connect(self, target: str, port: int) -> Connection:
-        """Open a TCP connection to a pod, host or address; returns when it is open or has failed."""
-        connection, frames = self.endpoint.connect(self._lab.address(target), port, self._lab.clock.now)
+        """Open a TCP connection to a name, pod, host or address; returns when it is open or has failed."""
+        connection, frames = self.endpoint.connect(self._address(target), port, self._lab.clock.now)
         self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
         self._lab.wait(
             lambda: connection.state.name not in ("SYN_SENT", "SYN_RECEIVED") or connection.error is not None
@@ -158,9 +188,12 @@ class LabPod:
         return serve(self.endpoint, port, respond or self._who)
 
     def get(self, url: str, timeout: float = 10.0) -> Get:
-        """Fetch `http://HOST[:PORT]/PATH`; HOST is a pod, a host or an address. `.status`, `.body`, `.error` tell."""
+        """Fetch `http://HOST[:PORT]/PATH`; HOST is a name, a pod, a host or an address.
+
+        `.status`, `.body`, `.error` tell. LookupError where the name was not found.
+        """
         host, port, path = parse_url(url)
-        exchange, frames = get(self.endpoint, self._lab.address(host), port, self._lab.clock.now, path=path, host=host)
+        exchange, frames = get(self.endpoint, self._address(host), port, self._lab.clock.now, path=path, host=host)
         self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
         self._lab.wait(lambda: exchange.done, timeout)
         return exchange
@@ -237,8 +270,8 @@ class Lab:
 
     @property
     def pods(self) -> list[LabPod]:
-        """All pods, by namespace and name."""
-        return [self.pod(pod.port) for pod in self.desired.pods if not pod.host_network]
+        """All pods, by namespace and name, but for the cluster's name server (`pod("kube-system/coredns-...")`)."""
+        return [self.pod(pod.port) for pod in self.desired.pods if not pod.host_network and not pod.is_name_server]
 
     def pod(self, name: str) -> LabPod:
         """The pod of that port name (`web-1`, `blue/web-1`); KeyError with what there is otherwise."""
@@ -290,6 +323,14 @@ class Lab:
         except ValueError:
             names = ", ".join(sorted(self.plane.world.edges))
             raise KeyError(f"there is no pod, host or address {target}; there are: {names}") from None
+
+    def knows(self, target: str) -> bool:
+        """Whether `address` knows it: a pod, a host, an interface, or an address as text."""
+        try:
+            self.address(target)
+        except KeyError:
+            return False
+        return True
 
     # What can be asked
 
@@ -465,8 +506,16 @@ class Lab:
                 self.plane.change_services(difference(self._desired.services, wanted.services))
                 self._desired = wanted
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
+            self._tell_names()
             if not self.control.tell(facts):
                 return
+
+    def _tell_names(self) -> None:
+        """Let the cluster's name server know what has changed."""
+        update = self.control.names.take()
+        if update:
+            self.plane.learn_names(update.encode())
+        self.plane.serve_names([pod.port for pod in self.desired.pods if pod.is_name_server], self.clock.now)
 
     def _build(self) -> None:
         """Become what is wanted."""
@@ -503,6 +552,10 @@ class Lab:
     def partition(self, *groups: Sequence[str]) -> None:
         """Part the hosts into groups that do not hear each other, the unnamed ones together; without any, heal it."""
         self.plane.trouble.part(groups)
+
+    def dns(self, *, on: bool) -> None:
+        """End the cluster's name servers, or let them begin again."""
+        self.plane.trouble.set_names(self.clock.now, on=on)
 
     def freeze(self, pod: str) -> None:
         """Stop a pod's stack: what comes waits, and nothing is answered."""

@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from emunet.elements.connections import ConnectionTable, ServiceChange
+from emunet.elements.endpoint.names import NameServer
 from emunet.elements.endpoint.responder import Responder
+from emunet.elements.policies.rules import Row
 from emunet.elements.responder import Identity
+from emunet.elements.zone import Authority, Zone, apply_update
 from emunet.fabric.answers import answer, question
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
 from emunet.fabric.config_text import encode
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge
 from emunet.fabric.explain import frame_from
-from emunet.fabric.follow import exchange
+from emunet.fabric.follow import exchange, onward
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
@@ -85,6 +88,10 @@ class Plane:
         self._made: dict[str, PodEdge | HostEdge] = {}
         self._answers: tuple[Answers, ...] = ()
         self._responders: dict[Answers, Responder] = {}
+        self._zone: Zone | None = None
+        self._name_servers: tuple[str, ...] = ()
+        self._answering: dict[str, NameServer] = {}
+        self._names_on = True
         self.trouble = Trouble(self)
 
     def configure(self, config: WorldConfig) -> None:
@@ -103,6 +110,7 @@ class Plane:
                 self.world.attach(self._make_edge(description, config))
                 self._made[name] = description
         self.respond(self._answers, self.world.now)
+        self.serve_names(self._name_servers, self.world.now)
 
     def respond(self, wanted: Iterable[Answers], now: int) -> None:
         """Answer on these ports and no others, where the stacks are in memory. Ports of programs stay theirs."""
@@ -129,6 +137,44 @@ class Plane:
         for answers, responder in self._responders.items():
             if answers.edge == port:
                 self.world.send(self.edge(port), responder.give_up(protocol, number, now), now)
+
+    def learn_names(self, line: bytes) -> None:
+        """Names have changed, as `elements.zone.encode_update` tells it."""
+        self._zone = apply_update(self._zone, line)
+
+    def serve_names(self, wanted: Iterable[str], now: int) -> None:
+        """Let these pods, and no others, be name servers, where their stacks are in memory."""
+        self._name_servers = tuple(dict.fromkeys(wanted))
+        if not self._name_servers and not self._answering:
+            return
+        endpoints = {
+            name: (edge, edge.endpoint) for name, edge in map(_thawed, self.world.edges.items())
+            if isinstance(edge, MemoryEdge)
+        }  # fmt: skip
+        running = self._name_servers if self._names_on else ()
+        for name, server in list(self._answering.items()):
+            edge, endpoint = endpoints.get(name, (None, None))
+            if name not in running or endpoint is not server.endpoint:
+                del self._answering[name]
+                if edge is not None and endpoint is server.endpoint:
+                    self.world.send(edge, server.close(now), now)
+        for name in running:
+            if name not in self._answering and name in endpoints:
+                self._answering[name] = NameServer(endpoints[name][1], self._names)
+
+    def set_names(self, now: int, *, on: bool) -> None:
+        """Let the name servers end, or begin again."""
+        self._names_on = on
+        self.serve_names(self._name_servers, now)
+
+    def _names(self) -> Zone:
+        return self._zone or Zone(Authority(()))
+
+    def change_policies(self, host: str, rows: Iterable[Row]) -> None:
+        """Change what a host knows of policies, and nothing else: the next frame meets it so."""
+        self.world.policing.change(host, rows)
+        if self.world.recorder is not None:
+            self.note("configure", config=encode(self.world.config))
 
     def change_services(self, change: ServiceChange) -> None:
         """Let hosts have other rows of Services; all else goes on as it is."""
@@ -157,6 +203,10 @@ class Plane:
         trace = Trace()
         self.world.receive(edge, frame, now, trace=trace)
         return trace
+
+    def onward(self, port: str, frame: bytes, *, inbound: bool) -> Trace:
+        """What would become of a frame that passes a port, from there on; a dry run."""
+        return onward(self.world, port, frame, inbound)
 
     def exchange(self, port: str, target: bytes, protocol: str, number: int) -> Exchange:
         """What would become of the first packet of a new connection from a pod or host to a port of an address, and
@@ -281,6 +331,7 @@ class Plane:
         """Make a pod's stack anew, as its configuration describes it."""
         self.world.attach(self._make_edge(self._made[pod], self.world.config))
         self.respond(self._answers, self.world.now)
+        self.serve_names(self._name_servers, self.world.now)
 
 
 def _thawed(named: tuple[str, Edge]) -> tuple[str, Edge]:

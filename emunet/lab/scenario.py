@@ -80,6 +80,8 @@ def do(trouble: Trouble, event: Event, now: int) -> None:
             trouble.part(said["groups"])
         case "freeze":
             trouble.freeze(event.subject, now, frozen=said["frozen"])
+        case "dns":
+            trouble.set_names(now, on=said["on"])
         case "exhaust":
             trouble.limit_table(event.subject, said["table"], said["capacity"])
 

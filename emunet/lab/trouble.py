@@ -124,6 +124,10 @@ class Trouble:
         elif frozen:
             world.attach(FrozenEdge(edge))
 
+    def set_names(self, now: int, *, on: bool) -> None:
+        """End the name servers of pods in memory, or let them begin again."""
+        self._plane.set_names(now, on=on)
+
     def frozen(self) -> list[str]:
         """The pods whose own stacks are frozen."""
         return [name for name, edge in self._world.edges.items() if isinstance(edge, FrozenEdge)]

@@ -37,12 +37,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from emunet.linux import messages, probe, program, sandbox, syscalls, tap
+from emunet.linux import messages, probe, program, roots, sandbox, syscalls, tap
 from emunet.linux.netlink import Rtnetlink
 
 _LAB = (
     syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
 )
+
+
+_STORE_SIZE = 256 << 20
+"""Bytes that the pods of one host may keep on it (hostPath)."""
 
 
 class _Sandbox:
@@ -73,6 +77,7 @@ class _Keeper:
         self.file_limit = file_limit
         self.sandboxes: dict[str, _Sandbox] = {}
         self.children: dict[int, _Child] = {}
+        self.stores: set[str] = set()
         self.unsent: deque[tuple[dict[str, Any], list[int]]] = deque()
         self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -85,6 +90,7 @@ class _Keeper:
             "signal": self.signal,
             "probe": self.probe,
             "socket": self.socket,
+            "write": self.write,
         }
 
     def run(self) -> NoReturn:
@@ -229,6 +235,10 @@ class _Keeper:
         name = wanted["id"]
         if name in self.sandboxes:
             raise OSError(f"there is a sandbox {name} already")
+        for *_, within, _ in wanted["binds"]:
+            if within and within not in self.stores:
+                roots.hold_store(within, _STORE_SIZE)
+                self.stores.add(within)
 
         def work() -> NoReturn:
             opened = sandbox.build(wanted)
@@ -306,6 +316,22 @@ class _Keeper:
             messages.send(self.control, {"request": request, "results": results})
 
         self.fork("helper", home, request, work)
+
+    def write(self, request: int, body: dict[str, Any], descriptors: list[int]) -> None:
+        """Give files of a sandbox another text, in both of its views; a helper answers."""
+        home = self.home_of(body)
+
+        def work() -> None:
+            shared = program.shared_view(home.pause)
+            syscalls.setns(home.pidfd, syscalls.CLONE_NEWNS)
+            roots.rewrite_files(body["files"], isolated=shared is not None)
+            if shared is not None:
+                syscalls.setns(shared, syscalls.CLONE_NEWNS)
+                roots.rewrite_files(body["files"], isolated=False)
+            messages.send(self.control, {"request": request})
+
+        with self.children_in(home):  # it reads a /proc that only shows that PID namespace
+            self.fork("helper", home, request, work)
 
     def socket(self, request: int, body: dict[str, Any], descriptors: list[int]) -> None:
         """Open sockets that belong to a sandbox's network, whoever uses them later."""

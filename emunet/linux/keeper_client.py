@@ -27,7 +27,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -215,6 +215,20 @@ class OpenSockets(Request[list[socket.socket]]):
 
     def decode(self, message: messages.Message) -> list[socket.socket]:
         return [socket.socket(fileno=descriptor) for descriptor in message.descriptors]
+
+
+@dataclass(frozen=True)
+class WriteFiles(Request[None]):
+    """Give files that a sandbox was made with another text, in its own root and in its view of the machine."""
+
+    sandbox: str
+    files: Mapping[str, str]
+
+    def encode(self) -> tuple[dict[str, Any], list[int]]:
+        return {"operation": "write", "sandbox": self.sandbox, "files": dict(self.files)}, []
+
+    def decode(self, message: messages.Message) -> None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

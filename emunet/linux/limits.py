@@ -43,6 +43,23 @@ def check(sandboxes: int, interfaces: int) -> None:
             raise LinuxRefused(what, f"{need.cure} {MEMORY_WIRES}")
 
 
+def crowding(sandboxes: int) -> str:
+    """What a lab of so many sandboxes may suffer from on this machine, though it can be made; empty if nothing.
+
+    A neighbour that was used in the last five seconds is never given up for another (neigh_forced_gc), and a pair of
+    pods that talks needs two.
+    """
+    known = [read_setting(f"net/{family}/neigh/default/gc_thresh3") for family in ("ipv4", "ipv6")]
+    least = min((int(one) for one in known if one is not None), default=None)
+    if least is None or 2 * sandboxes <= least:
+        return ""
+    return (
+        f"this machine's kernel keeps {least:,} neighbours (ARP and ND entries) for all pods of all labs together:"
+        f" where many of {sandboxes:,} talk within seconds, packets are lost in their kernels; `emunet doctor` has the"
+        " cure"
+    )
+
+
 def needs(sandboxes: int, interfaces: int) -> Iterator[Need]:
     """All that is counted."""
     files = 2 * interfaces + OF_THEIR_OWN

@@ -74,20 +74,29 @@ def start(
 
 def join_files(pause: int, pidfd: int, view: str | None) -> bool:
     """Enter a mount namespace of a sandbox: its own (`view` None), or the one asked for; True if it is isolated."""
-    shared = f"/proc/{pause}/fd/{sandbox.SHARED_VIEW_DESCRIPTOR}"
-    try:
-        has_both = os.readlink(shared).startswith("mnt:")
-    except FileNotFoundError:
-        has_both = False
-    if view == "shared" and has_both:
-        descriptor = os.open(shared, os.O_RDONLY | os.O_CLOEXEC)
-        syscalls.setns(descriptor, syscalls.CLONE_NEWNS)
-        os.close(descriptor)
-        return False
-    if view == "isolated" and not has_both:
+    shared = shared_view(pause)
+    if shared is not None:
+        try:
+            if view == "shared":
+                syscalls.setns(shared, syscalls.CLONE_NEWNS)
+                return False
+        finally:
+            os.close(shared)
+    elif view == "isolated":
         raise OSError("this sandbox was made without a root of its own: it has only the shared view of the machine")
     syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
-    return has_both
+    return shared is not None
+
+
+def shared_view(pause: int) -> int | None:
+    """The mount namespace beside its own that a sandbox keeps, as a descriptor; None where it has one only."""
+    path = f"/proc/{pause}/fd/{sandbox.SHARED_VIEW_DESCRIPTOR}"
+    try:
+        if not os.readlink(path).startswith("mnt:"):
+            return None
+    except FileNotFoundError:
+        return None
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def keep_capabilities(wanted: Iterable[int] | None, isolated: bool) -> None:

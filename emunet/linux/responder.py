@@ -212,7 +212,7 @@ class Responder:
                 data, ancillary, _, client = listening.socket.recvmsg(_READ_SIZE, _INFO_SIZE)
             except OSError:  # no more; or word of an answer that did not arrive
                 return
-            address, source = _destination(ancillary)
+            address, source = destination_of(ancillary)
             meeting = Meeting("UDP", address, listening.port, _plain(client[0]), client[1])
             answer = datagram(listening.identity, meeting, data)
             if answer is not None:
@@ -257,7 +257,7 @@ def listen(opened: socket.socket, protocol: str, port: int) -> None:
     opened.bind(("::" if six else "0.0.0.0", port))
 
 
-def _destination(ancillary: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int, int, bytes]]]:
+def destination_of(ancillary: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int, int, bytes]]]:
     """The address that a datagram came to, and what makes the answer leave from it."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:

@@ -25,14 +25,22 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from typing import Any
 
-from emunet.linux import syscalls
+from emunet.linux import syscalls, within
+
+Bind = tuple[str, str, bool, str, bool]
+"""(source, target, read only, within, file) of a `BindSpec`."""
 
 _PLAIN = syscalls.MS_NOSUID | syscalls.MS_NODEV
 _NO_PROGRAMS = _PLAIN | syscalls.MS_NOEXEC
+_FILES = "emunet-files"
 _FILES_SIZE = 1 << 20
 _BENCH = "/tmp"
 """A folder that every machine has; a file system is mounted over it for a moment, in our own namespace."""
+
+AS_BYTES: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+"""How the texts of files become bytes: all of them can, those of a config map that are no text too."""
 
 _EMPTY = {"home": 0o755, "root": 0o700, "run": 0o755, "tmp": 0o1777, "mnt": 0o755, "media": 0o755}
 _NOT_SHOWN = {*_EMPTY, "proc", "sys", "dev", "boot", "lost+found", "snap"}
@@ -70,10 +78,16 @@ def mount_proc(target: str) -> None:
     syscalls.mount("proc", target, "proc", _NO_PROGRAMS)
 
 
-def enter(root: str, size: int, files: dict[str, str], binds: Sequence[tuple[str, str, bool]] = ()) -> int | None:
-    """Give this process's mount namespace the root that `SandboxSpec` asks for. `binds`: (source, target, read only).
+def hold_store(folder: str, size: int) -> None:
+    """Make a folder one of a lab's own, in memory and of limited size: it ends with this mount namespace."""
+    syscalls.mount("emunet-store", folder, "tmpfs", _PLAIN, f"size={size},mode=0755")
 
-    For an isolated one, the descriptor of another mount namespace: the shared view.
+
+def enter(root: str, size: int, files: dict[str, str], binds: Sequence[Bind] = ()) -> int | None:
+    """Give this process's mount namespace the root that `SandboxSpec` asks for.
+
+    `binds` are as `BindSpec.encode` gives them. For an isolated one it gives the descriptor of another mount
+    namespace: the shared view.
     """
     lay_files_over(files)
     if root == "shared":
@@ -90,15 +104,35 @@ def lay_files_over(files: dict[str, str]) -> None:
     """Show these texts at these paths, where the machine has a file to lay them over."""
     if not files:
         return
-    syscalls.mount("emunet-files", _BENCH, "tmpfs", _NO_PROGRAMS, f"size={_FILES_SIZE},mode=0755")
+    syscalls.mount(_FILES, _BENCH, "tmpfs", _NO_PROGRAMS, f"size={_FILES_SIZE},mode=0755")
     for number, (path, text) in enumerate(files.items()):
         source = f"{_BENCH}/{number}"
-        with open(source, "w") as file:
+        with open(source, "w", **AS_BYTES) as file:
             file.write(text)
         os.chmod(source, 0o644)
         if os.path.isfile(path):  # through a symbolic link too, as mount(2) goes
             syscalls.bind(source, path)
     syscalls.unmount(_BENCH)  # what is bound stays; /tmp is the machine's again
+
+
+def rewrite_files(files: dict[str, str], isolated: bool) -> None:
+    """Put other texts in the place of files that `enter` laid over or wrote, in the mount namespace that we are in.
+
+    A file that is the machine's own is left alone: in the shared view, one that nothing could be laid over.
+    """
+    laid_over = set()
+    with open("/proc/self/mountinfo") as mounts:
+        for line in mounts:
+            before, _, after = line.partition(" - ")
+            if after.split()[1] == _FILES:
+                laid_over.add(before.split()[4].encode().decode("unicode_escape"))
+    for path, text in files.items():
+        target = os.path.realpath(path)
+        if target in laid_over:
+            with open(target, "w") as file:
+                file.write(text)
+        elif isolated:
+            _write_file(path, text)
 
 
 def protect_proc() -> None:
@@ -120,9 +154,12 @@ def _root_is_the_machines() -> bool:
         return any(line.split()[:2] == ["0", "0"] for line in file)
 
 
-def _isolate(size: int, binds: Sequence[tuple[str, str, bool]]) -> None:
+def _isolate(size: int, binds: Sequence[Bind]) -> None:
     # Held open by now: what is below our bench cannot be named once that is mounted.
-    sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _, _ in binds]
+    sources = [
+        within.open_within(base, source, file=file) if base else os.open(source, os.O_PATH | os.O_CLOEXEC)
+        for source, _, _, base, file in binds
+    ]
     syscalls.mount("emunet-root", _BENCH, "tmpfs", _PLAIN, f"size={size},mode=0755")
     new = f"{_BENCH}/root"
     layers = _Layers(f"{_BENCH}/layers")
@@ -144,9 +181,9 @@ def _isolate(size: int, binds: Sequence[tuple[str, str, bool]]) -> None:
     for name in ("proc", "sys"):
         os.mkdir(f"{new}/{name}")
         syscalls.bind(f"/{name}", f"{new}/{name}")
-    for source, (_, target, read_only) in zip(sources, binds, strict=True):
-        _bind_into(f"/proc/self/fd/{source}", f"{new}{target}", read_only)
-        os.close(source)
+    for descriptor, (_, target, read_only, *_) in zip(sources, binds, strict=True):
+        _bind_into(f"/proc/self/fd/{descriptor}", new, target, read_only)
+        os.close(descriptor)
     os.chdir(new)
     syscalls.pivot_root(".", ".")  # the old root is now mounted over the new one, at the same place (pivot_root(2))
     syscalls.unmount(".")
@@ -154,18 +191,14 @@ def _isolate(size: int, binds: Sequence[tuple[str, str, bool]]) -> None:
     protect_proc()
 
 
-def _bind_into(source: str, target: str, read_only: bool) -> None:
-    """Show a folder or a file of the machine at a path of the new root."""
-    if os.path.isdir(source):
-        os.makedirs(target, exist_ok=True)
-    else:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        if not os.path.lexists(target):
-            with open(target, "w"):
-                pass
-    syscalls.bind(source, target)
+def _bind_into(source: str, root: str, target: str, read_only: bool) -> None:
+    """Show a folder or a file of the machine at a path of the new root, whose links lead into that root."""
+    place = within.open_within(root, target, file=not os.path.isdir(source))
+    path = os.readlink(f"/proc/self/fd/{place}")  # no link is left in it, and nobody else is here to put one there
+    os.close(place)
+    syscalls.bind(source, path)
     if read_only:
-        syscalls.set_read_only(target)
+        syscalls.set_read_only(path)
 
 
 class _Layers:
@@ -262,5 +295,5 @@ def _write_file(path: str, text: str) -> None:
         if error.errno in (errno.EROFS, errno.EBUSY):
             return
         raise OSError(error.errno, f"writing {path} in an isolated root: {error.strerror}") from None
-    with open(descriptor, "w") as file:
+    with open(descriptor, "w", **AS_BYTES) as file:
         file.write(text)

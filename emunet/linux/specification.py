@@ -107,18 +107,24 @@ class NeighborSpec:
 
 @dataclass(frozen=True, slots=True)
 class BindSpec:
-    """A folder or file of the machine (`source`) that programs of an isolated root see at `target`."""
+    """A folder or file of the machine (`source`) that programs of an isolated root see at `target`.
+
+    With `within`, that folder of the machine is a file system of the lab's own, in memory, which ends with the lab;
+    `source` is a path in there, a folder or an (empty) `file` that is made where it is missing.
+    """
 
     source: str
     target: str
     read_only: bool = False
+    within: str = ""
+    file: bool = False
 
     def encode(self) -> list[Any]:
         """As the keeper reads it."""
         for path in (self.source, self.target):
             if not path.startswith("/") or ".." in path.split("/"):
                 raise ValueError(f"{path!r} cannot be bound: an absolute path without .. is expected")
-        return [self.source, self.target, self.read_only]
+        return [self.source, self.target, self.read_only, self.within, self.file]
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,11 +323,22 @@ def describe(record: Record) -> str:
     match record.type, record.data:
         case ((Type.A | Type.AAAA), (bytes(address),)):
             return format_ip(address)
+        case Type.TXT, (bytes(data),):
+            return " ".join(f'"{text.decode("latin-1")}"' for text in _strings(data))
         case Type.SRV, (bytes(numbers), tuple(target)):
             words = [str(int.from_bytes(numbers[at : at + 2], "big")) for at in (0, 2, 4)]
             return " ".join((*words, text_of(target)))
     words = [text_of(part) if isinstance(part, tuple) else part.hex() for part in record.data]
     return " ".join(words)
+
+
+def _strings(data: bytes) -> list[bytes]:
+    """The strings of a TXT record, each behind its length; a last one that is cut as far as it goes."""
+    found = []
+    while data:
+        found.append(data[1 : 1 + data[0]])
+        data = data[1 + data[0] :]
+    return found
 
 
 def error_option(number: int, text: str) -> tuple[int, bytes]:

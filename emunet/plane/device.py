@@ -110,6 +110,15 @@ class Device:
         target = self.entries[entry]
         self._walk(deque([(target, packet)]), now)
 
+    def send(self, interface: str, packet: Packet, now: int) -> None:
+        """A frame goes out by an interface as it is: what a packet socket does."""
+        self.figures.received += packet.segments
+        if self.off:
+            self._end(packet, Step("power", Verdict.DROP, Reason.DEVICE_OFF, {"device": self.name}), now)
+            return
+        packet.local = True
+        self._walk(deque([(self.wiring["neighbor", interface], packet)]), now)
+
     def wake(self, now: int) -> None:
         """Let every element whose time has come decide."""
         for element in list(self._timed) if not self.off else ():

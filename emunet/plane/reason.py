@@ -172,11 +172,11 @@ class Reason(Enum):
     POLICY_DISCOVERY = (Kind.PASS, "neighbour discovery: no policy stops that")
     POLICY_INGRESS = (
         Kind.DROPPED,
-        "{source} may not send to {target}: ingress of {pod} is isolated by {policies}; {why}{answers}",
+        "{source} may not send to {target}: ingress of {pod} is isolated by {policy}; {why}{answers}",
     )
     POLICY_EGRESS = (
         Kind.DROPPED,
-        "{source} may not send to {target}: egress of {pod} is isolated by {policies}; {why}{answers}",
+        "{source} may not send to {target}: egress of {pod} is isolated by {policy}; {why}{answers}",
     )
 
     # Sources

@@ -1,7 +1,7 @@
 """The shell as a program: `python -m emunet.shell [--lab NAME] [-c CODE | FILE.py [ARGUMENT...]]`.
 
 Without CODE and FILE it is Scapy's own prompt. In all three the names are those of `scapy.all`,
-and `lab`.
+`lab` (the lab), `pod` (who speaks: `speaking`) and `mitm` (a man in the middle: `middle`).
 
 Rule of this file: an error of the person's code is shown as Python shows it, without frames of ours.
 """
@@ -38,10 +38,12 @@ def main() -> int:
 
     from emunet.shell import provider
     from emunet.shell.lab import Lab
+    from emunet.shell.middle import make_mitm
+    from emunet.shell.speaking import make_pod
 
     provider.install(ports)
     names = {name: value for name, value in vars(scapy.all).items() if not name.startswith("_")}
-    names |= {"conf": conf, "lab": Lab(client, ports)}
+    names |= {"conf": conf, "lab": Lab(client, ports), "pod": make_pod(ports), "mitm": make_mitm(ports)}
     if wanted.code is not None:
         return _run(wanted.code, "<code>", ["-c", *wanted.arguments], "", names)
     if wanted.arguments:
@@ -120,7 +122,7 @@ def _interact(names: dict[str, Any], lab: str, ports: Any) -> None:
         f"Lab {lab}: pods {', '.join(pods[:6])}{more}. Every port is an interface; `lab` is the lab.\n"
         f"  srp1(Ether()/IP(dst={other!r})/ICMP(), iface={one!r})   sniff(iface={one!r}, count=4)\n"
         f"  lab.trace({one!r}, IP(dst={other!r})/ICMP())   lab.ports   conf.ifaces   conf.route\n"
-        f"Without iface=, {conf.iface} speaks (conf.iface)."
+        f"Without iface=, {conf.iface} speaks (conf.iface); within `with pod({other!r}):` that one does."
     )
     # What Scapy says while it looks for a better prompt than Python's own is of no use here.
     logging.getLogger("scapy.loading").setLevel(logging.ERROR)

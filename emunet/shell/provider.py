@@ -4,8 +4,9 @@ What Scapy sends on a pod's port enters the network as the pod's own frame. What
 is what passes the pod's eth0, in both directions. A socket that also sends (`srp1`, `sr1`) is
 told of what arrives only, as Scapy's own raw sockets are.
 
-On a host's port, what Scapy sends is sent as by the host's own sockets: an IP packet that the
-host routes. On a switch's port it comes in as if the cable had brought it.
+On a host's interface a packet (`send`, `sr1`) is sent as by the host's own sockets, which the
+host routes; a frame (`sendp`, `srp1`) goes out by that interface as it is, as from a packet socket.
+On a switch's port it comes in as if the cable had brought it.
 
 On TAPs the pod's kernel is there too: it sees the answers to what Scapy sent for it, and
 resets TCP connections that it does not know of (on a real machine it is the same).
@@ -38,6 +39,7 @@ from emunet.packet.view import IPV4, IPV6
 from emunet.shell.names import understand_names
 from emunet.shell.ports import Ports
 from emunet.shell.routing import LabRoutes, LabRoutes6, Resolver, mark, mark_all
+from emunet.shell.speaking import choose_sockets
 
 _FIRST_INDEX = 1_000_000
 """Interface numbers of ports; the machine's own stay far below."""
@@ -51,6 +53,7 @@ class PortSocket(SuperSocket):  # type: ignore[misc]
 
     desc = "frames at a port of an emunet lab"
     listens_only = False
+    sends_frames = True
     ports: Ports
     resolver: Resolver
 
@@ -81,6 +84,7 @@ class PortSocket(SuperSocket):  # type: ignore[misc]
                 [self.iface],
                 sent=self.listens_only,
                 inject=not self.listens_only,
+                raw=self.sends_frames,
                 single=True,
             )
         except FrameChannelError as error:
@@ -144,6 +148,7 @@ class PacketPortSocket(PortSocket):
     """Sends and receives packets at a port, without their Ethernet header: what `sr1` uses."""
 
     desc = "packets at a port of an emunet lab"
+    sends_frames = False
 
     def send(self, packet: Any) -> int:
         """Put the frame around a packet that the port's own stack would: its MAC, and its next hop's."""
@@ -236,6 +241,8 @@ def install(ports: Ports) -> None:
     first = next((port.name for port in ports.by_name.values() if port.kind == "pod"), None)
     if first is not None:
         conf.iface = first
+    sockets: dict[str, type] = {"L2socket": PortSocket, "L2listen": ListeningPortSocket}
+    choose_sockets(ports, sockets | {"L3socket": PacketPortSocket, "L3socket6": PacketPortSocket})
     _teach_sending(ports)
 
 

@@ -9,6 +9,7 @@ Rule of this file: an answer is true or false and says why; it never raises.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from emunet.plane.reason import Reason, describe
@@ -104,4 +105,5 @@ class Explained(Trace):
 
 def _is_among(value: Any, said: Any) -> bool:
     """Whether a value is one of several that a step names."""
-    return isinstance(said, tuple) and any(describe(value) == describe(one) for one in said)
+    several = isinstance(said, Collection) and not isinstance(said, (str, bytes))
+    return several and any(describe(value) == describe(one) for one in said)

@@ -118,8 +118,8 @@ class TapLab(Assertions):
 
     @property
     def pods(self) -> list[str]:
-        """The names of all pods."""
-        rows = self.status()["pods"]
+        """The names of all pods, but for the cluster's name server."""
+        rows = [row for row in self.status()["pods"] if not row.get("name_server")]
         return [row["name"] if row["namespace"] == "default" else f"{row['namespace']}/{row['name']}" for row in rows]
 
     def status(self) -> dict[str, Any]:
@@ -190,6 +190,10 @@ class TapLab(Assertions):
     def partition(self, *groups: Sequence[str]) -> None:
         """Part the hosts into groups that do not hear each other; without any, heal it."""
         self._client.put("partition", groups=[list(group) for group in groups])
+
+    def dns(self, *, on: bool) -> None:
+        """End the cluster's name servers, or let them begin again."""
+        self._client.put("dns", on=on)
 
     def freeze(self, pod: str) -> None:
         """Stop a pod's processes."""

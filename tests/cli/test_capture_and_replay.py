@@ -136,7 +136,7 @@ def test_time_is_up(person: Person) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["capture"], 2, "Missing argument 'PORT...'"),
+        (["capture"], 2, "name a port, like web-1 or host1:eth0"),
         (["capture", "web-9"], 1, "there is no port web-9; there are: "),
         (["capture", "web-1", "web-2", "-w", "x.pcap"], 1, "one interface only; write x.pcapng, or name a single port"),
         (["capture", "web-1", "-w", "/nowhere/x.pcapng"], 1, "cannot write /nowhere/x.pcapng: No such file"),
@@ -213,3 +213,52 @@ def test_replay_of_what_a_capture_says_was_sent(person: Person, tmp_path: Path) 
     only = ["--only", "out", "--interface", "web-1", "--rate", "fast"]
     done = person.run("replay", str(tmp_path / "x.pcapng"), "--from", "web-1", *only)
     assert done.stdout.startswith("2 frames played into web-1")  # the request, and the answer to an ARP question
+
+
+def elsewhere(file: Path) -> None:
+    """A ping between two strangers, captured at one of them, an answer included."""
+    from scapy.layers.inet import ICMP, IP
+    from scapy.layers.l2 import Ether
+
+    with open(file, "wb") as stream:
+        writer = PcapWriter(stream)
+        for number, (kind, source, target) in enumerate(((8, 1, 2), (0, 2, 1), (8, 1, 2), (0, 2, 1))):
+            ether = Ether(src=f"52:54:00:00:00:0{source}", dst=f"52:54:00:00:00:0{target}")
+            packet = IP(src=f"192.0.2.{source}", dst=f"192.0.2.{target}", id=number + 1) / ICMP(
+                type=kind, id=77, seq=number
+            )
+            writer.packet(number, bytes(ether / packet / b"hello"))
+
+
+@pytest.mark.parametrize("how", [["--to", "web-3"], ["--map", "192.0.2.1=web-1", "--map", "192.0.2.2=web-3"]])
+def test_a_capture_of_elsewhere_is_played_as_a_talk_of_two_pods(person: Person, tmp_path: Path, how: list[str]) -> None:
+    elsewhere(tmp_path / "in.pcap")
+    process = person.watch("web-1", "web-3", "-f", "icmp[4:2] = 77", "-w", str(tmp_path / "x.pcapng"))
+    done = person.run("replay", str(tmp_path / "in.pcap"), "--from", "web-1", *how, "--rate", "fast")
+    assert done.returncode == 0, done.stderr
+    assert "4 frames played into web-1 and web-3" in done.stdout
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    seen = list(read_capture(tmp_path / "x.pcapng"))
+    for source, target, kind in (("web-1", "web-3", 8), ("web-3", "web-1", 0)):
+        sent = [
+            frame for frame in seen if frame.interface == source and frame.direction == 2 and frame.data[34] == kind
+        ]
+        got = [frame for frame in seen if frame.interface == target and frame.direction == 1 and frame.data[34] == kind]
+        played = {frame.packet_id for frame in sent} & {frame.packet_id for frame in got}
+        assert len(played) >= 2, (source, len(sent), len(got))
+        assert {frame.data[22] for frame in got if frame.packet_id in played} == {62}
+
+
+def test_replay_says_what_does_not_fit(person: Person, tmp_path: Path) -> None:
+    elsewhere(tmp_path / "in.pcap")
+    for how, sentence in (
+        (["--to", "web-9"], "there is no port web-9"),
+        (["--map", "192.0.2.1"], "say OLD=NEW"),
+        (["--map", "192.0.2.1=nobody"], "nobody is no address, and nothing in the lab is called so"),
+        (["--map", "2001:db8::1=web-1"], "has no address of the family"),
+    ):
+        done = person.run("replay", str(tmp_path / "in.pcap"), "--from", "web-1", *how)
+        assert done.returncode == 2
+        assert sentence in done.stderr

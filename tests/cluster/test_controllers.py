@@ -12,15 +12,19 @@ import pytest
 import yaml
 
 from emunet.cluster.control_plane import ControlPlane
+from emunet.cluster.controllers.disruptions import refusal
 from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
+from emunet.cluster.controllers.pods import pod_key
 from emunet.cluster.controllers.replication import victims
 from emunet.cluster.desired import build
-from emunet.cluster.load import load_text
+from emunet.cluster.load import BadInput, load_text
 
 Object = dict[str, Any]
 
 SECOND = 1_000_000_000
-TOPOLOGY = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2, host3]}\n"
+TOPOLOGY = (
+    "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2, host3], dns: false}\n"
+)
 TEMPLATE = (
     "{metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: nginx, ports: [{containerPort: 80}]}]}}"
 )
@@ -511,3 +515,52 @@ def test_a_pod_more_than_a_host_has_addresses_waits(cluster: Cluster) -> None:
     cluster.apply(controller(5))
     placed = Counter(one["spec"].get("nodeName") for one in cluster.store.items("pods"))
     assert placed == {"host1": 1, "host2": 1, "host3": 1, None: 2}
+
+
+# Disruption budgets
+
+
+@pytest.mark.parametrize(
+    ("bound", "desired", "allowed"),
+    [
+        ("minAvailable: 2", 2, 2),
+        ("minAvailable: 100%", 4, 0),
+        ("minAvailable: 60%", 3, 1),
+        ("maxUnavailable: 1", 3, 1),
+        ("maxUnavailable: 25%", 3, 1),
+        ("maxUnavailable: 0", 4, 0),
+    ],
+)
+def test_a_budget_bounds_evictions(cluster: Cluster, bound: str, desired: int, allowed: int) -> None:
+    cluster.apply(
+        f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\n"
+        f"spec: {{replicas: 4, {SELECTOR}, template: {TEMPLATE}}}\n---\n"
+        f"apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {{name: few}}\nspec: {{{bound}, {SELECTOR}}}\n"
+    )
+    budget = cluster.store.get("poddisruptionbudgets.policy", "default", "few")
+    assert budget is not None
+    assert budget["status"] == {
+        "observedGeneration": 1, "expectedPods": 4, "currentHealthy": 4, "desiredHealthy": desired,
+        "disruptionsAllowed": allowed,
+    }  # fmt: skip
+    evicted = 0
+    for pod in list(cluster.store.items("pods")):  # all at once, before anybody could make others
+        if refusal(cluster.store, pod) is None:
+            cluster.store.delete(pod_key(pod), cluster.now)
+            evicted += 1
+    assert evicted == allowed
+    cluster.settle()
+    assert [pod["metadata"]["name"] for pod in cluster.store.items("pods") if refusal(cluster.store, pod)] == (
+        [] if allowed else [pod["metadata"]["name"] for pod in cluster.store.items("pods")]
+    )
+
+
+def test_a_budget_that_makes_no_sense_is_refused(cluster: Cluster) -> None:
+    for bound, words in (
+        ("minAvailable: most", "a valid percent string"),
+        ("minAvailable: -1", "must be greater than or equal to 0"),
+        ("minAvailable: 1, maxUnavailable: 1", "cannot be both set"),
+    ):
+        text = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: few}\n"
+        with pytest.raises(BadInput, match=words):
+            cluster.apply(f"{text}spec: {{{bound}, {SELECTOR}}}\n")

@@ -52,8 +52,8 @@ def test_every_fault_has_its_place_and_sentence(tmp_path: Path) -> None:
     assert faults(tmp_path, text) == [
         "9:30: spec.flows[1].name: the flow 'a to b' is given twice",
         "11:12: spec.events[0].at: this is after the end of the scenario",
-        "12:7: spec.events[1]: expected one of link, host, partition, heal, freeze, thaw or exhaust (got none)",
-        "13:7: spec.events[2]: expected one of link, host, partition, heal, freeze, thaw or exhaust"
+        "12:7: spec.events[1]: expected one of link, host, partition, heal, freeze, thaw, dns or exhaust (got none)",
+        "13:7: spec.events[2]: expected one of link, host, partition, heal, freeze, thaw, dns or exhaust"
         " (got link and host)",
         "14:7: spec.events[3]: say power: off or power: on",
         "15:37: spec.events[4].loss: loss belongs to the event link, not to host",

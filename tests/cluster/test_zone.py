@@ -21,16 +21,16 @@ from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
 from emunet.cluster.desired import build
 from emunet.cluster.load import load_text
 from emunet.cluster.store import meta
-from emunet.cluster.zone import ZoneOf, authority_of, dns_address, reverse_origins
+from emunet.cluster.zone import Update, ZoneOf, reverse_origins
 from emunet.elements.resolver import reply
-from emunet.elements.zone import Zone, apply_update, encode_update
+from emunet.elements.zone import Zone, apply_update
 from emunet.packet.address import Prefix, parse_ip
 from emunet.packet.dns import reverse_name, text_of
 
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
 metadata: {name: lab}
-spec: {hosts: [host1], podCIDRs: [10.244.0.0/16, fd00:10:244::/48]}
+spec: {hosts: [host1], podCIDRs: [10.244.0.0/16, fd00:10:244::/48], dns: false}
 """
 
 
@@ -60,8 +60,7 @@ class Names:
     def __init__(self, *documents: str) -> None:
         cluster = build(load_text(TOPOLOGY)).cluster
         self.plane = ControlPlane(cluster)
-        self.dns = dns_address(cluster.ranges.services[0])
-        self.of = ZoneOf(self.plane.store, authority_of(cluster), self.dns)
+        self.of = self.plane.names
         self.unready: set[str] = set()
         self.addresses: dict[str, tuple[str, ...]] = {}
         self.number = 0
@@ -436,7 +435,7 @@ ACTIONS = st.lists(
 def test_as_it_changes_it_is_what_it_would_be_from_the_beginning(actions: list[tuple[str, str]]) -> None:
     """And a name server that is told line by line knows the same."""
     names = Names()
-    other: Zone | None = apply_update(None, encode_update(names.of.zone.parts, names.of.zone.authority))
+    other: Zone | None = apply_update(None, names.of.whole().encode())
     specs = {"ip": WEB, "headless": HEADLESS, "name": "type: ExternalName, externalName: example.com"}
     for name, what in actions:
         store = names.plane.store
@@ -449,11 +448,11 @@ def test_as_it_changes_it_is_what_it_would_be_from_the_beginning(actions: list[t
         elif what == "pod":
             names.plane.apply(load_text(pod(name, spec=f"hostname: {name}, subdomain: a, ")), 0)
         # Not by `settle`, which would take the changes itself.
-        taken, names.of.take = names.of.take, dict  # type: ignore[method-assign,assignment]
+        taken, names.of.take = names.of.take, lambda: Update({})  # type: ignore[method-assign,assignment]
         names.settle()
         names.of.take = taken  # type: ignore[method-assign]
-        other = apply_update(other, encode_update(names.of.take()))
-    anew = ZoneOf(names.plane.store, names.of.zone.authority, names.dns)
+        other = apply_update(other, names.of.take().encode())
+    anew = ZoneOf(names.plane.store, names.plane.cluster)
     anew.take()
     assert names.of.zone.parts == anew.zone.parts
     for zone in (names.of.zone, other):

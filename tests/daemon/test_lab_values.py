@@ -15,7 +15,7 @@ from emunet.cluster.plan import State, target
 from emunet.daemon.names import Names, UnknownName
 from emunet.daemon.pings import echo_packet, request_to
 from emunet.daemon.running import timing
-from emunet.daemon.sandboxes import container_spec, host_spec, hosts_file, pod_sandbox, pod_spec
+from emunet.daemon.sandboxes import container_spec, host_spec, hosts_file, name_files, pod_sandbox, pod_spec
 from emunet.daemon.settings import CaptureWish, Settings
 from emunet.packet.address import parse_ip
 from emunet.packet.icmp import ECHO_REQUEST, Icmp
@@ -132,19 +132,34 @@ def test_routes_by_a_neighbouring_host_are_not_onlink() -> None:
 
 def test_a_pod_has_eth0_and_a_default_route_of_each_family() -> None:
     state = state_of_file("dual-stack.yaml")
-    spec = pod_spec(state.pods[0], hosts_file(state), offload=False)
+    spec = pod_spec(state.pods[0], {"/etc/hosts": "a"}, offload=False)
     assert [one.name for one in spec.interfaces] == ["eth0"]
     assert spec.interfaces[0].offload == 0
     assert spec.interfaces[0].vnet_header
     assert [route.destination for route in spec.routes] == ["0.0.0.0/0", "::/0"]
+    assert spec.files["/etc/hosts"] == "a"
+    assert "hosts: files dns" in spec.files["/etc/nsswitch.conf"]
     spec.encode()
+
+
+def test_pods_of_a_lab_without_a_name_server_know_each_other_by_their_files() -> None:
+    state = state_of(ODD)
+    pod = next(pod for pod in state.pods if pod.name == "blue/web-1")
+    item = {"metadata": {"name": "web-1", "namespace": "blue"}, "spec": {}}
+    without = name_files(pod, item, state, None, "cluster.local")
+    assert "nameserver" not in without["/etc/resolv.conf"]
+    assert "192.168.9.11\thost1\n" in without["/etc/hosts"]
+    assert without["/etc/hosts"].count("10.244.1.2") == 1, "its own name is there as Kubernetes writes it, once"
+    served = name_files(pod, item, state, "10.96.0.10", "cluster.local")
+    assert "nameserver 10.96.0.10\n" in served["/etc/resolv.conf"]
+    assert "host1" not in served["/etc/hosts"], "a stale file must not hide what the name server says"
 
 
 def test_a_pod_without_a_network_has_no_sandbox() -> None:
     state = state_of(ODD)
     guest = next(pod for pod in state.pods if pod.name == "guest")
     with pytest.raises(ValueError, match="lives in the network of its host"):
-        pod_spec(guest, "", offload=True)
+        pod_spec(guest, {}, offload=True)
 
 
 def test_the_hosts_file_names_everybody() -> None:

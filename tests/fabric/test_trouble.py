@@ -91,7 +91,7 @@ def test_flapping_goes_by_the_clock_until_told_otherwise(net: Net) -> None:
         net.world.advance(began + second * SECOND + SECOND // 2)
         up.append(net.world.wires[WIRE].up)
     assert up == [True] * 10 + [False] * 2 + [True] * 10 + [False] * 2 + [True]
-    net.world.set_wire(WIRE, up=True)
+    net.world.trouble.set_up(WIRE, True)
     net.world.advance(net.world.now + 100 * SECOND)
     assert net.world.wires[WIRE].up
     assert net.world.wires[WIRE].flap is None

@@ -149,6 +149,15 @@ def test_what_is_counted_grows_with_the_lab() -> None:
     assert any("1.1 GB of memory" in need.counted for need in large)
 
 
+def test_a_lab_too_large_for_the_kernels_neighbours_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "read_setting", lambda name: "1024" if "ipv4" in name else "4096")
+    assert limits.crowding(512) == ""
+    assert "keeps 1,024 neighbours" in limits.crowding(513)
+    assert "many of 513 talk within seconds" in limits.crowding(513)
+    monkeypatch.setattr(limits, "read_setting", lambda name: None)
+    assert limits.crowding(100_000) == "", "it cannot be seen from here"
+
+
 # Beside each other
 
 

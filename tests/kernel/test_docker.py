@@ -5,13 +5,16 @@ What is asked here is what people type, and that nothing hangs: each command has
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import select
 import shutil
 import signal
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -271,29 +274,55 @@ def test_exec_logs_stop_and_kill(docker: Docker) -> None:
     assert "is not running" in docker.fails("kill", "app")
 
 
-def test_a_terminal(docker: Docker) -> None:
+def test_a_terminal_has_the_clients_size_and_takes_its_keys(docker: Docker) -> None:
+    script = """trap : INT
+    until stty size | grep -q "33 111"; do sleep 0.02; done; echo si''zed; cat; echo ca''t=$?
+    until stty size | grep -q "40 140"; do sleep 0.02; done; read x; echo go''t-$x; exit 9"""
     pid, master = pty.fork()
     if pid == 0:
-        words = ["docker", "run", "-it", "--rm", "busybox", "sh", "-c", "read x; echo got-$x; exit 9"]
+        words = ["docker", "run", "-it", "--rm", "busybox", "sh", "-c", script]
         os.execve(docker.program, words, docker.environment)
     said = b""
-    try:
-        os.write(master, b"word\n")
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
+
+    def until(words: bytes) -> None:
+        nonlocal said
+        deadline = time.monotonic() + 15
+        while words not in said:
+            assert time.monotonic() < deadline, said
             if select.select([master], [], [], 0.1)[0]:
                 try:
                     piece = os.read(master, 65536)
                 except OSError:  # the client is gone, and its terminal with it
-                    break
-                if not piece:
-                    break
+                    piece = b""
+                assert piece, said
                 said += piece
-        assert b"got-word" in said
+
+    try:
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 33, 111, 0, 0))
+        until(b"sized")
+        os.write(master, b"\x03")
+        until(b"cat=130")
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 40, 140, 0, 0))
+        os.write(master, b"word\n")
+        until(b"got-word")
     finally:
         code = os.waitstatus_to_exitcode(_end(pid))
         os.close(master)
     assert code == 9
+
+
+def test_a_client_that_detaches_leaves_the_program_running(docker: Docker) -> None:
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execve(docker.program, ["docker", "run", "-it", "--name", "shell", "busybox", "sh"], docker.environment)
+    try:
+        eventually(lambda: bool(select.select([master], [], [], 0)[0]), "no prompt")
+        os.write(master, b"\x10\x11")
+        code = os.waitstatus_to_exitcode(_end(pid))
+    finally:
+        os.close(master)
+    assert code == 0
+    assert docker.ok("inspect", "-f", "{{.State.Running}}", "shell").strip() == "true"
 
 
 def _end(pid: int) -> int:
@@ -321,6 +350,46 @@ def test_what_a_container_is_given(docker: Docker) -> None:
     assert (
         docker.shell("-v", "data:/data:ro", script="cat /data/note; touch /data/x 2>/dev/null || echo no") == "kept\nno"
     )
+
+
+def test_the_rest_of_what_people_type(docker: Docker) -> None:
+    docker.ok("run", "-d", "--name", "web", "-P", "--expose", "81", "busybox", "sleep", "1000")
+    assert docker.ok("port", "web").strip() == "81/tcp -> 0.0.0.0:32768"
+    assert "sleep 1000" in docker.ok("top", "web")
+    docker.ok("pause", "web")
+    assert "(Paused)" in docker.ok("ps", "--filter", "status=paused", "--format", "{{.Status}}")
+    assert "unpause the container before exec" in docker.run("exec", "web", "true").stderr
+    docker.ok("unpause", "web")
+    docker.ok("rename", "web", "site")
+    docker.ok("update", "--restart", "on-failure", "site")
+    docker.ok("restart", "-t", "0", "site")
+    assert docker.ok("inspect", "-f", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}", "site").split() == [
+        "true",
+        "on-failure",
+    ]
+    docker.ok("stop", "-t", "0", "site")
+    assert "Total reclaimed space" in docker.ok("container", "prune", "-f")
+    docker.ok("network", "create", "n1")
+    assert docker.ok("network", "ls", "-f", "type=custom", "--format", "{{.Name}}").strip() == "n1"
+    assert "n1" in docker.ok("network", "prune", "-f")
+    docker.ok("system", "prune", "-f")
+    docker.ok("system", "df")
+    docker.ok("volume", "create", "v1")
+    assert "v1" in docker.ok("volume", "ls", "-q").split()
+    docker.ok("volume", "rm", "v1")
+
+
+def test_a_container_that_fails_is_started_again_as_it_wishes(docker: Docker) -> None:
+    script = "echo x >> /d/runs; [ $(wc -l < /d/runs) = 3 ]"
+    docker.ok(
+        "run", "-d", "--name", "again", "--restart", "on-failure", "-v", "again:/d", "busybox", "sh", "-c", script
+    )  # fmt: skip
+    form = "{{.RestartCount}} {{.State.ExitCode}} {{.State.Status}}"
+    eventually(
+        lambda: docker.ok("inspect", "-f", form, "again").strip() == "2 0 exited", "it was not started twice more"
+    )
+    docker.ok("rm", "again")
+    docker.ok("volume", "rm", "again")
 
 
 def test_events(docker: Docker) -> None:

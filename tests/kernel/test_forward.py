@@ -32,7 +32,7 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: web}
+metadata: {name: web, labels: {app: web}}
 spec:
   nodeName: host2
   containers: [{name: a, image: x, ports: [{containerPort: 80}, {containerPort: 53, protocol: UDP}]}]
@@ -58,6 +58,21 @@ spec:
                   digest.update(data)
               client.sendall(digest.hexdigest().encode())
               client.close()
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec:
+  selector: {app: web}
+  type: NodePort
+  ports:
+    - {name: http, port: 8080, targetPort: 80, nodePort: 30080}
+    - {name: udp, port: 5353, targetPort: 53, protocol: UDP}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: bare}
+spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
 ---
 apiVersion: v1
 kind: Pod
@@ -155,6 +170,17 @@ def test_udp(labs: Labs) -> None:
                 assert len(seen) == 2, "each client has a socket of its own in the lab"
 
 
+def test_to_a_service_and_to_its_port_on_every_host(labs: Labs) -> None:
+    """The translation is the lab's own: kube-proxy's, on the host that sends."""
+    with forwarding(labs, "0:svc/shop:8080", "0:svc/default/shop:5353/udp", "0:host1:30080") as (at, _):
+        assert get(*at[0])["pod"] == "web"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(10)
+            client.sendto(b"?", at[2])
+            assert client.recv(2000).startswith(b"pod=web ")
+        assert get(*at[4])["pod"] == "web"
+
+
 def test_megabytes_and_a_half_closed_connection(labs: Labs) -> None:
     data = bytes(range(256)) * (8 << 12)
     with forwarding(labs, "0:sink:7000") as (at, _), socket.create_connection(at[0], 10) as client:
@@ -191,8 +217,9 @@ def test_it_ends_with_the_lab(labs: Labs, tmp_path: Path) -> None:
         (
             "8080:nowhere:80",
             1,
-            "there is no pod or host nowhere, and it is no address; there are: guest, sink, web, host1",
+            "there is no pod or host nowhere, and it is no address; there are: guest, sink, web, ",
         ),
+        ("8080:svc/bare:80", 1, "has no address of its own (it is headless): forward to one of its pods"),
         ("8080:svc/nothing", 1, 'services "nothing" not found'),
         ("0.0.0.0:8080:web:80", 2, "a lab is open to this machine only"),
         ("web:80", 2, "is not of the form [ADDRESS:]PORT:TARGET[:PORT][/udp], as in 8080:web-1:80"),

@@ -354,7 +354,7 @@ def test_a_file_of_up_may_have_every_kind(tmp_path: Path) -> None:
         eventually(lambda: len(labs.status("begun")["pods"]) == 2, "the Job's pod is over and has left the lab")
         assert [pod["name"] for pod in labs.status("begun")["pods"]] == ["db-0", "db-1"]
         seen = kubectl.ok("exec", "db-0", "--", "sh", "-c", "cat /page/line; echo; tail -n 1 /etc/hosts; hostname")
-        assert seen.splitlines() == ["there from the beginning", "192.0.2.1 nobody.example", "db-0"]
+        assert seen.splitlines() == ["there from the beginning", "192.0.2.1\tnobody.example", "db-0"]
         assert labs.json("ping", "db-0", "db-1")["unanswered"] == 0
         told = labs.ok("get", "sts", "db")
         assert told.split()[-3:-1] == ["db", "2/2"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,3 +234,53 @@ def test_probes_say_why(kubectl: Kubectl) -> None:
         assert kubectl.ok("get", "pod", f"probe-{name}").splitlines()[1].split()[1:3] == ["0/1", "Running"]
     ready = {one["name"]: one["ready"] for one in kubectl.labs.status("kube")["pods"]}
     assert ready == {"client": True, **{f"probe-{name}": False for name in wrong}}
+
+
+def test_what_pods_keep_on_their_host(kubectl: Kubectl) -> None:
+    """hostPath: shared by the pods of one host, a folder of the lab's own whatever links a pod puts there."""
+    hidden = Path("/run/emunet-test-hidden")
+    assert not hidden.exists()
+    mount = {"volumeMounts": [{"name": "v", "mountPath": "/data"}]}
+
+    def keeper(name: str, host: str, path: str) -> str:
+        volume = {"name": "v", "hostPath": {"path": path}}
+        return pod(name, {**sh("exec sleep 1000"), **mount}, nodeName=host, volumes=[volume])
+
+    def run(name: str, script: str) -> str:
+        return kubectl.ok("exec", name, "--", "sh", "-c", script)
+
+    wanted = {"one": ("host1", "/srv/x"), "two": ("host1", "/srv/x"), "far": ("host2", "/srv/x")}
+    kubectl.ok("create", "-f", "-", stdin="\n".join(keeper(name, *rest) for name, rest in wanted.items()))
+    kubectl.ok("wait", "--for=condition=Ready", *(f"pod/{name}" for name in wanted), "--timeout=20s")
+    run("one", f"echo kept > /data/note; ln -sfn {hidden} /data/way; ln -sfn ../../../../etc /data/up")
+    assert run("two", "cat /data/note") == "kept\n"
+    assert run("far", "ls /data") == ""
+    kubectl.ok("delete", "--now", "pod", "one", "two")
+    wanted = {"again": ("host1", "/srv/x"), "sly": ("host1", "/srv/x/way"), "up": ("host1", "/srv/x/up")}
+    kubectl.ok("create", "-f", "-", stdin="\n".join(keeper(name, *rest) for name, rest in wanted.items()))
+    kubectl.ok("wait", "--for=condition=Ready", *(f"pod/{name}" for name in wanted), "--timeout=20s")
+    assert run("again", "cat /data/note") == "kept\n"
+    run("sly", "echo x > /data/x")
+    assert run("up", "ls /data") == ""
+    assert not hidden.exists()
+    kubectl.ok("exec", "again", "--", "sh", "-c", "rm -rf /data/*")
+
+
+def test_bytes_that_are_no_text(kubectl: Kubectl, tmp_path: Path) -> None:
+    """binaryData of a config map, and a secret, are files of the pod byte by byte."""
+    data = bytes(range(256))
+    (tmp_path / "blob").write_bytes(data)
+    kubectl.ok("create", "configmap", "blobs", f"--from-file={tmp_path / 'blob'}")
+    kubectl.ok("create", "secret", "generic", "hidden", f"--from-file={tmp_path / 'blob'}")
+    mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("blobs", "hidden")]
+    volumes = [
+        {"name": "blobs", "configMap": {"name": "blobs"}},
+        {"name": "hidden", "secret": {"secretName": "hidden"}},
+    ]
+    made = pod("bytes", {**sh("exec sleep 1000"), "volumeMounts": mounts}, volumes=volumes)
+    kubectl.ok("create", "-f", "-", stdin=made)
+    kubectl.ok("wait", "--for=condition=Ready", "pod/bytes", "--timeout=20s")
+    digest = hashlib.sha256(data).hexdigest()
+    for folder in ("blobs", "hidden"):
+        assert kubectl.ok("exec", "bytes", "--", "sha256sum", f"/{folder}/blob").split()[0] == digest
+    kubectl.ok("delete", "secret", "hidden")

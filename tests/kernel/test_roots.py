@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from kernel_bench import Bench, in_own_network
 
 from emunet.linux import roots, syscalls
+from emunet.linux.keeper_client import WriteFiles
 from emunet.linux.specification import ProgramSpec
 
 ROOT = Path(__file__).parents[2]
@@ -225,3 +227,35 @@ def test_this_process_and_its_threads_stay_where_they_were(bench: Bench) -> None
     Pod(bench)
     assert Path("/proc/self/mountinfo").read_text() == before
     assert threading.active_count() == 1
+
+
+def test_files_get_another_text_in_both_views_and_the_machines_own_do_not(pod: Pod) -> None:
+    """The one that was laid over the machine's, the one that only the isolated root has; and then once more."""
+    before = Path("/etc/hosts").read_bytes()
+    for text in ("10.1.1.1 other\n", "a longer one: " + "x" * 5000 + "\n", ""):
+        pod.bench.keeper.call(WriteFiles("pod1", {"/etc/hosts": text, "/etc/emunet/deep/file": text}))
+        assert pod.good("cat /etc/hosts") == text
+        assert pod.good("cat /etc/emunet/deep/file") == text
+        assert pod.good("cat /etc/hosts", view="shared") == text
+        assert pod.good("ls /etc/emunet 2>&1; true", view="shared").startswith("ls:"), "nothing is made on the machine"
+    assert Path("/etc/hosts").read_bytes() == before
+
+
+def test_a_file_that_could_not_be_laid_over_is_not_written_on_the_machine(bench: Bench) -> None:
+    """In the shared view a path that the machine has no file at is left out; if it gets one later, it is its own."""
+    with tempfile.NamedTemporaryFile("w", dir="/var/tmp") as file:
+        path = Path(file.name)
+        path.unlink()
+        bench.pod(1, files={"/etc/hosts": "mine\n", str(path): "mine\n"})
+        path.write_text("the machine's\n")
+        bench.keeper.call(WriteFiles("pod1", {"/etc/hosts": "other\n", str(path): "other\n"}))
+        assert path.read_text() == "the machine's\n"
+
+
+def test_a_pod_cannot_lead_the_writer_out_of_its_root(pod: Pod, tmp_path: Path) -> None:
+    outside = tmp_path / "file"
+    outside.write_text("safe\n")
+    pod.good(f"rm /etc/hosts && ln -s {outside} /etc/hosts")
+    pod.bench.keeper.call(WriteFiles("pod1", {"/etc/hosts": "written\n"}))
+    assert outside.read_text() == "safe\n"
+    assert pod.good("cat /etc/hosts; test -L /etc/hosts || echo a file") == "written\na file\n"

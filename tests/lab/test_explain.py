@@ -16,6 +16,7 @@ kind: Topology
 metadata: {name: lab}
 spec:
   hosts: [host1, host2]
+  dns: false  # its Service would have bridges turn frames around: a flooded one then comes back to its sender too
 ---
 apiVersion: v1
 kind: Pod

@@ -15,7 +15,9 @@ from scapy.utils import PcapNgReader
 from emunet.cluster.load import BadInput
 from emunet.testing import Lab
 
-HOSTS = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2, host3]}\n"
+HOSTS = (
+    "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2, host3], dns: false}\n"
+)
 
 WEB = """apiVersion: apps/v1
 kind: Deployment

@@ -18,7 +18,7 @@ from emunet.lab.lab import LabPod
 from emunet.testing import Lab
 
 MANIFESTS = Path(__file__).parents[3] / "shared" / "real" / "manifests"
-LAB = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2, host3]}\n"
+LAB = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2, host3], dns: false}\n"
 FILES = sorted(
     path
     for path in MANIFESTS.rglob("*")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from emunet.fabric.sources import host_source
 from emunet.lab.rerun import rerun
 from emunet.packet import ipv4, tcp
-from emunet.packet.address import parse_ip
+from emunet.packet.address import Prefix, parse_ip
 from emunet.testing import Lab
 
 TOPOLOGY = Path(__file__).parents[2] / "topologies" / "services.yaml"
@@ -89,7 +91,7 @@ def test_scaling_is_seen_by_the_next_connection(lab: Lab) -> None:
 
 
 def test_a_lab_without_services_tracks_nothing_until_there_is_one() -> None:
-    plain = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1]}\n---\n"
+    plain = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1], dns: false}\n---\n"
     pod = (
         "{apiVersion: v1, kind: Pod, metadata: {name: NAME, labels: {app: NAME}},\n"
         " spec: {containers: [{name: a, image: b}]}}\n"
@@ -120,3 +122,14 @@ def test_a_recording_has_the_services_in_it(tmp_path: Path) -> None:
         lab.delete("service", "late")
         assert lab.pod("client").get("http://10.96.0.82:81/", timeout=2).status == 0
     assert rerun(tmp_path / "r.pcapng").same
+
+
+@pytest.mark.rule("SVC-07")
+def test_a_node_reaches_services_by_the_route_that_it_has_for_them(lab: Lab) -> None:
+    """Without any route the kernel would refuse (ENETUNREACH): OUTPUT comes after the first look-up."""
+    host = lab.plane.world.config.hosts[0]
+    assert host_source(host, parse_ip(VIP)) == ("eth0", parse_ip("192.168.9.11"))
+    without = replace(
+        host, routes=tuple(route for route in host.routes if route.prefix != Prefix.parse("10.96.0.0/16"))
+    )
+    assert host_source(without, parse_ip(VIP)) is None

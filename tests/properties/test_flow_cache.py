@@ -16,6 +16,7 @@ import pytest
 
 from emunet.fabric.capture import Record
 from emunet.fabric.config import (
+    Backend,
     Block,
     ConnectionsConfig,
     Group,
@@ -28,6 +29,7 @@ from emunet.fabric.config import (
     Publish,
     Route,
     RouteKind,
+    ServicePort,
 )
 from emunet.fabric.impaired import Impairment
 from emunet.fabric.world import World
@@ -77,6 +79,7 @@ class Twins:
         self.cached = Net(topology, flow_cache=True, seed=seed)
         self.plain = Net(topology, flow_cache=False, seed=seed)
         self.published: list[tuple[bytes, int]] = []
+        self.serving = False
         if translating:
             self.translate()
         self.now = 0
@@ -164,6 +167,44 @@ class Twins:
         else:
             packet = datagram(source, address, sport, port, b"call")
         self.send(a, self.cached.frame(a, packet))
+
+    def serve(self) -> None:
+        """Services that change: their backends come, end and go; policies, affinity and node ports too."""
+        chance = self.random
+        edges = [edge for edge in self.cached.config.pods if len(edge.addresses[0].address) == 4]
+        found = []
+        for number, protocol in ((1, 17), (2, 6), (3, 17), (4, 6)):
+            if chance.random() < 0.1:
+                continue
+            backends = tuple(
+                Backend(edge.addresses[0].address, 80, edge.device, edge.name, ending=chance.random() < 0.2)
+                for edge in edges
+                if chance.random() < 0.5
+            )
+            found.append(
+                ServicePort(
+                    f"default/s{number}", protocol, 80, bytes((10, 96, 0, number)), backends,
+                    node_port=30000 + number, affinity=chance.choice([0, 0, 8 * SECOND]),
+                    internal_local=chance.random() < 0.2, external_local=chance.random() < 0.3,
+                )
+            )  # fmt: skip
+        for net in self.both:
+            net.world.serving.become(tuple(found))
+            net.config = net.world.config
+        self.serving = True
+
+    def to_service(self) -> None:
+        """A pod calls a Service, by its address or by a node port of some host."""
+        name, number = self.random.choice(self.pods), self.random.randrange(1, 5)
+        source, sport = self.cached[name].address(), 3000 + self.random.randrange(3)
+        address, port = bytes((10, 96, 0, number)), 80
+        if self.random.random() < 0.3:
+            address, port = self.random.choice(self.published)[0], 30000 + number
+        if number % 2:
+            packet = datagram(source, address, sport, port, b"call")
+        else:
+            packet = segment(source, address, sport, port, self.random.choice([0x02, 0x10, 0x18]), b"call")
+        self.send(name, self.cached.frame(name, packet))
 
     def reply(self) -> None:
         """A pod answers something that it got: to whoever it seems to come from."""
@@ -298,7 +339,7 @@ class Twins:
         name = self.random.choice(list(self.cached.world.wires))
         up = self.random.random() < 0.8
         for net in self.both:
-            net.world.set_wire(name, up=up)
+            net.world.trouble.set_up(name, up)
 
     def impair(self) -> None:
         """A wire begins to delay and to lose, or stops."""
@@ -315,7 +356,7 @@ class Twins:
             ]
         )
         for net in self.both:
-            net.world.impair(name, impairment)
+            net.world.trouble.impair(name, impairment)
 
     def part(self) -> None:
         """The hosts are parted in two, or joined again."""
@@ -400,17 +441,28 @@ def rows(table: Table, now: int) -> dict[object, object]:
     return found
 
 
-def play(topology: str, seed: int, *, translating: bool = False, policed: bool = False, slow: bool = False) -> Twins:
+def play(
+    topology: str,
+    seed: int,
+    *,
+    translating: bool = False,
+    policed: bool = False,
+    serving: bool = False,
+    slow: bool = False,
+) -> Twins:
     """Random traffic and trouble, compared now and then and at the end. `slow`: every wire delays and paces."""
     twins = Twins(topology, seed, translating=translating)
     for net in twins.both if slow else ():
         for number, name in enumerate(net.world.wires):
-            net.world.impair(name, Impairment(delay=3_000 + 700 * number, rate=20_000_000_000, queue=20))
+            net.world.trouble.impair(name, Impairment(delay=3_000 + 700 * number, rate=20_000_000_000, queue=20))
     trouble: list[Callable[[], None]] = [twins.nowhere, twins.move, twins.wait, twins.dry, twins.route, twins.watch]
     if twins.cached.world.wires:
         trouble += [twins.wire, twins.impair, twins.part, twins.power]
     if policed:
         trouble += [twins.police] * len(trouble)
+    if serving:
+        trouble += [twins.serve] * len(trouble)
+        twins.serve()
     for _ in range(60):
         for _ in range(twins.random.randrange(1, 25)):
             twins.traffic()
@@ -418,6 +470,8 @@ def play(topology: str, seed: int, *, translating: bool = False, policed: bool =
                 twins.reply()
             if twins.published and twins.random.random() < 0.2:
                 twins.to_published()
+            if twins.serving and twins.random.random() < 0.5:
+                twins.to_service()
         twins.random.choice(trouble)()
         if twins.random.random() < 0.2:
             twins.compare()
@@ -440,6 +494,17 @@ def test_same_with_translation(topology: str, seed: int) -> None:
     """The same with connection tracking, masquerade and published ports on every host."""
     twins = play(topology, seed, translating=True)
     assert twins.cached.world.flows.hits > 0
+
+
+@pytest.mark.parametrize("topology", ["one-host", "two-hosts", "three-hosts-routed"])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
+def test_same_with_services(topology: str, seed: int) -> None:
+    """The same with Services whose endpoints come and go all the time, beside published ports."""
+    twins = play(topology, seed, translating=True, serving=True)
+    assert twins.cached.world.flows.hits > 0
+    heard = [frame for name in twins.pods for _, frame in twins.cached[name].got]
+    ports = {int.from_bytes(frame[34:36], "big") for frame in heard if frame[12:15] == b"\x08\x00\x45"}
+    assert ports & {3000, 3001, 3002}, "a call of a Service arrived"
 
 
 @pytest.mark.parametrize("topology", ["one-host", "two-hosts", "leaf-spine", "dual-stack"])

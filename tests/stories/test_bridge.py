@@ -257,7 +257,7 @@ def test_what_was_learned_on_a_port_goes_with_its_link() -> None:
     net = World(config=config, entries={"h1": "1", "h2": "2", "h3": "2"})
     net.send("h3", frame(BROADCAST, H3))
     assert learned(net) == {H3: "3"}
-    net.world.set_wire("between", up=False)
+    net.world.trouble.set_up("between", False)
     assert learned(net) == {}
     reached(net)
     net.send("h1", frame(H3, H1))

@@ -125,6 +125,7 @@ class Deployments:
             if _revision(new) <= revision:  # an old version is wanted again
                 return Outcome((Write(_with_revision(new, revision + 1)), *_annotate(deployment, revision + 1)))
             actions += _annotate(deployment, _revision(new))
+            actions += _copied(deployment, new)
             if actions:
                 return Outcome(tuple(actions))
             if deployment["spec"]["strategy"]["type"] == "Recreate":
@@ -184,8 +185,7 @@ def _replica_set(view: View, deployment: Object, revision: int) -> Object:
     labels = {**found.get("labels", {}), HASH: text}
     selector = deployment["spec"].get("selector", {})
     match = {**selector, "matchLabels": {**selector.get("matchLabels", {}), HASH: text}}
-    annotations = {k: v for k, v in meta(deployment).get("annotations", {}).items() if k not in _NOT_COPIED}
-    annotations |= {REVISION: str(revision), DESIRED: str(_wanted(deployment))}
+    annotations = {**_to_copy(deployment), REVISION: str(revision), DESIRED: str(_wanted(deployment))}
     spec: dict[str, Any] = {
         "replicas": 0,
         "selector": match,
@@ -205,6 +205,17 @@ def _replica_set(view: View, deployment: Object, revision: int) -> Object:
         },
         "spec": spec,
     }
+
+
+def _to_copy(deployment: Object) -> dict[str, str]:
+    return {k: v for k, v in meta(deployment).get("annotations", {}).items() if k not in _NOT_COPIED}
+
+
+def _copied(deployment: Object, replica_set: Object) -> list[Action]:
+    """What the Deployment notes of its newest version (why it was made) is noted at the ReplicaSet too."""
+    noted = meta(replica_set).get("annotations", {})
+    annotations = {**noted, **_to_copy(deployment)}
+    return [] if annotations == noted else [Write(with_metadata(replica_set, annotations=annotations))]
 
 
 def _with_revision(replica_set: Object, revision: int) -> Object:

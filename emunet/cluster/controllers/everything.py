@@ -6,8 +6,10 @@ Rule of this file: the order changes how many turns it takes, never what comes o
 from __future__ import annotations
 
 from emunet.cluster.controllers.actions import Controller
+from emunet.cluster.controllers.balancers import Balancers, Pool
 from emunet.cluster.controllers.daemons import DaemonSets
 from emunet.cluster.controllers.deployments import Deployments
+from emunet.cluster.controllers.disruptions import Disruptions
 from emunet.cluster.controllers.endpoints import EndpointsOf
 from emunet.cluster.controllers.garbage import Garbage
 from emunet.cluster.controllers.jobs import Jobs
@@ -19,7 +21,7 @@ from emunet.cluster.controllers.scheduler import Scheduler
 from emunet.cluster.controllers.stateful import StatefulSets
 
 
-def controllers(health: Health, kubelet: Kubelet) -> tuple[Controller, ...]:
+def controllers(health: Health, kubelet: Kubelet, pool: Pool) -> tuple[Controller, ...]:
     """One of each."""
     return (
         Namespaces(),
@@ -33,5 +35,7 @@ def controllers(health: Health, kubelet: Kubelet) -> tuple[Controller, ...]:
         Scheduler(),
         kubelet,
         EndpointsOf(),
+        Disruptions(),
+        Balancers(pool),
         Garbage(),
     )

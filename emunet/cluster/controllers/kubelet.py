@@ -234,5 +234,7 @@ def _without_effect(spec: Object) -> Iterator[str]:
                 yield f"{field_name}.securityContext.{name}"
     for volume in spec.get("volumes", ()):
         source = next((name for name in volume if name != "name"), "")
+        if source == "hostPath" and volume["hostPath"].get("type") in ("Socket", "CharDevice", "BlockDevice"):
+            yield f"volume {volume['name']} ({volume['hostPath']['type']} of the host)"
         if source in ("persistentVolumeClaim", "nfs", "csi", "iscsi", "cephfs", "rbd", "gcePersistentDisk"):
             yield f"volume {volume['name']} ({source})"

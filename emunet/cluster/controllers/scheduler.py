@@ -68,10 +68,21 @@ def repelling_taint(
     return None
 
 
-def host_ports(pod: Object) -> set[tuple[int, str]]:
-    """The ports of its host that a pod wants."""
+def _collide(some: set[tuple[int, str, str]], others: set[tuple[int, str, str]]) -> bool:
+    """Whether two pods want one port of a host: of the same address, or one of them of any (HP-08)."""
+    return any(
+        one[:2] == other[:2] and (one[2] == other[2] or not (one[2] and other[2])) for one in some for other in others
+    )
+
+
+def host_ports(pod: Object) -> set[tuple[int, str, str]]:
+    """The ports of its host that a pod wants: number, protocol, and the one address (empty: any)."""
     return {
-        (port["hostPort"], port.get("protocol", "TCP"))
+        (
+            port["hostPort"],
+            port.get("protocol", "TCP"),
+            "" if port.get("hostIP", "") in ("0.0.0.0", "::") else port.get("hostIP", ""),
+        )
         for container in containers_of(pod["spec"])
         for port in container.get("ports", ())
         if port.get("hostPort")
@@ -150,7 +161,7 @@ def _obstacle(view: View, pod: Object, node: Object) -> str | None:
     if not spec.get("hostNetwork") and view.number_on(name) >= int(node["status"]["allocatable"]["pods"]):
         return "Too many pods"
     ports = host_ports(pod)
-    if ports and any(ports & host_ports(other) for other in view.pods_on(name)):
+    if ports and any(_collide(ports, host_ports(other)) for other in view.pods_on(name)):
         return "node(s) didn't have free ports for the requested pod ports"
     if not _affine(view, pod, node):
         return "node(s) didn't match pod affinity/anti-affinity rules"

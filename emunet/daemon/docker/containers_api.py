@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emunet.cluster.docker.networks import Refused
 from emunet.daemon.docker import views
-from emunet.daemon.docker.engine import signal_number
+from emunet.daemon.docker.commands import signal_number
 from emunet.daemon.docker.questions import Filters, filters, has_labels, is_set, matches_name, number
 from emunet.daemon.docker.record import Body, Record, short_image
 
@@ -29,6 +29,7 @@ async def listed(asked: Asked) -> list[Body]:
     for state in wanted.get("status", []):
         if state not in _STATES:
             raise Refused(400, f"invalid filter 'status={state}'")
+    matches_name("", wanted.get("name", []))  # a pattern that is none is refused, whoever there is
     limit = number(asked.query, "limit") or -1
     everything = is_set(asked.query, "all") or limit > 0 or "status" in wanted or "exited" in wanted
     rows = sorted(asked.engine.records.values(), key=lambda one: -one.created)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Coroutine, Iterable
@@ -19,21 +18,22 @@ from typing import Any
 
 from emunet.cluster.docker.begin import network_wish, port_wishes
 from emunet.cluster.docker.containers import Containers, Place
-from emunet.cluster.docker.networks import NetworkWish, Refused, identity
+from emunet.cluster.docker.networks import NetworkWish, Refused
 from emunet.cluster.docker.values import Furniture, Network
 from emunet.daemon.docker import container_files, record
+from emunet.daemon.docker.commands import PATH, directory_of, missing, signal_number, variables_of
 from emunet.daemon.docker.events import Events
+from emunet.daemon.docker.execs import Execs
 from emunet.daemon.docker.ground import Ground
 from emunet.daemon.docker.process import Log, Process
 from emunet.daemon.docker.proxy import Proxies
-from emunet.daemon.docker.record import Body, Exec, Record
+from emunet.daemon.docker.record import Body, Record
 from emunet.daemon.docker.resolver import Resolvers
 from emunet.daemon.docker.volumes import read_binds
 from emunet.daemon.kube.backend import CannotServe
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 from emunet.linux.specification import ProgramSpec
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STOP_SECONDS = 10
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 60.0
 _NEVER_RAN = 128
@@ -50,20 +50,24 @@ class Engine:
         self.folder = folder
         """Where volumes are."""
         self.records: dict[str, Record] = {}
-        self.execs: dict[str, Exec] = {}
+        self.execs = Execs(self)
         self.images: dict[str, int] = {}
         """When each image was named first (seconds since 1970)."""
         self.events = Events()
         self.began = time.time_ns()
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._made = 0
         self._proxies = Proxies(ground, host)
         self._resolvers = Resolvers(ground, containers)
 
     def find(self, word: str) -> Record:
         """The container of that id, name, or beginning of an id. Refused."""
         return self.records[self.containers.find(word).id]
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether its host has no power."""
+        return self.host in self.ground.lab.off
 
     def close(self) -> None:
         """The lab is ending."""
@@ -141,7 +145,7 @@ class Engine:
             found.state, found.started, found.stopping, found.error = "running", time.time_ns(), False, ""
             found.settled.clear()
             process.on_end = lambda: self._note_end(found, process)
-            self._task(self._watch(found, process))
+            self.task(self._watch(found, process))
         for network in self._networks_of(found):
             self.tell_network(network, "connect", found)
         self.tell(found, "start")
@@ -171,6 +175,8 @@ class Engine:
         if not found.is_running or process is None:
             message = f"cannot kill container: {found.name}: container {found.id} is not running"
             raise Refused(409, message)
+        if which in (signal.SIGKILL, signal_number(str(found.body.get("StopSignal") or "TERM"))):
+            found.stopping = True  # somebody wants it to end: it is not started again
         self.tell(found, "kill", signal=str(int(which)))
         if process.number:
             if found.state == "paused" and which == signal.SIGKILL:
@@ -207,8 +213,7 @@ class Engine:
             found.attached.finish(found.code)
         del self.records[found.id]
         self.containers.remove(found.network)
-        for number in found.execs:
-            self.execs.pop(number, None)
+        self.execs.forget(found)
         self.tell(found, "destroy")
         self._resolve(found.removals, found.code)
 
@@ -230,50 +235,6 @@ class Engine:
         finally:
             if waiting in rows:
                 rows.remove(waiting)
-
-    # Programs beside the main one
-
-    def add_exec(self, found: Record, body: Body) -> Exec:
-        """A program that is to be run in a container. Refused where that does not run."""
-        if found.state == "paused":
-            raise Refused(409, f"container {found.name} is paused, unpause the container before exec")
-        if not found.is_running:
-            raise Refused(409, f"container {found.id} is not running")
-        if not record.words(body.get("Cmd")):
-            raise Refused(400, "no exec command specified")
-        if self.ground.programs is None:
-            raise Refused(409, f"{found.name} is a network stack in memory without processes: nothing can run there")
-        self._made += 1
-        process = Process(terminal=bool(body.get("Tty")), stdin=bool(body.get("AttachStdin")))
-        number = identity(self.host, "exec", self._made, found.id)
-        made = Exec(number, body, found.id, process)
-        self.execs[number] = found.execs[number] = made
-        self.tell(found, f"exec_create: {' '.join(record.words(body['Cmd']))}", execID=number)
-        return made
-
-    async def begin_exec(self, one: Exec) -> None:
-        """Run it; what goes wrong is said as its output, and its code tells."""
-        one.begun = True
-        found = self.records[one.container]
-        argv = record.words(one.body.get("Cmd"))
-        variables = self._variables(found, one.terminal)
-        rows = [str(row).partition("=") for row in one.body.get("Env") or ()]
-        variables |= {name: value for name, _, value in rows}
-        self.tell(found, f"exec_start: {' '.join(argv)}", execID=one.id)
-        why = _missing(argv[0], variables.get("PATH", PATH))
-        if why:
-            await one.process.say(1, f"OCI runtime exec failed: exec failed: {why}\r\n".encode())
-            one.process.finish(127)
-            return
-        spec = ProgramSpec(tuple(argv), variables, one.body.get("WorkingDir") or self._directory(found), one.terminal)
-        assert self.ground.programs is not None
-        try:
-            await one.process.start(self.ground.programs, found.sandbox, spec)
-        except CannotServe as error:
-            await one.process.say(1, f"OCI runtime exec failed: {error}\r\n".encode())
-            one.process.finish(126)
-            return
-        self._task(self._watch_exec(found, one))
 
     # Networks
 
@@ -339,10 +300,10 @@ class Engine:
     # Within
 
     async def _begin(self, found: Record, process: Process) -> None:
-        variables = self._variables(found, found.terminal)
+        variables = variables_of(found, terminal=found.terminal)
         argv = found.argv
         if argv and self.ground.programs is not None:
-            why = _missing(argv[0], variables.get("PATH", PATH))
+            why = missing(argv[0], variables.get("PATH", PATH))
             if why:
                 message = "failed to create task for container: OCI runtime create failed: unable to start container"
                 raise Refused(400, f"{message} process: {why}: unknown")
@@ -354,7 +315,7 @@ class Engine:
             if container_files.has_names(self, found):
                 await self._resolvers.serve(found)
             if argv and self.ground.programs is not None:
-                spec = ProgramSpec(tuple(argv), variables, self._directory(found), found.terminal, own_processes=True)
+                spec = ProgramSpec(tuple(argv), variables, directory_of(found), found.terminal, own_processes=True)
                 await process.start(self.ground.programs, found.sandbox, spec)
             elif not argv:
                 ports = {(one.protocol.upper(), one.target) for one in found.network.bindings}
@@ -432,7 +393,10 @@ class Engine:
             await self.remove(found)
         elif not found.stopping and (policy in ("always", "unless-stopped") or (policy == "on-failure" and found.code)):
             found.restarts += 1
-            await asyncio.sleep(min(FIRST_PAUSE * 2 ** (found.restarts - 1), LONGEST_PAUSE))
+            pause = FIRST_PAUSE * 2 ** (found.restarts - 1)
+            await asyncio.sleep(min(pause, LONGEST_PAUSE))
+            while self.is_dark:
+                await asyncio.sleep(LONGEST_PAUSE / 60)
             if found.id in self.records and not found.is_running:
                 with contextlib.suppress(Refused):  # it is told in its state
                     await self.start(found)
@@ -442,10 +406,6 @@ class Engine:
         seconds = (found.finished - found.started) // 10**9
         self.tell(found, "die", exitCode=str(found.code), execDuration=str(seconds))
 
-    async def _watch_exec(self, found: Record, one: Exec) -> None:
-        await one.process.ended.wait()
-        self.tell(found, "exec_die", execID=one.id, exitCode=str(one.process.code))
-
     async def _settled(self, found: Record) -> None:
         """Until it has ended and its network is gone."""
         if found.process is not None:
@@ -454,41 +414,13 @@ class Engine:
     def _networks_of(self, found: Record) -> list[Network]:
         return [self.networks.items[number] for number in found.network.attachments]
 
-    def _variables(self, found: Record, terminal: bool) -> dict[str, str]:
-        term = {"TERM": "xterm"} if terminal else {}
-        return {"PATH": PATH, "HOSTNAME": found.hostname, **term, "HOME": "/root", **found.environment}
-
-    def _directory(self, found: Record) -> str:
-        return str(found.body.get("WorkingDir") or "/")
-
     def _resolve(self, rows: Iterable[asyncio.Future[int]], code: int) -> None:
         for waiting in list(rows):
             if not waiting.done():
                 waiting.set_result(code)
 
-    def _task(self, work: Coroutine[Any, Any, Any]) -> None:
+    def task(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Let something go on as long as the lab does."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def signal_number(text: str) -> int:
-    """`TERM`, `SIGTERM`, `15` -> 15. Refused."""
-    if text.isdigit() and 0 < int(text) < signal.NSIG:
-        return int(text)
-    try:
-        return int(signal.Signals[text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"])
-    except KeyError:
-        raise Refused(400, f"invalid signal: {text}") from None
-
-
-def _missing(command: str, path: str) -> str:
-    """Why the command cannot be run, in the words that clients make an exit code of; empty where it can."""
-    candidates = [command] if "/" in command else [os.path.join(folder, command) for folder in path.split(":")]
-    if any(os.path.isfile(one) and os.access(one, os.X_OK) for one in candidates):
-        return ""
-    if "/" not in command:
-        return f'exec: "{command}": executable file not found in $PATH'
-    if os.path.exists(command):
-        return f'exec: "{command}": permission denied'
-    return f'exec: "{command}": stat {command}: no such file or directory'

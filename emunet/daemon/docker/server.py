@@ -142,6 +142,9 @@ class DockerServer:
         await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if self._engine.is_dark:
+            host = self._engine.host
+            return failure(503, f"{host} has no power: `emunet host {host} --on` gives it back")
         try:
             return await self._lead(request)
         except Refused as error:
@@ -179,7 +182,10 @@ class DockerServer:
                 return _response(await handler(Asked(self._engine, request, version, name)))
         if allowed:
             return failure(405, f"the method {request.method} is not allowed for {path}")
-        return failure(404 if method == "GET" else 501, f"the engines of a lab do not have {request.method} {path}")
+        # Clients ask for what may be of several kinds (`docker inspect`) and take 404 for an answer. That of HEAD has
+        # no text: what they do next has.
+        status = 404 if request.method == "GET" and not path.endswith("/archive") else 501
+        return failure(status, f"the engines of a lab do not have {request.method} {path}")
 
 
 def _response(result: Any) -> web.StreamResponse:

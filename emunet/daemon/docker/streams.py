@@ -23,7 +23,7 @@ from emunet.cluster.docker.networks import Refused
 from emunet.daemon.docker.events import matches
 from emunet.daemon.docker.process import Process
 from emunet.daemon.docker.questions import filters, is_set, number
-from emunet.daemon.docker.record import Body, Exec, Record, words
+from emunet.daemon.docker.record import Body, Record, words
 from emunet.daemon.kube.pipes import RawPipe
 
 if TYPE_CHECKING:
@@ -56,13 +56,13 @@ async def attach(asked: Asked) -> web.StreamResponse:
 
 async def create_exec(asked: Asked) -> tuple[int, Body]:
     """`POST /containers/NAME/exec`."""
-    made = asked.engine.add_exec(asked.engine.find(asked.name), await asked.body())
+    made = asked.engine.execs.add(asked.engine.find(asked.name), await asked.body())
     return 201, {"Id": made.id}
 
 
 async def start_exec(asked: Asked) -> Any:
     """`POST /exec/ID/start`."""
-    one = _exec(asked)
+    one = asked.engine.execs.find(asked.name)
     body = await asked.body()
     if one.begun:
         raise Refused(409, f"Error: Exec command {one.id} has already run")
@@ -70,12 +70,12 @@ async def start_exec(asked: Asked) -> Any:
     if size and one.terminal:
         one.process.resize(int(size[1]), int(size[0]))
     if body.get("Detach") or one.body.get("Detach"):
-        await asked.engine.begin_exec(one)
+        await asked.engine.execs.begin(one)
         return 200, None
     streams = {which for which, name in ((1, "AttachStdout"), (2, "AttachStderr")) if one.body.get(name)}
 
     def begin() -> asyncio.Task[None]:
-        return asyncio.create_task(asked.engine.begin_exec(one))
+        return asyncio.create_task(asked.engine.execs.begin(one))
 
     stdin = bool(one.body.get("AttachStdin"))
     return await _carry(asked, one.process, streams, stdin, once=True, terminal=one.terminal, begin=begin)
@@ -83,7 +83,7 @@ async def start_exec(asked: Asked) -> Any:
 
 async def inspect_exec(asked: Asked) -> Body:
     """`GET /exec/ID/json`."""
-    one = _exec(asked)
+    one = asked.engine.execs.find(asked.name)
     argv = words(one.body.get("Cmd"))
     running = one.begun and not one.process.ended.is_set()
     return {
@@ -112,15 +112,8 @@ async def resize(asked: Asked) -> tuple[int, None]:
 
 async def resize_exec(asked: Asked) -> tuple[int, None]:
     """`POST /exec/ID/resize`."""
-    _exec(asked).process.resize(number(asked.query, "w") or 0, number(asked.query, "h") or 0)
+    asked.engine.execs.find(asked.name).process.resize(number(asked.query, "w") or 0, number(asked.query, "h") or 0)
     return 200, None
-
-
-def _exec(asked: Asked) -> Exec:
-    found = asked.engine.execs.get(asked.name)
-    if found is None:
-        raise Refused(404, f"No such exec instance: {asked.name}")
-    return found
 
 
 def frame(stream: int, data: bytes, terminal: bool) -> bytes:

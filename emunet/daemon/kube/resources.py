@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from emunet.cluster import status
+from emunet.cluster.controllers.disruptions import refusal
 from emunet.cluster.kinds import Kind
 from emunet.cluster.requests import Request
 from emunet.cluster.selectors import FieldSelector, LabelSelector, parse_fields, parse_labels
@@ -227,7 +228,12 @@ def set_scale(question: Question, scale: Object) -> Object:
 def evict(question: Question, body: Object) -> Object:
     """End a pod politely: what `kubectl drain` asks for."""
     item = get(question)
+    refused = refusal(question.backend.control.store, item)
+    if refused is not None:
+        raise refused
     options = mapping(body, "deleteOptions")
+    if "All" in (options.get("dryRun") or ()):
+        question.request.dry_run = True
     _delete(question, question.target.namespace, meta(item)["name"], options)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 

@@ -78,7 +78,8 @@ class ServicePort:
     name            `default/web:http`, or `default/web` where its only port has no name
     cluster_ip      the Service's own address
     external        addresses of `spec.externalIPs`
-    balancers       addresses of its load balancer; `sources` may call them (empty: anybody)
+    balancers       addresses of its load balancer; `sources` may call them (empty: anybody), and the host
+                    `announcer` answers for them on its links (empty: nobody)
     node_port       on every address of every host; 0: none
     backends        those that are ready, and those that serve while they end
     affinity        how long a client stays with its backend, in ns; 0: not at all
@@ -97,6 +98,7 @@ class ServicePort:
     affinity: int = 0
     internal_local: bool = False
     external_local: bool = False
+    announcer: str = ""
 
     @property
     def key(self) -> ServiceKey:
@@ -173,6 +175,7 @@ class Services:
         self._called: dict[Address, _Called] = {}
         self._node_ports: dict[tuple[int, int, int], _Called] = {}
         self._ports_of: dict[bytes, dict[ServiceKey, None]] = {}
+        self._announced: dict[bytes, dict[ServiceKey, None]] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -194,6 +197,7 @@ class Services:
         for row in change.put:
             self._rows[row.key] = row
             self._put_in(row)
+        self.own.announce(self._announced)
 
     def rows(self) -> tuple[ServicePort, ...]:
         """All that there are."""
@@ -205,6 +209,8 @@ class Services:
         for address, way in _addresses(row):
             self._called[address, row.protocol, row.port] = _Called(row, way, usable, local)
             self._ports_of.setdefault(address, {})[row.key] = None
+        for address in row.balancers if row.announcer == self.device else ():
+            self._announced.setdefault(address, {})[row.key] = None
         if row.node_port:
             place = (len(row.cluster_ip), row.protocol, row.node_port)
             self._node_ports[place] = _Called(row, Way.NODE, usable, local)
@@ -214,10 +220,11 @@ class Services:
             place = (address, row.protocol, row.port)
             if place in self._called and self._called[place].row is row:
                 del self._called[place]
-            keys = self._ports_of.get(address, {})
-            keys.pop(row.key, None)
-            if not keys:
-                self._ports_of.pop(address, None)
+            for index in (self._ports_of, self._announced):
+                keys = index.get(address, {})
+                keys.pop(row.key, None)
+                if not keys:
+                    index.pop(address, None)
         place_of = (len(row.cluster_ip), row.protocol, row.node_port)
         if place_of in self._node_ports and self._node_ports[place_of].row is row:
             del self._node_ports[place_of]
@@ -234,9 +241,10 @@ class Services:
         begins = bool(kept) and (new is old or not old.backends)
         called = self._places(new) if new is not None else set()
         for place in self._places(old):
-            for flow in self._connections.sent_to(place):
-                if begins or place not in called or self._connections.backend_of(flow) in gone:
-                    self._connections.delete(flow)
+            for backend, flows in self._connections.sent_to(place).items():
+                if begins or place not in called or backend in gone:
+                    for flow in flows:
+                        self._connections.delete(flow)
 
     def _places(self, row: ServicePort) -> set[Address]:
         """Everything that may be called on this host to reach the row."""

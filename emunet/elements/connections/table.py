@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heappop, heappush, heapreplace
+from typing import TypeVar
 
 from emunet.elements.connections.connection import Connection, Timeouts
 from emunet.elements.connections.flow import QUERIES, UDP, Flow
@@ -28,6 +29,8 @@ CONFIGURATION = Flow(b"", b"", 0)
 """The key of what every walk leans on beside entries: the rules themselves."""
 
 Endpoint = tuple[bytes, int, int]
+Backend = tuple[bytes, int]
+K = TypeVar("K")
 
 
 def endpoint(flow: Flow) -> Endpoint:
@@ -39,7 +42,12 @@ def _receiver(flow: Flow) -> Endpoint:
     return flow.destination, flow.protocol, flow.destination_port
 
 
-def _leave(index: dict[Endpoint, dict[Flow, None]], place: Endpoint, key: Flow) -> None:
+def _backend(connection: Connection) -> Backend:
+    """Who answers: address and port that the connection really leads to."""
+    return connection.reply.source, connection.reply.source_port
+
+
+def _leave(index: dict[K, dict[Flow, None]], place: K, key: Flow) -> None:
     keys = index.get(place, {})
     keys.pop(key, None)
     if not keys:
@@ -59,7 +67,7 @@ class ConnectionTable(Table[Flow, Connection]):
         self._replies: dict[Flow, Flow] = {}
         self._mapped: dict[Endpoint, dict[Flow, None]] = {}
         self._aside: dict[Flow, Flow] = {}
-        self._sent_to: dict[Endpoint, dict[Flow, None]] = {}
+        self._sent_to: dict[Endpoint, dict[Backend, dict[Flow, None]]] = {}
         self._sizes: list[tuple[int, int, str | bytes]] = []
         self._order = 0
         self._earliest = NEVER
@@ -113,14 +121,9 @@ class ConnectionTable(Table[Flow, Connection]):
             if connection is not None:
                 yield connection
 
-    def sent_to(self, receiver: Endpoint) -> list[Flow]:
-        """The connections of UDP whose first packet was sent to an address and port."""
-        return list(self._sent_to.get(receiver, ()))
-
-    def backend_of(self, key: Flow) -> tuple[bytes, int]:
-        """Where a connection really leads: address and port of who answers."""
-        reply = self._entries[key].value.reply
-        return reply.source, reply.source_port
+    def sent_to(self, receiver: Endpoint) -> dict[Backend, list[Flow]]:
+        """The connections of UDP whose first packet was sent to an address and port, by who answers them."""
+        return {backend: list(flows) for backend, flows in self._sent_to.get(receiver, {}).items()}
 
     def remaining(self, key: Flow, now: int) -> int:
         """How long the entry lives if no packet comes (ns); 0 where there is none."""
@@ -163,7 +166,8 @@ class ConnectionTable(Table[Flow, Connection]):
         if value.interface:
             self._mapped.setdefault(endpoint(key), {})[key] = None
         if key.protocol == UDP:
-            self._sent_to.setdefault(_receiver(key), {})[key] = None
+            backends = self._sent_to.setdefault(_receiver(key), {})
+            backends.setdefault(_backend(value), {})[key] = None
         self._earliest = min(self._earliest, now + self.lifetime_of(value))
         if not value.assured:
             self._push(key.source)
@@ -195,7 +199,11 @@ class ConnectionTable(Table[Flow, Connection]):
         if entry.value.interface:
             _leave(self._mapped, endpoint(key), key)
         if key.protocol == UDP:
-            _leave(self._sent_to, _receiver(key), key)
+            receiver = _receiver(key)
+            backends = self._sent_to.get(receiver, {})
+            _leave(backends, _backend(entry.value), key)
+            if not backends:
+                self._sent_to.pop(receiver, None)
 
     def _look_around(self, now: int) -> None:
         """Remove what has expired of the next few entries; each has its turn."""

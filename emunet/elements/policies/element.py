@@ -163,24 +163,22 @@ class Policy(Element):
     def _case(self, subject: Subject, direction: Direction, peer: bytes, asked: Question) -> Case:
         return Case(
             direction,
-            tuple(subject.permits(direction).isolations.values()),
+            subject.permits(direction).all,
             asked.protocol,
             asked.port,
             peer,
             self._called(peer),
-            frozenset(self.table.groups_of(peer)),
-            frozenset(self.table.groups_of(asked.destination)),
+            self.table.groups_of(peer),
+            self.table.groups_of(asked.destination),
         )
 
     def _arguments(self, subject: Subject, case: Case, asked: Question) -> dict[str, Any]:
-        policies = tuple(sorted(one.policy for one in case.isolations))
         return {
             "source": asked.sender.port if asked.sender is not None else self._called(asked.source),
             "target": asked.receiver.port if asked.receiver is not None else self._called(asked.destination),
             "pod": subject.port if "/" in subject.port else f"default/{subject.port}",
             "direction": case.direction.value,
-            "policy": policies,
-            "policies": Listed(policies),
+            "policy": Listed(case.isolations),
             "why": Refused(case),
             "answers": ", so nor does this answer pass" if asked.answers else "",
         }

@@ -9,6 +9,7 @@ were when the packet was judged, and finds the nearest miss.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from emunet.elements.policies.rules import Direction, Permit, PolicyRules
@@ -33,13 +34,22 @@ def some(words: tuple[str, ...] | list[str], separator: str = ", ") -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """Names of policies, written when somebody reads them."""
+class Listed(Collection[str]):
+    """The names of policies, looked at when somebody reads them; some of them where it is written."""
 
-    names: tuple[str, ...]
+    policies: tuple[PolicyRules, ...]
+
+    def __iter__(self) -> Iterator[str]:
+        return (one.policy for one in self.policies)
+
+    def __len__(self) -> int:
+        return len(self.policies)
+
+    def __contains__(self, name: object) -> bool:
+        return any(one.policy == name for one in self.policies)
 
     def __str__(self) -> str:
-        return some(self.names)
+        return some(tuple(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Peers:
     def __bool__(self) -> bool:
         return bool(self.anyone or self.groups or self.blocks)
 
-    def have(self, address: bytes, groups: set[str]) -> bool:
+    def have(self, address: bytes, groups: frozenset[str]) -> bool:
         """Whether an address, which is in `groups`, is one of them."""
         if self.anyone or (groups and not self.groups.keys().isdisjoint(groups)):
             return True
@@ -104,13 +104,22 @@ class Permits:
 
     def __init__(self) -> None:
         self.isolations: dict[str, PolicyRules] = {}
+        self._all: tuple[PolicyRules, ...] | None = ()
         self._every = Peers()
         self._exact: dict[Any, dict[PortRange, Peers]] = {}
         self._wide: dict[Any, dict[PortRange, Peers]] = {}
 
+    @property
+    def all(self) -> tuple[PolicyRules, ...]:
+        """The policies that isolate, by name, as they are now."""
+        if self._all is None:
+            self._all = tuple(one for _, one in sorted(self.isolations.items()))
+        return self._all
+
     def put(self, isolation: PolicyRules) -> None:
         """A policy isolates, in the place of what it said before."""
         self.remove(isolation.policy)
+        self._all = None
         self.isolations[isolation.policy] = isolation
         for permit in isolation.permits:
             if permit.ports is None:
@@ -122,6 +131,7 @@ class Permits:
     def remove(self, policy: str) -> None:
         """A policy isolates no more; nothing happens where it did not."""
         isolation = self.isolations.pop(policy, None)
+        self._all = None
         for permit in isolation.permits if isolation is not None else ():
             if permit.ports is None:
                 self._every.remove(permit)
@@ -134,7 +144,7 @@ class Permits:
                     if not rows:
                         del places[key]
 
-    def allow(self, protocol: int, port: int, peer: bytes, groups: set[str], destination: set[str]) -> bool:
+    def allow(self, protocol: int, port: int, peer: bytes, groups: frozenset[str], destination: frozenset[str]) -> bool:
         """Whether some rule permits it. `groups` are those of the peer, `destination` those of the destination."""
         if self._every.have(peer, groups):
             return True

@@ -209,14 +209,15 @@ def difference(old: PoliciesConfig, new: PoliciesConfig) -> Iterator[Row]:
         if was is None or was.addresses != pod.addresses:
             yield Select(port, pod.addresses)
         for direction in Direction:
-            known = {one.policy: one for one in was.isolations(direction)} if was is not None else {}
-            wanted = {one.policy: one for one in pod.isolations(direction)}
-            for policy, isolation in wanted.items():
-                if known.get(policy) is not isolation and known.get(policy) != isolation:
+            known = was.isolations(direction) if was is not None else ()
+            wanted = pod.isolations(direction)
+            both = frozenset(map(id, known)) & frozenset(map(id, wanted))  # of a thousand most are the same object
+            stale = {one.policy: one for one in known if id(one) not in both}
+            for isolation in wanted:
+                if id(isolation) not in both and stale.pop(isolation.policy, None) != isolation:
                     yield Isolate(port, direction, isolation)
-            for policy in known:
-                if policy not in wanted:
-                    yield Permitting(port, direction, policy)
+            for policy in stale:
+                yield Permitting(port, direction, policy)
 
 
 def _names(old: PoliciesConfig, new: PoliciesConfig) -> Iterator[Row]:

@@ -22,7 +22,6 @@ from emunet.elements.policies.rules import (
     Permitting,
     PodPolicies,
     PoliciesConfig,
-    PolicyRules,
     Release,
     Row,
     Select,
@@ -31,7 +30,6 @@ from emunet.elements.policies.rules import (
 )
 from emunet.plane.table import NEVER, Dependent, Watch
 
-_NONE: set[str] = set()
 MODE = "the mode"
 """The key of what every walk leans on that was decided by the mode."""
 
@@ -62,6 +60,7 @@ class PolicyTable:
         self.names: dict[bytes, str] = {}
         self._groups: dict[str, dict[bytes, None]] = {}
         self._groups_of: dict[bytes, set[str]] = {}
+        self._frozen: dict[bytes, frozenset[str]] = {}
         self._watch = watch
         self._dependents: dict[str | bytes, dict[Dependent, None]] = {}
         self._config: PoliciesConfig | None = PoliciesConfig()
@@ -73,7 +72,7 @@ class PolicyTable:
         if self._config is None:
             self._config = PoliciesConfig(
                 tuple(
-                    PodPolicies(port, subject.addresses, _sorted(subject.ingress), _sorted(subject.egress))
+                    PodPolicies(port, subject.addresses, subject.ingress.all, subject.egress.all)
                     for port, subject in sorted(self.by_port.items())
                 ),
                 tuple(Group(name, tuple(sorted(members))) for name, members in sorted(self._groups.items())),
@@ -82,9 +81,14 @@ class PolicyTable:
             )
         return self._config
 
-    def groups_of(self, address: bytes) -> set[str]:
-        """The groups that an address is in. Not to be changed or kept."""
-        return self._groups_of.get(address, _NONE)
+    def groups_of(self, address: bytes) -> frozenset[str]:
+        """The groups that an address is in."""
+        found = self._frozen.get(address)
+        if found is None:
+            found = frozenset(self._groups_of.get(address, ()))
+            if found:
+                self._frozen[address] = found
+        return found
 
     def name(self, address: bytes) -> str:
         """How people call the pod with that address, or nothing."""
@@ -154,6 +158,7 @@ class PolicyTable:
         if not members:
             del self._groups[group]
         for address in (*added, *removed):
+            self._frozen.pop(address, None)
             self._changed(address)
 
     # What was fused from its answers
@@ -187,10 +192,6 @@ class PolicyTable:
     def _changed(self, key: str | bytes) -> None:
         for dependent in self._dependents.pop(key, ()):
             dependent.invalidate("a policy changed")
-
-
-def _sorted(permits: Permits) -> tuple[PolicyRules, ...]:
-    return tuple(one for _, one in sorted(permits.isolations.items()))
 
 
 __all__ = ["PolicyTable", "Subject"]

@@ -1,0 +1,37 @@
+"""The short form of `make soak`: traffic while pods come and go, and the lab stays as large as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab_driver import Labs
+from soak import KB_A_POD, NAMES, RATE, soak
+
+pytestmark = [pytest.mark.xdist_group("labs"), pytest.mark.slow]
+
+SECONDS = 25.0
+
+
+@pytest.fixture
+def labs(tmp_path: Path) -> Iterator[Labs]:
+    """Labs of this test's own."""
+    made = Labs(tmp_path / "run")
+    made.folder.mkdir(mode=0o700)
+    try:
+        yield made
+    finally:
+        made.leave()
+
+
+def test_pods_come_and_go_under_traffic(labs: Labs) -> None:
+    found = soak(labs, SECONDS)
+    print(f"\n{found}")
+    assert found.pods > SECONDS * RATE * 0.5
+    assert " 0% packet loss" in found.lost
+    assert set(found.imbalance) == {0}
+    for name in NAMES:
+        # Connections of the moment, and what is just being closed, are few; a descriptor lost a pod would be many.
+        assert abs(found.descriptors[name][-1] - found.descriptors[name][0]) < found.pods / 4, found
+        assert found.growth(name) < KB_A_POD * found.pods, "histories fill up; an hour tells more"

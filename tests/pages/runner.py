@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.pages.page import Command, Page, differences, shape
@@ -66,12 +66,11 @@ class Shell:
 
     def close(self) -> None:
         """End the shell and what it started."""
-        try:
-            os.killpg(self._shell.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            return
         assert self._shell.stdin is not None
-        self._shell.stdin.close()
+        with suppress(BrokenPipeError):
+            self._shell.stdin.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self._shell.pid, signal.SIGKILL)
         self._shell.wait(10)
 
 
@@ -87,8 +86,10 @@ def shell_for(page: Page, folder: Path) -> Iterator[Shell]:
     try:
         yield shell
     finally:
-        shell.run("emunet down --all")
-        shell.close()
+        try:
+            shell.run("emunet down --all")
+        finally:
+            shell.close()
 
 
 def run(page: Page, folder: Path, *, write: bool = False) -> list[str]:

@@ -23,8 +23,8 @@ from benchmarks.figures import COMPARISONS, Comparison, evaluate
 from benchmarks.lab import end_leftovers
 from benchmarks.machine import describe
 from benchmarks.peers.copier import Copier
-from benchmarks.peers.emunet import EmunetBridge, EmunetRouted, EmunetVxlan, EmunetWithoutOffload
-from benchmarks.peers.kernel import KernelBridge, KernelRouted, KernelVxlan
+from benchmarks.peers.emunet import EmunetBridge, EmunetRouted, EmunetService, EmunetVxlan, EmunetWithoutOffload
+from benchmarks.peers.kernel import KernelBridge, KernelNft, KernelRouted, KernelVxlan
 from benchmarks.peers.openvswitch import OpenVSwitch
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.vde import VdeBuiltIn, VdeSwitch
@@ -49,6 +49,8 @@ PEERS: tuple[type[Peer], ...] = (
     EmunetRouted,
     KernelVxlan,
     EmunetVxlan,
+    KernelNft,
+    EmunetService,
 )
 TOOLS = {"iperf3": "iperf3", "ping": "iputils-ping", "ip": "iproute2", "ethtool": "ethtool", "gcc": "gcc"}
 SETTLE = 0.5
@@ -73,7 +75,7 @@ class Bench:
     def add_peers(self, stack: contextlib.ExitStack) -> None:
         """Build every peer that is needed and can be; each ends with `stack`."""
         sockets = {figures.BULK, figures.BULK_FOUR, figures.FRAMES, figures.LATENCY, figures.LATENCY_HIGH}
-        sockets |= {figures.CONNECTIONS}
+        sockets |= {figures.CONNECTIONS, figures.SERVICE}
         allowed, reason = can_use_taps()
         absent = sorted({package for tool, package in TOOLS.items() if find(tool) is None})
         if absent:
@@ -119,6 +121,7 @@ class Bench:
             ((figures.FRAMES,), one(traffic.frames)),
             ((figures.LATENCY, figures.LATENCY_HIGH), latency),
             ((figures.CONNECTIONS,), one(traffic.connections)),
+            ((figures.SERVICE,), one(traffic.connections_to_service)),
         ):
             if any(self.needs(measurement, kind.name) for measurement in measurements):
                 self.probes.append(Probe(measurements, kind.name, call))

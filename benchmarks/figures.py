@@ -17,6 +17,7 @@ FRAMES = "64-byte frames a second"
 LATENCY = "latency, median"
 LATENCY_HIGH = "latency, 99th percentile"
 CONNECTIONS = "TCP connections a second"
+SERVICE = "TCP connections a second, through a ClusterIP"
 MEMORY_PORTS = "memory wires, port to port, fused"
 MEMORY_IMPAIRED = "memory wires, port to port, rate and delay on each cable"
 MEMORY_SOCKETS = "memory wires, socket to socket, fused"
@@ -32,6 +33,7 @@ UNITS: dict[str, tuple[str, float]] = {
     LATENCY: ("µs", 1e6),
     LATENCY_HIGH: ("µs", 1e6),
     CONNECTIONS: ("k/s", 1e-3),
+    SERVICE: ("k/s", 1e-3),
     MEMORY_PORTS: ("k/s", 1e-3),
     MEMORY_IMPAIRED: ("k/s", 1e-3),
     MEMORY_SOCKETS: ("k/s", 1e-3),
@@ -176,6 +178,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     *_one_host(),
     *_two_hosts("routed"),
     *_two_hosts("VXLAN"),
+    Comparison(SERVICE, "emunet Service", "kernel nft"),
     Comparison(CAPTURED, "captured", "not captured", 0.5, 0.7),
     Comparison(MEMORY_PORTS, "emunet", "ns-3", 5.0, 8.0),
     Comparison(MEMORY_IMPAIRED, "emunet", "ns-3", 1.0, 2.0),

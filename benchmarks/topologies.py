@@ -22,6 +22,18 @@ _HEAD = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: bench}\n"
 ONE_HOST = _HEAD + "spec: {overlay: host-gw, hosts: [host1]}\n" + _PODS % "host1"
 TWO_HOSTS_ROUTED = _HEAD + "spec: {overlay: host-gw, hosts: [host1, host2]}\n" + _PODS % "host2"
 TWO_HOSTS_VXLAN = _HEAD + "spec: {overlay: vxlan, hosts: [host1, host2]}\n" + _PODS % "host2"
+SERVICE_ADDRESS = "10.96.0.10"
+TWO_HOSTS_SERVICE = (
+    _HEAD
+    + "spec: {overlay: host-gw, hosts: [host1, host2], dns: false}\n"
+    + (_PODS % "host2").replace("{name: b}", "{name: b, labels: {app: b}}")
+    + f"""---
+apiVersion: v1
+kind: Service
+metadata: {{name: b}}
+spec: {{clusterIP: {SERVICE_ADDRESS}, selector: {{app: b}}, ports: [{{port: 7002}}]}}
+"""
+)
 LEAF_SPINE = (
     _HEAD
     + """spec:

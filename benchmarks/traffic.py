@@ -84,7 +84,12 @@ class Traffic:
         done, took = self._ask("connect", seconds)
         return done / took
 
-    def _ask(self, kind: str, seconds: float) -> list[float]:
-        b = self.peer.b.address
+    def connections_to_service(self, seconds: float) -> float:
+        """As `connections`, to the address that only leads to b."""
+        done, took = self._ask("connect", seconds, self.peer.service)
+        return done / took
+
+    def _ask(self, kind: str, seconds: float, address: str = "") -> list[float]:
+        b = address or self.peer.b.address
         said = self.peer.pods.run(self.peer.a.pod, self._program, kind, b, str(seconds), seconds=seconds + _SLACK)
         return [float(word) for word in said.split()]

@@ -11,7 +11,7 @@ from benchmarks.lab import Lab, own_name
 from benchmarks.machine import interpreter
 from benchmarks.peers.peer import End, Peer
 from benchmarks.programs.build import compiled
-from benchmarks.topologies import ONE_HOST, TWO_HOSTS_ROUTED, TWO_HOSTS_VXLAN
+from benchmarks.topologies import ONE_HOST, SERVICE_ADDRESS, TWO_HOSTS_ROUTED, TWO_HOSTS_SERVICE, TWO_HOSTS_VXLAN
 
 
 class EmunetBridge(Peer):
@@ -49,6 +49,15 @@ class EmunetRouted(EmunetBridge):
     name = "emunet routed"
     title = "emunet, two hosts, routed"
     topology = TWO_HOSTS_ROUTED
+
+
+class EmunetService(EmunetRouted):
+    """As EmunetRouted, with a Service whose only endpoint is b."""
+
+    name = "emunet Service"
+    title = "emunet, two hosts, routed, a Service"
+    topology = TWO_HOSTS_SERVICE
+    service = SERVICE_ADDRESS
 
 
 class EmunetVxlan(EmunetBridge):

@@ -6,8 +6,10 @@ Rule of this file: set up as an administrator (or flannel) would, offloads as th
 from __future__ import annotations
 
 import platform
+from types import MappingProxyType
 
-from benchmarks.peers.peer import End, NamespacePeer
+from benchmarks.peers.peer import NAMESPACES, End, NamespacePeer
+from benchmarks.topologies import SERVICE_ADDRESS
 from emunet.linux.specification import SandboxSpec
 
 _VXLAN_PORT = 8472
@@ -73,6 +75,24 @@ class KernelRouted(NamespacePeer):
 
     def version(self) -> str:
         return f"Linux {platform.release()}"
+
+
+class KernelNft(KernelRouted):
+    """As KernelRouted, with an address that host1 translates to b's, as kube-proxy would let it."""
+
+    name = "kernel nft"
+    title = "Linux, two hosts, routed, nft DNAT"
+    service = SERVICE_ADDRESS
+    needs = MappingProxyType({**NAMESPACES, "nft": "nftables"})
+
+    def build(self) -> None:
+        super().build()
+        for line in (
+            "add table ip kube",
+            "add chain ip kube services { type nat hook prerouting priority dstnat ; }",
+            f"add rule ip kube services ip daddr {self.service} tcp dport 7002 dnat to {self.b.address}:7002",
+        ):
+            self.site.outside("host1", "nft", *line.split())
 
 
 class KernelVxlan(KernelRouted):

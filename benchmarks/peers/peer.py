@@ -48,6 +48,8 @@ class Peer(ABC):
 
     a = End("a", "10.9.0.1")
     b = End("b", "10.9.0.2")
+    service: ClassVar[str] = ""
+    """An address that is no machine's, at which a calls b's port for connections; "" where there is none."""
     pods: Pods
 
     @classmethod

@@ -65,6 +65,12 @@ def show_lab(out: Any, answer: dict[str, Any]) -> None:
                 state.append(f", its container {container['name']}: {ended}")
         pods_table.add_row(name, pod["host"], " ".join(pod["ips"]), pod["mac"] or "its host's", state)
     out.print(pods_table)
+    if answer["containers"]:
+        out.print()
+        containers = table("container", "host", "address", "MAC")
+        for one in answer["containers"]:
+            containers.add_row(one["name"], one["host"], " ".join(one["ips"]), one["mac"])
+        out.print(containers)
 
 
 def show_frames(out: Any, frames: dict[str, Any]) -> None:

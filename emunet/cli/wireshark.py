@@ -25,6 +25,7 @@ from emunet.daemon.start import python_environment, python_program
 
 SCRIPT = "emunet"
 _MARK = "# written by `emunet wireshark --install`"
+_PORTS = "# shown as VXLAN: UDP "
 _DECODED_BY_ITSELF = 4789
 _FLANNELS_OWN = 8472
 
@@ -67,12 +68,16 @@ def find_folders() -> Folders:
     return Folders(Path(extcap), Path(configuration))
 
 
-def script() -> str:
-    """The program for Wireshark's folder: it starts `emunet.cli.extcap` with this Python."""
+def script(ports: Iterable[int]) -> str:
+    """The program for Wireshark's folder: it starts `emunet.cli.extcap` with this Python.
+
+    It remembers which lines of `decode_as_entries` are ours: Wireshark keeps no comments there when it writes it.
+    """
     path = python_environment().get("PYTHONPATH", "")
     environment = f"PYTHONPATH={shlex.quote(path)} " if path else ""
     command = shlex.join(python_program("emunet.cli.extcap"))
-    return f'#!/bin/sh\n{_MARK}; `emunet wireshark --remove` removes it\n{environment}exec {command} "$@"\n'
+    ours = f"{_PORTS}{' '.join(map(str, sorted(ports)))}"
+    return f'#!/bin/sh\n{_MARK}; `emunet wireshark --remove` removes it\n{ours}\n{environment}exec {command} "$@"\n'
 
 
 def install(folders: Folders, ports: Iterable[int]) -> None:
@@ -82,39 +87,51 @@ def install(folders: Folders, ports: Iterable[int]) -> None:
         raise click.ClickException(
             f"{folders.script} is there already, and emunet did not write it: move it away first"
         )
+    kept = _without(folders.decode_as, _ports_of(folders.script))
+    added = [port for port in sorted(ports) if _line(port) not in kept]
     fresh = folders.script.with_name(f".{SCRIPT}.new")
-    fresh.write_text(script())
+    fresh.write_text(script(added))
     fresh.chmod(0o755)
     fresh.replace(folders.script)
-    _decode(folders.decode_as, ports)
+    _write(folders.decode_as, [*kept, *map(_line, added)])
 
 
 def remove(folders: Folders) -> bool:
     """Take away what `install` wrote; whether there was anything. OSError."""
-    was_there = folders.script.exists() and _is_ours(folders.script)
-    if was_there:
-        folders.script.unlink()
-    return _decode(folders.decode_as, ()) or was_there
+    if not (folders.script.exists() and _is_ours(folders.script)):
+        return False
+    _write(folders.decode_as, _without(folders.decode_as, _ports_of(folders.script)))
+    folders.script.unlink()
+    return True
 
 
 def _is_ours(path: Path) -> bool:
     return _MARK in path.read_text(errors="replace")
 
 
-def _decode(file: Path, ports: Iterable[int]) -> bool:
-    """Have these lines of ours in `decode_as_entries`, and no others of ours; whether it had any."""
-    before = file.read_text() if file.exists() else ""
-    lines = before.splitlines()
-    kept = [line for n, line in enumerate(lines) if line != _MARK and (n == 0 or lines[n - 1] != _MARK)]
-    ours = [row for port in sorted(ports) for row in (_MARK, f"decode_as_entry: udp.port,{port},(none),VXLAN")]
-    after = "".join(f"{line}\n" for line in [*kept, *ours])
-    if after != before:
+def _ports_of(path: Path) -> list[int]:
+    """The ports whose lines an installed script says are ours."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return [int(word) for line in lines if line.startswith(_PORTS) for word in line[len(_PORTS) :].split()]
+
+
+def _line(port: int) -> str:
+    return f"decode_as_entry: udp.port,{port},(none),VXLAN"
+
+
+def _without(file: Path, ports: Iterable[int]) -> list[str]:
+    """The lines of `decode_as_entries` but for those of these ports."""
+    ours = set(map(_line, ports))
+    return [line for line in file.read_text().splitlines() if line not in ours] if file.exists() else []
+
+
+def _write(file: Path, lines: list[str]) -> None:
+    """Have these lines in a file; a file without any is none."""
+    if lines:
         file.parent.mkdir(parents=True, exist_ok=True)
-        if after:
-            file.write_text(after)
-        else:
-            file.unlink()
-    return len(kept) < len(lines)
+        file.write_text("".join(f"{line}\n" for line in lines))
+    else:
+        file.unlink(missing_ok=True)
 
 
 def _tunnel_ports() -> set[int]:

@@ -65,6 +65,7 @@ from emunet.fabric.config import (
     HostConfig,
     HostEdge,
     Interface,
+    OutsideConfig,
     PodEdge,
     PoliciesConfig,
     Port,
@@ -79,7 +80,7 @@ from emunet.fabric.config import (
 )
 from emunet.fabric.config import Masquerade as Masquerading
 from emunet.fabric.config import Publish as Publishing
-from emunet.packet.address import InterfaceAddress, Prefix, link_local, parse_ip
+from emunet.packet.address import InterfaceAddress, Prefix, format_ip, link_local, parse_ip
 
 MULTICAST = {4: Prefix.parse("224.0.0.0/4"), 16: Prefix.parse("ff00::/8")}
 POD_LINK_MAC = b"\xee" * 6
@@ -116,13 +117,21 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
             )
             for host in cluster.hosts
         ),
-        switches=tuple(SwitchConfig(switch.name, ports.get(switch.name, ())) for switch in cluster.switches),
+        switches=tuple(
+            SwitchConfig(switch.name, (*ports.get(switch.name, ()), *(Port(one.name) for one in switch.outside)))
+            for switch in cluster.switches
+        ),
         wires=wires,
         pods=tuple(compile_pod(cluster, pod, given[pod.port]) for pod in pods),
         host_edges=tuple(
             HostEdge(f"{host.name}:{name}", host.name, name)
             for host in cluster.hosts
             for name in interface_names(cluster)
+        ),
+        outside=tuple(
+            OutsideConfig(f"{switch.name}:{one.name}", switch.name, one.name, one.kind, one.at, one.to)
+            for switch in cluster.switches
+            for one in switch.outside
         ),
         seed=seed,
         services=desired.services,
@@ -137,10 +146,19 @@ def compile_policies(
     if not desired.policies.policies:
         return {}
     per_packet = desired.cluster.network_policy is PolicyMode.PACKET
-    found = (policing or Policing()).compile(
-        desired.policies, stations(desired.pods, allocation), per_packet=per_packet
-    )
+    pods, hosts = stations(desired.pods, allocation), dict(host_names(desired.cluster))
+    found = (policing or Policing()).compile(desired.policies, pods, hosts, per_packet=per_packet)
     return {host.name: found.get(host.name, EVERYWHERE) for host in desired.cluster.hosts}
+
+
+def host_names(cluster: Cluster) -> Iterator[tuple[bytes, str]]:
+    """How people call the addresses of hosts, the address itself included: a host has several."""
+    for host in cluster.hosts:
+        own = [entry.address for entry in host.addresses]
+        own += [gateway(subnet) for subnet in host.subnets] if cluster.pod_links is PodLinks.BRIDGE else []
+        own += [subnet.address for subnet in host.subnets] if cluster.overlay.kind is OverlayKind.VXLAN else []
+        for address in own:
+            yield address, f"{host.name} ({format_ip(address)})"
 
 
 def compile_host(

@@ -142,10 +142,21 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class Outside:
+    """A wire of a switch that leaves the lab; `kind`, `at` and `to` as in `fabric.config.OutsideConfig`."""
+
+    name: str
+    kind: str
+    at: str
+    to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Switch:
     """A plain Ethernet switch."""
 
     name: str
+    outside: tuple[Outside, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +367,12 @@ def _check_one_topology(documents: Sequence[Document], found: Sequence[Document]
 # The cluster
 
 
+def _outside(wish: topology.Outside) -> Outside:
+    if wish.unix is not None:
+        return Outside(wish.name, "listen" if wish.listen else "unix", wish.unix)
+    return Outside(wish.name, "udp", wish.udp or "", wish.to or "")
+
+
 def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tuple[Cluster, list[Problem]]:
     spec = wish.spec
     before = {host.name: host for host in previous.cluster.hosts} if previous is not None else {}
@@ -409,7 +426,7 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
             Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name], docker[name])
             for name in names
         ),
-        tuple(Switch(switch.name) for switch in spec.all_switches),
+        tuple(Switch(switch.name, tuple(map(_outside, switch.outside))) for switch in spec.all_switches),
         tuple(_link(link, spec.underlay.mtu) for link in spec.all_links),
         Masquerade(tuple(spec.masquerade.exceptions)) if spec.masquerade.enabled else None,
         PodLinks(spec.pod_links),

@@ -12,7 +12,7 @@ whose parts have not changed, so it gives what a new one would.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -103,8 +103,10 @@ class Policing:
         self._isolations: dict[tuple[str, Direction], tuple[Policy, dict[Port, tuple[int, ...]], PolicyRules]] = {}
         self._before = self._isolations
 
-    def compile(self, wanted: PolicySet, pods: Sequence[Station], *, per_packet: bool) -> dict[str, PoliciesConfig]:
-        """What each host with a selected pod is told; of the others nothing."""
+    def compile(
+        self, wanted: PolicySet, pods: Sequence[Station], hosts: Mapping[bytes, str], *, per_packet: bool
+    ) -> dict[str, PoliciesConfig]:
+        """What each host with a selected pod is told; of the others nothing. `hosts` are names by address."""
         self._before, self._isolations = self._isolations, {}
         everybody = Shelf(pods)
         spaces: dict[str, Shelf[Station]] = {name: Shelf([]) for name, _ in wanted.namespaces}
@@ -124,7 +126,8 @@ class Policing:
                     row = rows[pod.port] = (pod, [], [])
                 row[1].extend(ingress)
                 row[2].extend(egress)
-        return self._by_host(rows, Members(everybody, spaces, wanted, named), pods, per_packet=per_packet)
+        names = tuple(sorted([*hosts.items(), *((address, pod.port) for pod in pods for address in pod.addresses)]))
+        return self._by_host(rows, Members(everybody, spaces, wanted, named), names, per_packet=per_packet)
 
     def _isolation(
         self,
@@ -149,11 +152,10 @@ class Policing:
     def _by_host(
         rows: dict[str, Row],
         members: Members,
-        pods: Sequence[Station],
+        names: tuple[tuple[bytes, str], ...],
         *,
         per_packet: bool,
     ) -> dict[str, PoliciesConfig]:
-        names = tuple(sorted((address, pod.port) for pod in pods for address in pod.addresses))
         by_host: dict[str, list[PodPolicies]] = {}
         spoken: dict[str, dict[int, PolicyRules]] = {}
         for port, (pod, ingress, egress) in sorted(rows.items()):

@@ -11,7 +11,7 @@ Rule of this file: it says what one field may hold. Whether fields fit together 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
@@ -29,7 +29,7 @@ from emunet.cluster.schema import (
     PortNumber,
     whole,
 )
-from emunet.packet.address import Prefix
+from emunet.packet.address import Prefix, parse_ip
 
 API_VERSION = "emunet/v1"
 
@@ -204,10 +204,57 @@ class Host(Named):
     docker: Docker = Docker()
 
 
+class Outside(Model):
+    """A wire from a switch out of the lab: to a socket file (`listen`: it is ours), or from UDP address to address."""
+
+    called: ClassVar[str] = "an outside wire"
+    name: DnsLabel
+    unix: str | None = None
+    listen: bool = False
+    udp: str | None = None
+    to: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.unix is None) == (self.udp is None):
+            raise ValueError("expected either unix (a socket file) or udp (an address and port)")
+        if self.unix is not None and (not self.unix.startswith("/") or len(self.unix.encode()) > 107):
+            raise ValueError(f"unix: expected an absolute path of at most 107 bytes (got {self.unix!r})")
+        if self.udp is not None and (self.to is None or self.listen):
+            raise ValueError("udp goes from an address and port `to` another, and listens by itself")
+        if self.unix is not None and self.to is not None:
+            raise ValueError("to belongs to udp")
+        for text in (self.udp, self.to):
+            if text is not None:
+                address, _, port = text.rpartition(":")
+                if not port.isdigit() or not 0 < int(port) < 65536 or not _is_ip(address):
+                    raise ValueError(f"expected an address and a port like 127.0.0.1:7001 or [::1]:7001 (got {text!r})")
+        if self.udp is not None and self.to is not None and self.udp.startswith("[") != self.to.startswith("["):
+            raise ValueError("udp and to are of different families")
+        return self
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        family = len(parse_ip(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return False
+    return text.startswith("[") == (family == 16)
+
+
 class Switch(Named):
     """A plain Ethernet switch."""
 
     called: ClassVar[str] = "a switch"
+    outside: list[Outside] = []
+
+    @model_validator(mode="after")
+    def _ports_have_names_of_their_own(self) -> Self:
+        names = [one.name for one in self.outside]
+        twice = sorted({name for name in names if names.count(name) > 1 or name.isdigit()})
+        if twice:
+            raise ValueError(f"outside wires need names of their own that are no numbers (got {', '.join(twice)})")
+        return self
 
 
 class Link(Troubled):

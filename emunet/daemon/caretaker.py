@@ -44,11 +44,12 @@ from emunet.daemon.programs import Programs, RunningProgram
 from emunet.daemon.resolvers import Resolvers
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
-from emunet.daemon.sandboxes import bridge_spec, hosts_file, name_files, pod_spec
+from emunet.daemon.sandboxes import bridge_spec, hosts_file, known_gateways, name_files, pod_spec
 from emunet.daemon.settings import Settings
 from emunet.daemon.volumes import files_of, folders_of, host_folders_of
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
+from emunet.linux import limits
 from emunet.linux.keeper_client import (
     AttachInterfaces,
     CreateSandbox,
@@ -381,14 +382,14 @@ class Caretaker:
     def specify(self, pod: PodState, state: State) -> SandboxSpec:
         """What the sandbox of a pod is to be: its network, the files of its volumes, those by which it finds names."""
         item = self._object_of(pod)
+        known = known_gateways(pod, state.world) if limits.crowding(len(state.pods)) else ()
         if item is None:
-            return pod_spec(
-                pod, {"/etc/hosts": hosts_file(state), "/etc/resolv.conf": NO_SERVER}, self.settings.offload
-            )
+            files = {"/etc/hosts": hosts_file(state), "/etc/resolv.conf": NO_SERVER}
+            return pod_spec(pod, files, self.settings.offload, known)
         if item["spec"].get("setHostnameAsFQDN") and item["spec"].get("subdomain") and not pod.pod.full_name:
             why = "its full name has more than the 64 characters that Linux takes: the machine has its short one"
             self.control.note(item, "FailedSetHostnameAsFQDN", why, self.now(), warning=True)
-        spec = pod_spec(pod, self._name_files(pod, item, state), self.settings.offload)
+        spec = pod_spec(pod, self._name_files(pod, item, state), self.settings.offload, known)
         assert self.stores is not None
         store = self.stores / pod.pod.host
         binds = host_folders_of(item, str(store))

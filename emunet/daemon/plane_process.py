@@ -34,13 +34,14 @@ from emunet.elements.connections import ServiceChange
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.policies.rules import Row
 from emunet.elements.responder import Identity
-from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
+from emunet.fabric.config import HostEdge, OutsideConfig, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge, MemoryEdges
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.sources import host_source
 from emunet.lab.plane import Answers, Plane
 from emunet.linux import messages, syscalls
 from emunet.linux.loop import Loop
+from emunet.linux.outside import Outside
 from emunet.linux.tap import close_many
 from emunet.linux.tap_edge import TapEdge
 from emunet.packet.address import parse_ip
@@ -66,6 +67,7 @@ class PlaneProcess:
         self._memory = MemoryEdges(seed)
         self._taps: dict[str, int] = {}  # TAPs that have come and wait for their edges
         self._gone: list[int] = []
+        self._outside: dict[OutsideConfig, Outside] = {}
         self.plane = Plane(seed, self._make_edge, self._drop_edge, flow_cache=flow_cache)
         self.plane.world.faults.tell = _log
         self.loop = Loop(self.plane.world, speed)
@@ -98,6 +100,7 @@ class PlaneProcess:
         self.loop.run()
         self.plane.end_recording()
         self._control.close()
+        self._plug(())
         edges = [edge.fd for edge in self.plane.world.edges.values() if isinstance(edge, TapEdge)]
         close_many([*edges, *self._taps.values(), *self._gone])
 
@@ -178,6 +181,14 @@ class PlaneProcess:
             self.loop.remove_edge(edge)
             self._gone.append(edge.fd)
 
+    def _plug(self, wanted: tuple[OutsideConfig, ...]) -> None:
+        """Have these wires that leave the lab, and no others. ValueError where a socket is not to be had."""
+        for config in [config for config in self._outside if config not in wanted]:
+            self._outside.pop(config).close()
+        for config in wanted:
+            if config not in self._outside:
+                self._outside[config] = Outside(config, self.loop)
+
     def _take_taps(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """TAPs for edges that the next configuration brings."""
         for name, descriptor in zip(body["names"], descriptors, strict=True):
@@ -198,6 +209,7 @@ class PlaneProcess:
             if missing:
                 raise Refused(f"no TAP has come for {', '.join(missing)}")
         self.plane.configure(config)
+        self._plug(config.outside)
         if self._gone:  # closing a TAP takes the kernel 30 ms: frames do not wait for that
             threading.Thread(target=close_many, args=(self._gone,), daemon=True).start()
             self._gone = []

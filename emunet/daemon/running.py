@@ -141,6 +141,16 @@ class RunningLab:
             "pid": os.getpid(),
             "hosts": [self._host(name) for name in (host.name for host in self.state.hosts)],
             "pods": [self._pod(pod) for pod in self.state.pods],
+            "containers": [
+                {
+                    "name": place.name,
+                    "host": place.host,
+                    "ips": [format_ip(one.address) for one in place.addresses],
+                    "mac": format_mac(place.mac),
+                }
+                for place in self.names.places.values()
+                if place.kind == "container"
+            ],
             "frames": {**figures, "wire_overruns": self.wire_overruns(), "reasons": reasons},
             "faults": counters["faults"],
             "captures": [

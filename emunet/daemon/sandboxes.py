@@ -22,7 +22,7 @@ from emunet.cluster.store import Object
 from emunet.daemon.settings import Settings
 from emunet.elements.routes import Route, RouteKind
 from emunet.fabric.config import HostConfig, Interface, PodEdge, WorldConfig
-from emunet.linux.specification import InterfaceSpec, ProgramSpec, RouteSpec, SandboxSpec
+from emunet.linux.specification import InterfaceSpec, NeighborSpec, ProgramSpec, RouteSpec, SandboxSpec
 from emunet.linux.tap import OFFLOAD_ALL_TCP
 from emunet.packet.address import format_ip, format_mac, is_link_local
 
@@ -92,7 +92,23 @@ def bridge_spec(settings: Settings, network: Network) -> InterfaceSpec:
     )
 
 
-def pod_spec(pod: PodState, names: Mapping[str, str], offload: bool) -> SandboxSpec:
+def known_gateways(pod: PodState, world: WorldConfig) -> tuple[NeighborSpec, ...]:
+    """Permanent entries for a pod's gateways, which the kernel does not count where its table of neighbours ends."""
+    edge = pod.edge
+    host = next((host for host in world.hosts if edge is not None and host.name == edge.device), None)
+    if edge is None or host is None:
+        return ()
+    macs = {one.address: interface.mac for interface in host.interfaces for one in interface.addresses}
+    return tuple(
+        NeighborSpec("eth0", format_ip(gateway), format_mac(macs[gateway]))
+        for gateway in edge.gateways
+        if gateway in macs
+    )
+
+
+def pod_spec(
+    pod: PodState, names: Mapping[str, str], offload: bool, neighbors: tuple[NeighborSpec, ...] = ()
+) -> SandboxSpec:
     """A pod's sandbox; `names` are its files by which names are found (`name_files`).
 
     One with hostNetwork has none of its own (ValueError).
@@ -115,6 +131,7 @@ def pod_spec(pod: PodState, names: Mapping[str, str], offload: bool) -> SandboxS
             ),
         ),
         routes=tuple(_pod_routes(edge)),
+        neighbors=neighbors,
         files={"/etc/hostname": f"{pod.pod.machine_name}\n", "/etc/nsswitch.conf": _NAME_SERVICES, **names},
         root="isolated",
     )

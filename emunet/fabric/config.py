@@ -137,6 +137,22 @@ class HostEdge:
 
 
 @dataclass(frozen=True, slots=True)
+class OutsideConfig:
+    """A wire from a switch's port that leaves the lab. `name` is the port's global name (`switch1:vm`).
+
+    kind  `unix`: connect to the socket file `at`; `listen`: be it; `udp`: datagrams from address `at` to `to`
+    """
+
+    name: str
+    device: str
+    port: str
+    kind: str
+    at: str
+    to: str = ""
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
 class WorldConfig:
     """Everything `World.configure` needs. Names are unique across all tuples.
 
@@ -148,6 +164,7 @@ class WorldConfig:
     wires: tuple[WireConfig, ...] = ()
     pods: tuple[PodEdge, ...] = ()
     host_edges: tuple[HostEdge, ...] = ()
+    outside: tuple[OutsideConfig, ...] = ()
     seed: int = 0
     services: tuple[ServicePort, ...] = ()
 
@@ -170,6 +187,7 @@ __all__ = [
     "Impairment",
     "Interface",
     "Masquerade",
+    "OutsideConfig",
     "Permit",
     "PodEdge",
     "PodPolicies",

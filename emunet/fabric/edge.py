@@ -16,6 +16,7 @@ from emunet.elements.endpoint.stack import Endpoint
 from emunet.fabric.config import HostConfig, HostEdge, PodEdge, WorldConfig
 from emunet.packet.address import InterfaceAddress
 from emunet.packet.offload import Offload, split
+from emunet.packet.view import Packet
 from emunet.plane.table import NEVER
 
 FROZEN_QUEUE = 1000
@@ -175,3 +176,8 @@ class MemoryEdges:
         endpoint = Endpoint(host.name, first.mac, addresses, mtu=mtu, seed=self._seed, noarp=True)
         self._hosts[host.name] = (host, endpoint)
         return endpoint
+
+
+def overhears(edge: Edge, packet: Packet) -> bool:
+    """Whether a frame is for another station's MAC: a bridge flooded it, and the stack will ignore it."""
+    return not edge.entry.startswith("local:") and packet.destination != edge.mac and not packet.destination[0] & 1

@@ -21,7 +21,7 @@ from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric import names
 from emunet.fabric.capture import Record, Sink
 from emunet.fabric.config import HostConfig, WireConfig, WorldConfig
-from emunet.fabric.edge import Edge
+from emunet.fabric.edge import Edge, overhears
 from emunet.fabric.flow_key import Key, key_of
 from emunet.fabric.flows import FlowCache, Recording, Replay
 from emunet.fabric.follow import explain
@@ -644,7 +644,7 @@ class World:
         wire.send(number, packet, now)
 
     def _deliver(self, edge: Edge, packet: Packet, now: int) -> None:
-        step = Step("edge", Verdict.DELIVER, Reason.RECEIVED, {"port": edge.name})
+        step = Step("edge", Verdict.DELIVER, Reason.RECEIVED, {"port": edge.name, "overheard": overhears(edge, packet)})
         if packet.hop is not None:
             packet.hop.steps.append(step)
         if self._dry:

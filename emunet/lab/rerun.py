@@ -17,7 +17,7 @@ from typing import Any
 
 from emunet.elements.connections import ServiceChange
 from emunet.fabric.capture import Sink
-from emunet.fabric.config import HostConfig, HostEdge, PodEdge, WorldConfig
+from emunet.fabric.config import HostConfig, HostEdge, OutsideConfig, PodEdge, WorldConfig
 from emunet.fabric.config_text import decode
 from emunet.fabric.names import UnknownPort
 from emunet.fabric.recording import Entry, Recording, Tally
@@ -34,17 +34,24 @@ class SilentEdge:
     keeps_time = False
 
     def __init__(
-        self, wanted: PodEdge | HostEdge, host: HostConfig, tally: Tally, refused: Sequence[list[int]]
+        self,
+        wanted: PodEdge | HostEdge | OutsideConfig,
+        host: HostConfig | None,
+        tally: Tally,
+        refused: Sequence[list[int]],
     ) -> None:
         self.name = wanted.name
         self.device = wanted.device
         self.gateways: tuple[bytes, ...] = ()
         self.mac: bytes
         self.addresses: tuple[InterfaceAddress, ...]
-        if isinstance(wanted, PodEdge):
+        if isinstance(wanted, OutsideConfig):
+            self.entry, self.mac, self.addresses, self.mtu = wanted.port, bytes(6), (), wanted.mtu
+        elif isinstance(wanted, PodEdge):
             self.entry, self.mac, self.addresses, self.mtu = wanted.name, wanted.mac, wanted.addresses, wanted.mtu
             self.gateways = wanted.gateways
         else:
+            assert host is not None
             interface = next(one for one in host.interfaces if one.name == wanted.interface)
             self.entry = f"local:{wanted.interface}"
             self.mac, self.addresses, self.mtu = interface.mac, interface.addresses, interface.mtu
@@ -133,7 +140,12 @@ class Rerun:
                 else:
                     world.receive(edge, entry.frame, entry.at)
             case "configure":
-                self.plane.configure(decode(said["config"]))
+                config = decode(said["config"])
+                self.plane.configure(config)
+                for one in config.outside:
+                    if one.name not in world.edges:
+                        refused = self.recording.refused.get(one.name, ())
+                        world.attach(SilentEdge(one, None, self._tally, refused))
             case "services":
                 gone = tuple((name, family) for name, family in said["gone"])
                 self.plane.change_services(ServiceChange(gone, decode(said["put"])))

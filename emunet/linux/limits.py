@@ -55,8 +55,8 @@ def crowding(sandboxes: int) -> str:
         return ""
     return (
         f"this machine's kernel keeps {least:,} neighbours (ARP and ND entries) for all pods of all labs together:"
-        f" where many of {sandboxes:,} talk within seconds, packets are lost in their kernels; `emunet doctor` has the"
-        " cure"
+        f" where many of {sandboxes:,} talk within seconds, packets are lost in their kernels. So each has a permanent"
+        " entry for its gateway; `emunet doctor` has the cure"
     )
 
 

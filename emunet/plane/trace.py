@@ -48,17 +48,18 @@ class Trace:
         """The step that decided the packet's fate.
 
         A delivery to an edge wins over everything that happened to copies; else the
-        last step that ended or held the packet.
+        last step that ended or held the packet. A copy that a stack only overhears, since a
+        bridge flooded it and it is for another MAC, counts where there is nothing else.
         """
         ending: Step | None = None
         rank = -1
         for step in self.steps:
             if step.verdict is Verdict.DELIVER:
-                value = 3
+                value = 1 if step.arguments.get("overheard") else 4
             elif step.verdict in (Verdict.DROP, Verdict.CONSUME):
-                value = 2
+                value = 3
             elif step.verdict is Verdict.HOLD:
-                value = 1
+                value = 2
             else:
                 value = 0
             if value >= rank:
@@ -109,6 +110,7 @@ class Trace:
                             "reason": step.reason.name,
                             "why": step.why,
                             "edits": edit_words(step),
+                            **({"policies": list(step.arguments["policy"])} if "policy" in step.arguments else {}),
                         }
                         for step in hop.steps
                     ],

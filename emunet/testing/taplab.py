@@ -69,11 +69,12 @@ class TapAnswer:
         """The trace, a line a step."""
         return str(self.told["text"])
 
-    def dropped_by(self, reason: str | None = None, *, device: str | None = None) -> bool:
-        """Whether it was dropped, for that reason, at that device."""
+    def dropped_by(self, reason: str | None = None, *, device: str | None = None, policy: str | None = None) -> bool:
+        """Whether it was dropped, for that reason, at that device, by one of that pod's policies."""
         hop = self.told["hops"][-1]["device"] if self.told["hops"] else None
         fits = reason in (None, self.told["reason"]) and device in (None, hop)
-        return self.verdict == "dropped" and fits
+        policies = {name for hop in self.told["hops"] for step in hop["steps"] for name in step.get("policies", ())}
+        return self.verdict == "dropped" and fits and (policy is None or policy in policies)
 
     def reaches(self, port: str) -> bool:
         """Whether it was delivered to a pod or host."""

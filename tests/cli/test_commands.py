@@ -75,7 +75,7 @@ def test_help_loads_no_command_and_nothing_slow() -> None:
         (["ping", "web-1"], 2, "ping web-1 what?"),
         (["down", "--all", "--lab", "x"], 2, "--all and --lab exclude each other"),
         (["exec", "web-1"], 2, "Missing argument '-- COMMAND...'"),
-        (["trace", "web-1"], 2, "Missing argument"),
+        (["trace", "web-1"], 2, "say who sends what, as in: emunet trace web-1"),
         (["status"], 1, "no lab is running: `emunet up` starts one"),
         (["status", "--lab", "x"], 1, "the lab x is not running: `emunet up` starts one"),
     ],

@@ -6,14 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.layers.vxlan import VXLAN
 
 from emunet.cli import wireshark
+from emunet.daemon import frames
 from emunet.daemon.folder import folder_of, try_hold
 from emunet.daemon.frame_channel import FrameChannel
+from emunet.packet.pcap import PcapWriter
 from emunet.packet.pcapng import read_capture
 from tests.running_plane import RunningPlane
 
@@ -110,13 +116,33 @@ def test_what_a_person_wrote_there_stays(home: Path) -> None:
     folders.decode_as.write_text("decode_as_entry: udp.port,5000,(none),VXLAN\n")
     emunet("wireshark", "--install")
     emunet("wireshark", "--install")
-    assert folders.decode_as.read_text().count("\n") == 3
+    both = folders.decode_as.read_text()
+    assert both.count("\n") == 2
+    folders.decode_as.write_text(f"# Wireshark wrote this anew\n{both}")
     emunet("wireshark", "--remove")
+    folders.decode_as.write_text(folders.decode_as.read_text().replace("# Wireshark wrote this anew\n", ""))
     assert folders.decode_as.read_text() == "decode_as_entry: udp.port,5000,(none),VXLAN\n"
     folders.script.write_text("#!/bin/sh\necho mine\n")
     assert "emunet did not write it" in emunet("wireshark", "--install", code=1)
     assert "nothing to remove" in emunet("wireshark", "--remove")
     assert folders.script.read_text() == "#!/bin/sh\necho mine\n"
+
+
+def test_other_tunnel_ports_are_dissected_after_the_installation(home: Path, tmp_path: Path) -> None:
+    """8472, flannel's own, is nothing to Wireshark by itself."""
+    inner = Ether() / IP(src="10.244.1.2", dst="10.244.2.2") / ICMP()
+    outer = Ether() / IP(src="192.168.9.11", dst="192.168.9.12") / UDP(sport=50000, dport=8472)
+    with open(tmp_path / "x.pcap", "wb") as stream:
+        PcapWriter(stream).packet(0, bytes(outer / VXLAN(vni=1, flags="Instance") / inner))
+
+    def protocols() -> str:
+        return tshark("-r", str(tmp_path / "x.pcap"), "-T", "fields", "-e", "frame.protocols").strip()
+
+    assert protocols() == "eth:ethertype:ip:udp:data"
+    emunet("wireshark", "--install")
+    assert protocols() == "eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:icmp"
+    emunet("wireshark", "--remove")
+    assert protocols() == "eth:ethertype:ip:udp:data"
 
 
 def test_tshark_captures_at_a_port(lab: RunningPlane, home: Path, tmp_path: Path) -> None:
@@ -161,3 +187,95 @@ def test_the_same_port_of_two_labs_says_which(lab: RunningPlane, home: Path) -> 
         for name in both:
             assert {f"{name}@two", f"{name}@other"} <= ports.keys()
             assert name not in ports
+
+
+def numbered(plane: RunningPlane, number: int, size: int = 60) -> bytes:
+    """A frame from web-1 to web-2 that nobody answers: its number is in it."""
+    ends = bytes.fromhex((plane.port("web-2").mac + plane.port("web-1").mac).replace(":", ""))
+    return ends + b"\x88\xb5" + number.to_bytes(4, "big") + bytes(size)
+
+
+def until_watched(plane: RunningPlane) -> None:
+    """Wait until somebody watches."""
+    deadline = time.monotonic() + 30
+    while not plane.call(lambda: any(client.sinks for client in plane.server.clients)):
+        assert time.monotonic() < deadline, "nobody watches"
+        time.sleep(0.01)
+
+
+def sent_numbers(file: Path) -> list[tuple[int, int]]:
+    """(number, frames lost just before) of each frame in a capture, as tshark has it."""
+    fields = ("-Y", "eth.type == 0x88b5", "-T", "fields", "-e", "data.data", "-e", "frame.drop_count")
+    rows = (line.split("\t") for line in tshark("-r", str(file), *fields).splitlines())
+    return [(int(data[:8], 16), int(lost or 0)) for data, lost in rows]
+
+
+@pytest.mark.slow
+def test_50_000_frames_at_5_000_a_second_and_none_is_missing(lab: RunningPlane, home: Path, tmp_path: Path) -> None:
+    emunet("wireshark", "--install")
+    command = [
+        "tshark",
+        "-q",
+        "-i",
+        "web-1",
+        "-f",
+        "ether proto 0x88b5",
+        "-c",
+        "50000",
+        "-w",
+        str(tmp_path / "x.pcapng"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until_watched(lab)
+    began = time.monotonic()
+    with FrameChannel.connect(lab.path, ["web-1"], inject=True, watch=False) as sender:
+        for first in range(0, 50_000, 25):
+            ahead = began + first / 5000 - time.monotonic()
+            if ahead > 0:
+                time.sleep(ahead)
+            sender.send_many(numbered(lab, number) for number in range(first, first + 25))
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert sent_numbers(tmp_path / "x.pcapng") == [(number, 0) for number in range(50_000)]
+
+
+def test_who_does_not_keep_up_is_told_exactly_what_is_missing(
+    lab: RunningPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wireshark's pipe is read by nobody for a while: each frame says how many are missing before it."""
+    monkeypatch.setattr(frames, "QUEUE_LIMIT", 200_000)
+    fifo, file = tmp_path / "fifo", tmp_path / "x.pcapng"
+    os.mkfifo(fifo)
+    command = [
+        sys.executable,
+        "-m",
+        "emunet.cli.extcap",
+        "--extcap-interface",
+        "web-1",
+        "--capture",
+        "--fifo",
+        str(fifo),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    count = 12_000
+    with open(fifo, "rb") as pipe:
+        until_watched(lab)
+        with FrameChannel.connect(lab.path, ["web-1"], inject=True, watch=False) as sender:
+            sender.send_many(numbered(lab, number, 1400) for number in range(count))
+            sender.settle()
+        process.terminate()
+        file.write_bytes(pipe.read())
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    rows = sent_numbers(file)
+    missing = count - len(rows)
+    assert missing > 1000
+    expected = 0
+    for number, lost in rows:
+        assert number == expected + lost
+        expected = number + 1
+    told = sum(lost for _, lost in rows) + count - expected
+    assert told == missing
+    assert f"{missing:,} frames lost: they came faster than Wireshark took them" in said
+    statistics = file.read_bytes()[-44:]  # an interface statistics block: received (4), dropped (5)
+    assert (5).to_bytes(2, "little") + (8).to_bytes(2, "little") + missing.to_bytes(8, "little") in statistics

@@ -5,61 +5,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
 import json
-import ssl
-import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emunet.cluster.kinds import KINDS
-from emunet.daemon.kube.certificate import Credentials
-from emunet.daemon.kube.server import ApiServer
-from tests.daemon.alone import Alone
+from tests.daemon.asker import Asker
 
-SECONDS = 10.0
 PODS = "/api/v1/namespaces/default/pods"
-
-
-class Asker:
-    """A server in a thread of its own, and one connection to it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        credentials = Credentials.make()
-        self._server, port = self._do(self._open(credentials, folder))
-        trust = ssl.create_default_context(cadata=credentials.certificate.decode())
-        self._connection = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=SECONDS)
-        self._token = credentials.token
-
-    async def _open(self, credentials: Credentials, folder: Path) -> tuple[ApiServer, int]:
-        server = ApiServer(Alone(), credentials.token)
-        return server, await server.open(credentials.context(folder))
-
-    def _do(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
-
-    def close(self) -> None:
-        self._connection.close()
-        self._do(self._server.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str, bytes]:
-        """The code, the type and the body of an answer; TimeoutError where none comes."""
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._connection.request(method, path, body, {"Authorization": f"Bearer {self._token}", **names})
-        response = self._connection.getresponse()
-        return response.status, response.headers.get_content_type(), response.read()
 
 
 @pytest.fixture(scope="module")

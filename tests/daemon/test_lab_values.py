@@ -15,9 +15,17 @@ from emunet.cluster.plan import State, target
 from emunet.daemon.names import Names, UnknownName
 from emunet.daemon.pings import echo_packet, request_to
 from emunet.daemon.running import timing
-from emunet.daemon.sandboxes import container_spec, host_spec, hosts_file, name_files, pod_sandbox, pod_spec
+from emunet.daemon.sandboxes import (
+    container_spec,
+    host_spec,
+    hosts_file,
+    known_gateways,
+    name_files,
+    pod_sandbox,
+    pod_spec,
+)
 from emunet.daemon.settings import CaptureWish, Settings
-from emunet.packet.address import parse_ip
+from emunet.packet.address import format_ip, format_mac, parse_ip
 from emunet.packet.icmp import ECHO_REQUEST, Icmp
 from emunet.packet.ipv4 import IPv4
 
@@ -113,7 +121,9 @@ def test_a_host_has_a_silent_interface_for_each_of_its_own() -> None:
     assert [one.name for one in spec.interfaces] == ["eth0", "cni0", "flannel.1"]
     assert not any(one.arp for one in spec.interfaces)
     assert not spec.forwarding
-    [route] = spec.routes  # what its kernel does not make of the addresses by itself
+    # What its kernel does not make of the addresses by itself; and the way to Services, in place of a default route.
+    route, services = spec.routes
+    assert (services.destination, services.via, services.interface) == ("10.96.0.0/16", None, "eth0")
     assert (route.destination, route.via, route.interface, route.onlink) == (
         "10.244.2.0/24",
         "10.244.2.0",
@@ -127,7 +137,7 @@ def test_routes_by_a_neighbouring_host_are_not_onlink() -> None:
     state = state_of_file("three-hosts-routed.yaml")
     spec = host_spec(state.world, state.world.hosts[0], "", offload=True)
     assert {(route.interface, route.onlink) for route in spec.routes} == {("eth0", False)}
-    assert len(spec.routes) == 2
+    assert [route.destination for route in spec.routes] == ["10.244.2.0/24", "10.244.3.0/24", "10.96.0.0/16"]
 
 
 def test_a_pod_has_eth0_and_a_default_route_of_each_family() -> None:
@@ -140,6 +150,21 @@ def test_a_pod_has_eth0_and_a_default_route_of_each_family() -> None:
     assert spec.files["/etc/hosts"] == "a"
     assert "hosts: files dns" in spec.files["/etc/nsswitch.conf"]
     spec.encode()
+
+
+def test_gateways_that_need_not_be_asked_for() -> None:
+    """Where the kernel's table of neighbours is too short for a lab: the MAC is that of the bridge's own interface."""
+    state = state_of_file("dual-stack.yaml")
+    pod = state.pods[0]
+    assert pod.edge is not None
+    host = next(host for host in state.world.hosts if host.name == pod.edge.device)
+    bridge = next(one for one in host.interfaces if one.name == "cni0")
+    entries = known_gateways(pod, state.world)
+    assert [entry.address for entry in entries] == [format_ip(gateway) for gateway in pod.edge.gateways]
+    assert {(entry.interface, entry.mac) for entry in entries} == {("eth0", format_mac(bridge.mac))}
+    spec = pod_spec(pod, {}, offload=False, neighbors=entries)
+    assert len(spec.encode()["neighbors"]) == 2
+    assert pod_spec(pod, {}, offload=False).encode()["neighbors"] == []
 
 
 def test_pods_of_a_lab_without_a_name_server_know_each_other_by_their_files() -> None:

@@ -8,6 +8,7 @@ what the node does with it can be read at once: nothing waits, nothing is missed
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -26,6 +27,9 @@ STATIONS = {
     "eth0": ("02:00:00:00:00:99", "192.168.9.99", "fd00:9::99"),
 }
 """Who stands at each port: MAC and addresses. A second address of `eth0`'s is 192.168.9.98."""
+
+OUTSIDE = tuple(f"{network}20{number}" for network in ("192.168.9.", "fd00:9::") for number in range(1, 9))
+"""Addresses of Services on the uplink's network: what the node does not take goes to the station there."""
 
 CNI = ("10.244.1.1", "fd00:244:1::1")
 NODE = ("192.168.9.11", "fd00:9::11")
@@ -119,8 +123,10 @@ def missing() -> str | None:
 class KernelNode:
     """The node, from outside."""
 
-    def __init__(self, mtu: int = 1500) -> None:
+    def __init__(self, mtu: int = 1500, translation: str | None = None) -> None:
+        """`translation`: other nft rules than those of `rules`."""
         command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, __file__, str(mtu)]
+        command.append(rules() if translation is None else translation)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         assert self._answer() == [b"ready"], "the node could not be made: see its complaint above"
@@ -177,7 +183,7 @@ def _run(*command: str, given: str = "") -> None:
         sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
-def _make(mtu: int) -> dict[str, int]:
+def _make(mtu: int, translation: str) -> dict[str, int]:
     from emunet.linux.tap import open_tap
 
     taps = {name: open_tap(name) for name in PORTS}
@@ -198,12 +204,17 @@ def _make(mtu: int) -> dict[str, int]:
     for name, (mac, *addresses) in STATIONS.items():
         device = "eth0" if name == "eth0" else "cni0"
         lines += [f"neighbour add {address} lladdr {mac} dev {device} nud permanent" for address in addresses]
-    lines.append(f"neighbour add 192.168.9.98 lladdr {STATIONS['eth0'][0]} dev eth0 nud permanent")
+    for address in ("192.168.9.98", *OUTSIDE):
+        lines.append(f"neighbour add {address} lladdr {STATIONS['eth0'][0]} dev eth0 nud permanent")
     _run("ip", "-batch", "-", given="\n".join(lines) + "\n")
     for name, value in SETTINGS.items():
         Path("/proc/sys", *name.split(".")).write_text(str(value))
+    for name in ("icmp_msgs_per_sec", "icmp_msgs_burst"):  # a thousand errors a second in all, of a namespace or of all
+        path = Path("/proc/sys/net/ipv4", name)
+        if path.exists():
+            path.write_text("1000000")
     _run("nft", "-f", "-", given=SILENCE)
-    _run("nft", "-f", "-", given=rules())
+    _run("nft", "-f", "-", given=translation)
     return taps
 
 
@@ -228,7 +239,7 @@ def _speak(parts: list[bytes]) -> None:
 
 def main() -> None:
     """Be the node until standard input ends."""
-    taps = _make(int(sys.argv[1]))
+    taps = _make(int(sys.argv[1]), sys.argv[2])
     raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     _drain(taps)
     _speak([b"ready"])
@@ -241,7 +252,8 @@ def main() -> None:
             os.write(taps[message[1:9].decode().strip()], message[9:])
             _speak(_drain(taps))
         elif message[:1] == b"l":
-            raw.sendto(message[1:], (socket.inet_ntoa(message[17:21]), 0))
+            with contextlib.suppress(PermissionError):  # a filter of its own output dropped it
+                raw.sendto(message[1:], (socket.inet_ntoa(message[17:21]), 0))
             _speak(_drain(taps))
         else:
             _speak([Path("/proc/net/nf_conntrack").read_bytes()])

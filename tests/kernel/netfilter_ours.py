@@ -6,7 +6,7 @@ from typing import Any
 
 import netfilter_node as node
 
-from emunet.elements.connections import Choice, Connections, Flow
+from emunet.elements.connections import Choice, Connections, Flow, ServiceChange, ServicePort
 from emunet.elements.interface import Settings
 from emunet.fabric.config import (
     Bridge,
@@ -51,7 +51,8 @@ def configuration(mtu: int = 1500) -> HostConfig:
         for name, (mac, *addresses) in node.STATIONS.items()
         for address in addresses
     ]
-    neighbors.append(StaticNeighbor("eth0", parse_ip("192.168.9.98"), parse_mac(node.STATIONS["eth0"][0])))
+    for address in ("192.168.9.98", *node.OUTSIDE):
+        neighbors.append(StaticNeighbor("eth0", parse_ip(address), parse_mac(node.STATIONS["eth0"][0])))
     local = tuple(address.prefix for address in cni0)
     return HostConfig(
         "node",
@@ -87,7 +88,7 @@ def configuration(mtu: int = 1500) -> HostConfig:
 class OurNode:
     """The node, with time as a number (`now`, ns)."""
 
-    def __init__(self, mtu: int = 1500, seed: int = 0) -> None:
+    def __init__(self, mtu: int = 1500, seed: int = 0, services: tuple[ServicePort, ...] = ()) -> None:
         self.now = 0
         self.watch = Watch()
         self.world = Ledger()
@@ -96,7 +97,10 @@ class OurNode:
         connections = self.device.elements["connections"]
         assert isinstance(connections, Connections)
         self.table = connections.table
-        connections.choosers.insert(0, Vip())
+        connections.services.pods = tuple(map(Prefix.parse, ("10.244.0.0/16", "fd00:244::/32")))
+        connections.services.change(ServiceChange(put=services))
+        if not services:
+            connections.choosers.insert(0, Vip())
         router: Any = self.device.elements["router"]
         router.errors.limited = False
         self._out: list[tuple[str, bytes]] = []

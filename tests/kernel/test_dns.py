@@ -93,8 +93,9 @@ def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
 
 
 def dig(labs: Labs, *words: str, pod: str = "client") -> list[str]:
-    """What `dig +short` prints in a pod, in order of its text."""
-    return sorted(labs.ok("exec", pod, "--", "dig", "+short", *words).splitlines())
+    """What `dig +short` finds in a pod, in order of its text. A question that a busy machine loses it asks again."""
+    told = labs.ok("exec", pod, "--", "dig", "+short", *words).splitlines()
+    return sorted(line for line in told if not line.startswith(";;"))
 
 
 def ips(labs: Labs, name: str) -> list[str]:
@@ -260,7 +261,7 @@ import os, socket, sys
 server = (sys.argv[1], 53)
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
     datagrams.setblocking(False)
-    for number in range(2000):
+    for number in range(500):  # a TAP holds a thousand: these come through
         try:
             datagrams.sendto(os.urandom(number % 60), server)
         except BlockingIOError:
@@ -283,8 +284,10 @@ def test_who_bothers_the_name_server_keeps_nobody_from_it(labs: Labs) -> None:
     assert len(os.listdir(f"/proc/{before}/fd")) < 300
 
 
-def test_hosts_ask_it_too(labs: Labs) -> None:
-    assert dig(labs, "@10.96.0.10", "web.default.svc.cluster.local", pod="host1") != []
+def test_hosts_and_its_own_pod_ask_it_too(labs: Labs) -> None:
+    """The pod reaches itself by the Service's address: a hairpin."""
+    for pod in ("host1", "host2", server(labs)):
+        assert dig(labs, "@10.96.0.10", "web.default.svc.cluster.local", pod=pod) != [], pod
 
 
 def test_a_killed_name_server_is_started_again(labs: Labs) -> None:

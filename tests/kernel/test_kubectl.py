@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 
@@ -272,7 +271,8 @@ def test_probes_travel_from_the_host(kubectl: Kubectl) -> None:
     eventually(lambda: status()[3] != "0", "the container was not started again")
 
 
-def test_a_watch_sees_a_change_within_50_milliseconds(kubectl: Kubectl, kube_lab: tuple[Labs, Path]) -> None:
+def test_a_watch_sees_a_change_at_once(kubectl: Kubectl, kube_lab: tuple[Labs, Path]) -> None:
+    """`get -w` prints what another client makes; how long the API takes for it is in tests/daemon/test_kube_figures."""
     labs, _ = kube_lab
     with subprocess.Popen(
         [kubectl.program, "get", "cm", "-w", "--output-watch-events", "-o", "name"], env=kubectl.environment,
@@ -280,10 +280,8 @@ def test_a_watch_sees_a_change_within_50_milliseconds(kubectl: Kubectl, kube_lab
     ) as watch:  # fmt: skip
         try:
             assert watch.stdout is not None
-            time.sleep(1.5)  # it must be watching
             labs.run("apply", "-f", str(_write_map(kube_lab[1])))
-            line = watch.stdout.readline()
-            assert "configmap/seen" in line
+            assert "configmap/seen" in watch.stdout.readline()  # made before it watched, it is told of all the same
         finally:
             watch.terminate()
 

@@ -94,6 +94,10 @@ def test_a_policy_counts_in_a_running_lab(labs: Labs, tmp_path: Path) -> None:
     (found,) = labs.json("explain", "web-1", "web-3:80")
     assert "host2 permits it: ingress by rule 1 of default/deny." in found["sentences"]
     assert "port ICMP does not (80/TCP)" in labs.run("ping", "web-1", "web-3").stdout
+    file.write_text(deny.replace("podSelector: {}", "podSelector: {matchLabels: {app: wbe}}"))
+    done = labs.run("apply", "-f", str(file))
+    assert done.returncode == 0
+    assert done.stderr == "warning: NetworkPolicy default/deny selects no pod: none of default is app=wbe\n"
     labs.ok("delete", "-f", str(file))
     assert labs.json("ping")["unanswered"] == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,3 +108,50 @@ def test_scaling_down_and_up(labs: Labs) -> None:
     labs.ok("scale", "deployment", "web", "--replicas", "3")
     eventually(lambda: len(pods(labs)) == 3, lambda: str(pods(labs)))
     eventually(lambda: len(calls(labs, 6)) > 1, "the new pods do not answer")
+
+
+QUICK = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: quick}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: quick}}
+  template:
+    metadata: {labels: {app: quick}}
+    spec:
+      containers: [{name: a, image: nobody-has-this, ports: [{containerPort: 80}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: quick}
+spec: {clusterIP: 10.96.0.83, selector: {app: quick}, ports: [{port: 80}]}
+"""
+
+
+@pytest.mark.rule("OBJ-18")
+def test_nothing_is_lost_when_a_pod_behind_it_is_killed(labs: Labs, tmp_path: Path) -> None:
+    """Calls one after the other while a pod is deleted: each is answered, the last ones by its successor too."""
+
+    def quick() -> set[str]:
+        return {pod["name"] for pod in labs.status("services")["pods"] if pod["name"].startswith("quick-")}
+
+    def ask() -> str:
+        code, said = curl(labs, "client", "http://10.96.0.83/")
+        return json.loads(said)["pod"] if code == 0 else f"curl ended with {code}"
+
+    file = tmp_path / "quick.yaml"
+    file.write_text(QUICK)
+    labs.ok("apply", "-f", str(file))
+    eventually(lambda: len({ask() for _ in range(4)} & quick()) > 0 and len(quick()) == 2, "the pods do not answer")
+    before = quick()
+    victim = min(before)
+    answers = [ask() for _ in range(5)]
+    labs.ok("delete", "pod", victim)
+    answers += [ask() for _ in range(15)]
+    (successor,) = quick() - before
+    assert not [one for one in answers if one.startswith("curl")], answers
+    assert victim not in answers[5:]
+    eventually(lambda: ask() == successor, f"{successor} never answers")
+    labs.ok("delete", "deployment", "quick")
+    labs.ok("delete", "service", "quick")

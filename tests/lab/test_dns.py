@@ -109,6 +109,33 @@ def test_the_name_server_ends_and_begins_again(lab: Lab) -> None:
     assert client.resolve("web")
 
 
+DENY = """apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny}
+spec: {podSelector: {}, policyTypes: [Egress]}
+"""
+ALLOW = """apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: names}
+spec: {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 53, protocol: UDP}, {port: 53}]}]}
+"""
+
+
+@pytest.mark.rule("NP-21")
+def test_a_policy_that_denies_egress_denies_names_too(lab: Lab) -> None:
+    """Until one permits port 53, as each recipe does; `port: 53` alone would be TCP (NP-09)."""
+    client = lab.pod("client")
+    lab.apply(DENY)
+    with pytest.raises(LookupError, match=r"no answer from 10\.96\.0\.10"):
+        client.resolve("web")
+    lab.apply(ALLOW.replace("{port: 53, protocol: UDP}, ", ""))
+    with pytest.raises(LookupError, match=r"no answer from 10\.96\.0\.10"):
+        client.resolve("web")
+    lab.apply(ALLOW)
+    assert client.resolve("web")
+    assert client.get("http://web/", timeout=3).status != 200
+
+
 def test_a_scenario_ends_the_name_servers(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").write_text(TOPOLOGY)
     (tmp_path / "scenario.yaml").write_text(

@@ -9,6 +9,7 @@ from scapy.layers.inet import IP, TCP
 
 from emunet.cluster.targets import UnknownTarget, Wish, read
 from emunet.testing import Lab
+from emunet.testing.taplab import TapAnswer
 
 TEXT = """
 apiVersion: emunet/v1
@@ -94,6 +95,14 @@ def test_policies_are_told_where_they_permit_and_where_they_do_not(lab: Lab) -> 
     assert found.as_dict()["there"]["reason"] == "POLICY_INGRESS"
     assert lab.trace("web-1", IP(dst=lab.pod("db-1").ip) / TCP(dport=8080)).dropped_by(policy="default/db-policy")
     assert not lab.trace("web-1", IP(dst=lab.pod("db-1").ip) / TCP(dport=8080)).dropped_by(policy="default/other")
+
+
+def test_a_trace_as_scripts_get_it_names_the_policies_too(lab: Lab) -> None:
+    lab.apply(POLICY)
+    trace = lab.trace("web-1", IP(dst=lab.pod("db-1").ip) / TCP(dport=8080))
+    told = TapAnswer(trace.as_dict())
+    assert told.dropped_by("POLICY_INGRESS", device="host2", policy="default/db-policy")
+    assert not told.dropped_by(policy="default/other")
 
 
 def test_each_port_that_a_pod_declares(lab: Lab) -> None:

@@ -127,6 +127,8 @@ def test_peers(net: Policed, peers: list[object], who: set[str]) -> None:
     assert everybody(net, "x/a") == who
     assert everybody(net, "x/a", family=16) == who
     assert everybody(net, "x/a", protocol="SCTP") == who
+    host, a = net["host2:eth0"].address(), net["x/a"].address()
+    assert net.say("host2:eth0", segment(host, a, 5000, 80, 2)).verdict == "dropped"  # no pod, so nobody's peer
 
 
 @pytest.mark.rule("NP-08", element="policy")
@@ -299,7 +301,7 @@ def test_what_a_host_masquerades_comes_from_the_host() -> None:
     net.apply(policy("web", podSelector=labels(pod="a"), ingress=[{"from": [{"podSelector": {}}]}]))
     assert net.passes("x/b", "x/a")
     trace = net.say("x/b", segment(b, host, 5000, 9999, 2))
-    assert trace.sentence.startswith("10.244.1.1 may not send to x/a: ingress of x/a is isolated by x/web")
+    assert trace.sentence.startswith("host1 (10.244.1.1) may not send to x/a: ingress of x/a is isolated by x/web")
     block = {"from": [{"ipBlock": {"cidr": "10.244.1.1/32"}}]}
     assert gateway == parse_ip("10.244.1.1")
     net.apply(policy("web", podSelector=labels(pod="a"), ingress=[block]))
@@ -404,3 +406,13 @@ def test_over_vxlan_the_inner_packet_is_judged() -> None:
     net.apply(policy("from-c", podSelector=labels(pod="a"), ingress=[{"from": [{"podSelector": labels(pod="c")}]}]))
     assert net.passes("x/c", "x/a")
     assert not net.passes("y/c", "x/a")
+
+
+def test_a_host_that_lost_its_power_enforces_when_it_has_it_again(net: Policed) -> None:
+    net.apply(policy("none", podSelector=labels(pod="a")))
+    net.apply(policy("none", podSelector=labels(pod="a"), ingress=[{"ports": [{"port": 81}]}]))
+    for on in (False, True):
+        net.world.set_power("host1", on=on)
+    net.teach()
+    assert net.passes("x/b", "x/a", port=81)
+    assert not net.passes("x/b", "x/a", port=80)

@@ -5,7 +5,9 @@ Rule of this file: functions of what a client said and of what this machine has.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import signal
 
 from emunet.cluster.docker.networks import Refused
@@ -18,6 +20,18 @@ def variables_of(found: Record, *, terminal: bool) -> dict[str, str]:
     """The variables that a program of a container begins with."""
     term = {"TERM": "xterm"} if terminal else {}
     return {"PATH": PATH, "HOSTNAME": found.hostname, **term, "HOME": "/root", **found.environment}
+
+
+def user_of(text: str) -> tuple[int, int] | None:
+    """`-u`: `1000`, `1000:100`, `daemon` as this machine knows it; None is root. Refused."""
+    name, _, group = text.partition(":")
+    if not name:
+        return None
+    try:
+        user, own = (int(name), 0) if name.isdigit() else pwd.getpwnam(name)[2:4]
+        return user, (int(group) if group.isdigit() else grp.getgrnam(group).gr_gid) if group else own
+    except KeyError:
+        raise Refused(400, f"unable to find user {name}: no matching entries in passwd file") from None
 
 
 def directory_of(found: Record) -> str:

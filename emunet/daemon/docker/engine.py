@@ -21,7 +21,7 @@ from emunet.cluster.docker.containers import Containers, Place
 from emunet.cluster.docker.networks import NetworkWish, Refused
 from emunet.cluster.docker.values import Furniture, Network
 from emunet.daemon.docker import container_files, record
-from emunet.daemon.docker.commands import PATH, directory_of, missing, signal_number, variables_of
+from emunet.daemon.docker.commands import PATH, directory_of, missing, signal_number, user_of, variables_of
 from emunet.daemon.docker.events import Events
 from emunet.daemon.docker.execs import Execs
 from emunet.daemon.docker.ground import Ground
@@ -315,7 +315,14 @@ class Engine:
             if container_files.has_names(self, found):
                 await self._resolvers.serve(found)
             if argv and self.ground.programs is not None:
-                spec = ProgramSpec(tuple(argv), variables, directory_of(found), found.terminal, own_processes=True)
+                spec = ProgramSpec(
+                    tuple(argv),
+                    variables,
+                    directory_of(found),
+                    found.terminal,
+                    own_processes=True,
+                    user=user_of(str(found.body.get("User") or "")),
+                )
                 await process.start(self.ground.programs, found.sandbox, spec)
             elif not argv:
                 ports = {(one.protocol.upper(), one.target) for one in found.network.bindings}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from emunet.cluster.docker.networks import Refused, identity
 from emunet.daemon.docker import record
-from emunet.daemon.docker.commands import PATH, directory_of, missing, variables_of
+from emunet.daemon.docker.commands import PATH, directory_of, missing, user_of, variables_of
 from emunet.daemon.docker.process import Process
 from emunet.daemon.docker.record import Body, Exec, Record
 from emunet.daemon.kube.backend import CannotServe
@@ -50,6 +50,7 @@ class Execs:
             raise Refused(409, f"container {found.id} is not running")
         if not record.words(body.get("Cmd")):
             raise Refused(400, "no exec command specified")
+        user_of(str(body.get("User") or ""))  # so that a wrong one is told now
         if self._engine.ground.programs is None:
             raise Refused(409, f"{found.name} is a network stack in memory without processes: nothing can run there")
         process = Process(terminal=bool(body.get("Tty")), stdin=bool(body.get("AttachStdin")))
@@ -77,7 +78,9 @@ class Execs:
             await one.process.say(1, f"OCI runtime exec failed: exec failed: {why}\r\n".encode())
             one.process.finish(127)
             return
-        spec = ProgramSpec(tuple(argv), variables, one.body.get("WorkingDir") or directory_of(found), one.terminal)
+        user = user_of(str(one.body.get("User") or found.body.get("User") or ""))
+        directory = one.body.get("WorkingDir") or directory_of(found)
+        spec = ProgramSpec(tuple(argv), variables, directory, one.terminal, user=user)
         assert self._engine.ground.programs is not None
         try:
             await one.process.start(self._engine.ground.programs, found.sandbox, spec)

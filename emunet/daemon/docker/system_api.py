@@ -14,7 +14,7 @@ from emunet import __version__
 from emunet.cluster.docker.networks import Refused
 from emunet.daemon.docker.record import Body
 from emunet.daemon.docker.views import moment
-from emunet.daemon.docker.volumes import volume_folder
+from emunet.daemon.docker.volumes import read_binds, volume_folder
 
 if TYPE_CHECKING:
     from emunet.daemon.docker.server import Asked
@@ -128,6 +128,10 @@ async def volume(asked: Asked) -> Body:
 async def remove_volume(asked: Asked) -> None:
     """`DELETE /volumes/NAME`."""
     await volume(asked)
+    path = os.fspath(volume_folder(asked.engine.folder, asked.name))
+    for found in asked.engine.records.values():
+        if any(one.source == path for one in read_binds(asked.engine.folder, found.host_config)):
+            raise Refused(409, f"remove {asked.name}: volume is in use - [{found.id}]")
     shutil.rmtree(volume_folder(asked.engine.folder, asked.name))
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from emunet.cluster.docker.networks import identity
 from emunet.cluster.docker.values import Attachment, Network
 from emunet.daemon.docker.engine import Engine
 from emunet.daemon.docker.record import Body, Record
+from emunet.daemon.docker.volumes import read_binds, volume_folder
 from emunet.packet.address import format_ip, format_mac
 
 _HOST_CONFIG: Body = {
@@ -120,7 +122,7 @@ def container(engine: Engine, found: Record) -> Body:
         "ExecIDs": list(found.execs) or None,
         "HostConfig": {**_HOST_CONFIG, **_given(found.host_config), "NetworkMode": mode},
         "GraphDriver": {"Name": "overlay2", "Data": None},
-        "Mounts": [],
+        "Mounts": _mounts(engine, found),
         "Config": {**config, "Hostname": found.hostname, "Image": str(found.body.get("Image")), "Tty": found.terminal},
         "NetworkSettings": {
             "Bridge": "",
@@ -240,6 +242,18 @@ def network(engine: Engine, one: Network, *, whole: bool) -> Body:
 def image_id(name: str) -> str:
     """What stands for an image that nobody has."""
     return f"sha256:{identity('image', name)}"
+
+
+def _mounts(engine: Engine, found: Record) -> list[Body]:
+    volumes = volume_folder(engine.folder, "")
+    rows = []
+    for one in read_binds(engine.folder, found.host_config):
+        path = Path(one.source)
+        row: Body = {"Type": "bind", "Source": one.source, "Destination": one.target, "Mode": "", "Propagation": ""}
+        if path.parent == volumes:
+            row |= {"Type": "volume", "Name": path.name, "Driver": "local"}
+        rows.append(row | {"RW": not one.read_only})
+    return rows
 
 
 def _given(config: Body) -> Body:

@@ -60,6 +60,8 @@ class Question:
 
     def view(self, item: Object) -> Object:
         """An object as the version of the path shows it."""
+        if item.get("apiVersion") == self.target.api_version:
+            return item
         rest = {name: value for name, value in item.items() if name not in ("apiVersion", "kind")}
         return {"apiVersion": self.target.api_version, "kind": item["kind"], **rest}
 

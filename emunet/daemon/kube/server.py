@@ -24,6 +24,7 @@ from emunet.cluster.status import StatusError
 from emunet.cluster.store import Object
 from emunet.daemon.kube import discovery, openapi, protobuf, resources, streams, tables, watching
 from emunet.daemon.kube.backend import Backend, CannotServe
+from emunet.daemon.kube.encoding import encode
 from emunet.daemon.kube.paths import Target, is_set, parse
 from emunet.daemon.kube.resources import Question
 
@@ -288,8 +289,7 @@ async def _body(request: web.Request) -> Any:
 
 
 def _json(body: Any, code: int = 200, warnings: list[str] | None = None) -> web.Response:
-    text = json.dumps(body, separators=(",", ":"))
-    response = web.Response(text=text, status=code, content_type="application/json")
+    response = web.Response(body=encode(body), status=code, content_type="application/json")
     for warning in dict.fromkeys(warnings or ()):
         told = warning.replace("\\", "\\\\").replace('"', '\\"').encode("ascii", "replace").decode()
         response.headers.add("Warning", f'299 - "{told}"')

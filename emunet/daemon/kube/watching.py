@@ -7,7 +7,6 @@ is told so (410), never given a gap.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from emunet.cluster.selectors import FieldSelector, LabelSelector
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Object, labels_of
 from emunet.daemon.kube import tables
+from emunet.daemon.kube.encoding import encode
 from emunet.daemon.kube.paths import is_set, number
 from emunet.daemon.kube.resources import Question
 
@@ -63,7 +63,7 @@ async def watch(question: Question, *, as_table: bool, include: str) -> AsyncIte
         try:
             changes = store.changes(kind.resource, since)
         except StatusError as error:
-            yield json.dumps({"type": "ERROR", "object": error.body()}).encode() + b"\n"
+            yield encode({"type": "ERROR", "object": error.body()}) + b"\n"
             return
         for change in changes:
             since = change.version
@@ -116,14 +116,14 @@ class _Lines:
         seen: Any = self._question.view(item)
         if self._as_table:
             seen = self._table(seen)
-        return json.dumps({"type": verb, "object": seen}, separators=(",", ":")).encode() + b"\n"
+        return encode({"type": verb, "object": seen}) + b"\n"
 
     def bookmark(self, version: int, annotations: Object | None) -> bytes:
         metadata: Object = {"resourceVersion": str(version), "creationTimestamp": None}
         if annotations:
             metadata["annotations"] = annotations
         item = {"kind": self._question.kind.name, "apiVersion": self._question.target.api_version, "metadata": metadata}
-        return json.dumps({"type": "BOOKMARK", "object": item}).encode() + b"\n"
+        return encode({"type": "BOOKMARK", "object": item}) + b"\n"
 
     def _table(self, item: Object) -> Object:
         backend, kind = self._question.backend, self._question.kind

@@ -78,6 +78,9 @@ class Policy(Element):
         table = self.table
         if not packet.is_ipv4 and not packet.is_ipv6:
             return forward(self.name, Reason.NO_POLICY, port)
+        if not table.by_port:
+            table.lean()
+            return forward(self.name, Reason.NO_POLICY, port)
         if port in (LOCAL, OUTPUT):
             reason = Reason.POLICY_OWN_NODE if self._is_about_a_subject(packet, port) else Reason.NO_POLICY
             return forward(self.name, reason, port)
@@ -87,8 +90,7 @@ class Policy(Element):
         known = tracked is not None and tracked.standing in (Standing.ESTABLISHED, Standing.RELATED)
         if known and not table.per_packet:
             table.lean()
-            reason = Reason.POLICY_CONNECTION if table.by_port else Reason.NO_POLICY
-            return forward(self.name, reason, port)
+            return forward(self.name, Reason.POLICY_CONNECTION, port)
         return self._judge(packet, port, self._question(packet, port, tracked, by_connection=known))
 
     def _is_about_a_subject(self, packet: Packet, port: str) -> bool:

@@ -31,7 +31,7 @@ from emunet.elements.policies.rules import (
 from emunet.plane.table import NEVER, Dependent, Watch
 
 MODE = "the mode"
-"""The key of what every walk leans on that was decided by the mode."""
+"""The key of what every walk leans on: how policies are asked, and whether there are any at all."""
 
 
 class Subject:
@@ -129,6 +129,8 @@ class PolicyTable:
 
     def _select(self, port: str, addresses: tuple[bytes, ...]) -> None:
         subject = self.by_port.get(port)
+        if not self.by_port:
+            self._changed(MODE)  # nobody was asked until now
         if subject is None:
             subject = self.by_port[port] = Subject(port, addresses)
         else:

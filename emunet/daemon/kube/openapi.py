@@ -130,7 +130,8 @@ def _schema(one: Field) -> Object:
         found = inner
     if one.merge and one.merge != "=":
         found |= {"x-kubernetes-patch-merge-key": one.merge, "x-kubernetes-patch-strategy": "merge"}
-    return found if "$ref" in found else found | {"description": _field_words(one)}
+    words = _field_words(one)
+    return found if "$ref" in found or not words else found | {"description": words}
 
 
 def _inner(name: str) -> Object:
@@ -152,6 +153,4 @@ def _field_words(one: Field) -> str:
         parts.append("a patch adds to this list")
     elif one.merge:
         parts.append(f"elements are told apart by their {one.merge}")
-    if one.required:
-        parts.append("required")
-    return "; ".join(parts) or f"of type {one.of}"
+    return "; ".join(parts)

@@ -23,6 +23,7 @@ HOW = {
 RUN = [page for page in PAGES if any(not block.not_run for block in page.blocks)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.path.stem)
 def test_a_page_shows_what_its_commands_print(page: Page, tmp_path: Path) -> None:
     for program in page.needs:
@@ -46,6 +47,18 @@ def test_each_lab_of_the_course_is_whole() -> None:
         assert used, f"{path.name} has no topology of its own"
         assert all((ROOT / name).exists() for name in used)
         assert re.search(r"!\[[^\]]+\]\(img/[\w-]+\.svg\)", text), f"{path.name} has no picture"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.stem)
+def test_every_command_is_run_or_says_why_not(page: Page) -> None:
+    rows = page.path.read_text().split("\n")
+    known = set[int]()
+    for command in (one for block in page.blocks for one in block.commands):
+        known |= set(range(command.line, command.line + command.text.count("\n") + 1))
+    stray = [number for number, row in enumerate(rows, 1) if row.lstrip().startswith("$ ") and number not in known]
+    assert not stray, f"{page.path.name}: commands outside of ```console blocks at lines {stray}"
+    shells = [number for number, row in enumerate(rows, 1) if re.match(r"\s*```(sh|bash|shell)\b", row)]
+    assert not shells, f"{page.path.name}: a block of commands is ```console, at lines {shells}"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

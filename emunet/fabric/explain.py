@@ -57,7 +57,7 @@ def owner(world: World, address: bytes) -> bytes | None:
     for edge in world.edges.values():
         if not edge.entry.startswith(LOCAL_PREFIX) and any(row.address == address for row in edge.addresses):
             return edge.mac
-    for config in world.config.hosts:
+    for config in (*world.config.hosts, *world.config.routers):
         mac = interface_mac(config, address)
         if mac is not None:
             return mac

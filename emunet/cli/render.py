@@ -5,6 +5,7 @@ Rule of this file: it prints what it is given and asks nobody. rich is imported 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,16 @@ _IDLE = ("NOT_REASSEMBLED", "NOT_TRACKED", "NOT_TRANSLATED", "NO_POLICY", "FITS"
 _VERDICT_STYLES = {"delivered": "green", "consumed": "green", "dropped": "red", "queued": "yellow"}
 
 
-def console() -> Console:
-    """Where tables go: standard output."""
+def console(*, whole: bool = False) -> Console:
+    """Where tables go: standard output. `whole`: all of a terminal, as large as it is at the moment.
+
+    COLUMNS and LINES, which some shells export, say how large it was when they did.
+    """
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    return Console(highlight=False, width=width, soft_wrap=False, emoji=False, markup=False)
+    environment = {name: value for name, value in os.environ.items() if not whole or name not in ("COLUMNS", "LINES")}
+    return Console(highlight=False, width=width, soft_wrap=False, emoji=False, markup=False, _environ=environment)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

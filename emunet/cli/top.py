@@ -56,7 +56,7 @@ def top(delay: float, looks: int | None, lab: str | None, output: str) -> None:
             before = now
         return
     with _screen() as keys:
-        Screen(client, out, keys, delay, looks, Look).run()
+        Screen(client, console(whole=True), keys, delay, looks, Look).run()
 
 
 class Screen:
@@ -112,9 +112,9 @@ class Screen:
         from emunet.cli.top_view import VIEWS, footer, picture
 
         view = VIEWS[self._view]
-        rows = self._out.size.height - 1
-        below = footer(view, self._delay, halted=self._halted)
-        return picture(self._client.name, self._before, self._now, view, rows, below)
+        width, height = self._out.size
+        below = footer(view, self._delay, halted=self._halted, width=width)
+        return picture(self._client.name, self._before, self._now, view, height - 1, below, width=width)
 
 
 def _look(client: LabClient) -> Any:

@@ -6,6 +6,7 @@ Rule of this file: rates are differences of two looks; nobody is asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 from emunet.plane.ledger import FIELDS
@@ -15,6 +16,12 @@ VIEWS = ("all", "devices", "ports", "links", "flows")
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _HEADING = 2
 """Rows of a table that are no rows of it: its heading, and the empty one before it."""
+
+_WIDE = 100
+"""Columns from which on everything has room."""
+
+_LESS = ("generated", "copied")
+"""What a narrow screen leaves out of the devices' books."""
 
 
 class Look(NamedTuple):
@@ -29,13 +36,15 @@ class Look(NamedTuple):
 Rows = list[tuple[Any, ...]]
 
 
-def picture(name: str, before: Look, now: Look, view: str, rows: int | None, below: Any = None) -> Any:
-    """All of it, in `rows` lines of a screen, or as long as it is."""
+def picture(
+    name: str, before: Look, now: Look, view: str, rows: int | None, below: Any = None, *, width: int = _WIDE
+) -> Any:
+    """All of it, in `rows` lines of a screen of so many columns, or as long as it is."""
     from rich.console import Group
 
     seconds = max(now.at - before.at, 1e-9)
     sections: dict[str, Callable[[Look, Look, float], tuple[Any, Rows]]] = {
-        "devices": _devices, "ports": _ports, "links": _links, "flows": _flows, "drops": _drops,
+        "devices": partial(_devices, width=width), "ports": _ports, "links": _links, "flows": _flows, "drops": _drops,
     }  # fmt: skip
     wanted = ("devices", "links", "ports", "flows", "drops") if view == "all" else (view, "drops")
     made = [sections[section](before, now, seconds) for section in wanted]
@@ -52,14 +61,20 @@ def picture(name: str, before: Look, now: Look, view: str, rows: int | None, bel
     return Group(*parts)
 
 
-def footer(view: str, delay: float, *, halted: bool) -> Any:
-    """What keys do, and which view it is."""
+def footer(view: str, delay: float, *, halted: bool, width: int = _WIDE) -> Any:
+    """What keys do, and which view it is. Where it does not fit, only the view that is seen has a name."""
     from rich.text import Text
 
-    line = Text(" halted ", "bold black on yellow") if halted else Text()
-    for number, name in enumerate(VIEWS, 1):
-        line.append(f" {number} {name} ", "reverse bold" if name == view else "dim")
-    line.append(f"   space {'goes on' if halted else 'halts'}  + - every {delay:g} s  q ends", "dim")
+    keys = f"  space {'goes on' if halted else 'halts'}  + - every {delay:g} s  q ends"
+    for named in (VIEWS, (view,)):
+        line = Text(" halted ", "bold black on yellow") if halted else Text()
+        for number, name in enumerate(VIEWS, 1):
+            line.append(
+                f" {number} {name} " if name in named else f" {number} ", "reverse bold" if name == view else "dim"
+            )
+        line.append(keys, "dim")
+        if line.cell_len <= width:
+            break
     return line
 
 
@@ -105,17 +120,18 @@ def _number(value: float, style: str = "") -> Any:
     return Text(f"{value:,.0f}", style if round(value) else "dim")
 
 
-def _devices(before: Look, now: Look, seconds: float) -> tuple[Any, Rows]:
+def _devices(before: Look, now: Look, seconds: float, *, width: int) -> tuple[Any, Rows]:
     from rich.text import Text
 
+    fields = [field for field in FIELDS if width >= _WIDE or field not in _LESS]
     rows: Rows = []
     world, last = now.counters["world"], before.counters["world"]
     for device, ledger in [("all together", world), *now.counters["devices"].items()]:
         old = last if device == "all together" else before.counters["devices"].get(device, ledger)
         speed = (ledger["received"] - old["received"]) / seconds
-        figures = [_number(ledger[field], "red" if field == "dropped" else "") for field in FIELDS]
+        figures = [_number(ledger[field], "red" if field == "dropped" else "") for field in fields]
         rows.append((Text(device, "bold" if device == "all together" else ""), *figures, _number(speed, "green")))
-    return _table("device", *FIELDS, "frames/s", right=(*FIELDS, "frames/s")), rows
+    return _table("device", *fields, "frames/s", right=(*fields, "frames/s")), rows
 
 
 def _ports(before: Look, now: Look, seconds: float) -> tuple[Any, Rows]:

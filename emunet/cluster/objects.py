@@ -12,7 +12,7 @@ at a time; what needs two is `check`'s concern.
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -123,23 +123,23 @@ class Container(Model):
     env: list[EnvVar] = []
     ports: list[ContainerPort] = []
     working_dir: Word = ""
-    env_from: Ignored = None
+    env_from: Any = None
     image_pull_policy: Ignored = None
-    lifecycle: Ignored = None
-    liveness_probe: Ignored = None
-    readiness_probe: Ignored = None
+    lifecycle: Any = None
+    liveness_probe: Any = None
+    readiness_probe: Any = None
     resize_policy: Ignored = None
     resources: Ignored = None
     restart_policy: Ignored = None
     security_context: Ignored = None
-    startup_probe: Ignored = None
+    startup_probe: Any = None
     stdin: Ignored = None
     stdin_once: Ignored = None
     termination_message_path: Ignored = None
     termination_message_policy: Ignored = None
     tty: Ignored = None
     volume_devices: Ignored = None
-    volume_mounts: Ignored = None
+    volume_mounts: Any = None
 
 
 class PodSpec(Model):
@@ -165,7 +165,7 @@ class PodSpec(Model):
     host_users: Ignored = None
     hostname_override: Ignored = None
     image_pull_secrets: Ignored = None
-    init_containers: Ignored = None
+    init_containers: Any = None
     os: Ignored = None
     overhead: Ignored = None
     preemption_policy: Ignored = None
@@ -183,10 +183,10 @@ class PodSpec(Model):
     set_hostname_as_fqdn: Ignored = Field(None, alias="setHostnameAsFQDN")
     share_process_namespace: Ignored = None
     subdomain: Ignored = None
-    termination_grace_period_seconds: Ignored = None
+    termination_grace_period_seconds: Any = None
     tolerations: Ignored = None
     topology_spread_constraints: Ignored = None
-    volumes: Ignored = None
+    volumes: Any = None
 
 
 class Pod(Model):

@@ -140,6 +140,7 @@ class CaptureFile:
                 for port in (known.get(port.name, port) for port in self._channel.ports):
                     writer.interface(port.name, port.description, parse_mac(port.mac) if port.mac else None)
                 names = {parse_ip(row.partition("/")[0]): (port.name,) for port in every for row in port.addresses}
+                names |= {parse_mac(port.mac): (port.name,) for port in every if port.mac}
                 if names:
                     writer.names(names)
             self._stream.flush()

@@ -124,7 +124,8 @@ class HeldFolder:
         os.close(self._descriptor)
 
     def bind(self, path: Path, kind: socket.SocketKind) -> socket.socket:
-        """A listening socket that only the owner may connect to."""
+        """A listening socket that only the owner may connect to. FolderError where its name is too long for Unix."""
+        _fits(path)
         listener = socket.socket(socket.AF_UNIX, kind)
         before = os.umask(0o177)
         try:
@@ -155,12 +156,16 @@ def runtime_root() -> Path:
 def folder_of(lab: str) -> RunFolder:
     """The place of a lab. FolderError where its sockets would have names too long for Unix."""
     folder = RunFolder(runtime_root() / lab)
-    if len(os.fsencode(folder.frames)) > _SOCKET_PATH_MAX:
-        raise FolderError(
-            f"{folder.frames} is too long a name for a Unix socket ({_SOCKET_PATH_MAX} bytes at most): "
-            f"give the lab a shorter name, or set {ROOT_VARIABLE} to a shorter folder"
-        )
+    _fits(folder.frames)
     return folder
+
+
+def _fits(path: Path) -> None:
+    if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
+        raise FolderError(
+            f"{path} is too long a name for a Unix socket ({_SOCKET_PATH_MAX} bytes at most): "
+            f"give the lab or the host a shorter name, or set {ROOT_VARIABLE} to a shorter folder"
+        )
 
 
 def folders() -> Iterator[RunFolder]:

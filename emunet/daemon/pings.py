@@ -33,6 +33,9 @@ pods, are about what a busy machine forwards within the second that an answer ma
 
 APART_SECONDS = 0.015
 """Between the first requests of two sources, so that each is timed by itself while both wait side by side."""
+HEADERS = 48
+"""Of an echo request, IPv6 and ICMPv6; of IPv4 20 less."""
+
 EXPLAINED = 20
 """Pairs without an answer that get an explanation; a lab that is cut in two has thousands."""
 
@@ -76,7 +79,7 @@ async def ping(lab: RunningLab, wish: Wish) -> dict[str, Any]:
     rows = [row for part in parts for row in part]
     silent = [row for row in rows if row["received"] == 0]
     for row in silent[:EXPLAINED]:
-        row["why"] = await _why(lab, names.find(row["from"]), row["address"], names)
+        row["why"] = await _why(lab, names.find(row["from"]), row["address"], names, wish.size)
     return {"lab": lab.name, "pairs": rows, "unanswered": len(silent)}
 
 
@@ -106,8 +109,10 @@ def _row(source: Place, name: str, address: bytes, result: list[int | None]) -> 
     }
 
 
-async def _why(lab: RunningLab, source: Place, address: str, names: Names) -> str:
-    """One sentence: what a dry run says of the request, else of the reply."""
+async def _why(lab: RunningLab, source: Place, address: str, names: Names, size: int) -> str:
+    """One sentence: what a dry run says of the request with `size` bytes of data, else of the reply."""
+    mtu = next((pod.mtu for pod in lab.state.world.pods if pod.name == source.name), 1500)
+    size = min(size, mtu - HEADERS)  # more goes in fragments, the first of which is that long
     try:
         target = names.target(address, source)
         there = next((p for p in names.places.values() if target in {one.address for one in p.addresses}), None)
@@ -117,11 +122,13 @@ async def _why(lab: RunningLab, source: Place, address: str, names: Names) -> st
         own = names.source(source, target)
         if own is None:
             return f"{source.name} has no address of the family of {address}"
-        request = await _follow(lab, source.name, own, target, reply=False)
+        request = await _follow(lab, source.name, own, target, size, reply=False)
         if request["verdict"] != "delivered":
-            return f"{request['verdict']}: {request['sentence']}"
+            steps = (step for hop in request["hops"] for step in hop["steps"])
+            remark = next((f"{step['why']}; " for step in steps if step["reason"] == "SERVICE_OTHER_PORT"), "")
+            return f"{request['verdict']}: {remark}{request['sentence']}"
         if there is not None:
-            reply = await _follow(lab, there.name, target, own, reply=True)
+            reply = await _follow(lab, there.name, target, own, size, reply=True)
             if reply["verdict"] != "delivered":
                 return f"the reply is {reply['verdict']}: {reply['sentence']}"
     except PlaneRefused as error:
@@ -152,18 +159,20 @@ def _neighbor_limit() -> int | None:
         return None
 
 
-async def _follow(lab: RunningLab, port: str, source: bytes, target: bytes, *, reply: bool) -> dict[str, Any]:
-    packet = echo_packet(source, target, reply=reply)
+async def _follow(
+    lab: RunningLab, port: str, source: bytes, target: bytes, size: int, *, reply: bool
+) -> dict[str, Any]:
+    packet = echo_packet(source, target, size, reply=reply)
     trace: dict[str, Any] = await lab.plane.ask("trace", port=port, data=packet.hex(), is_frame=False, live=False)
     return trace
 
 
-def echo_packet(source: bytes, target: bytes, *, reply: bool = False) -> bytes:
-    """An echo request (or reply) as an IP packet of either family."""
+def echo_packet(source: bytes, target: bytes, size: int = 56, *, reply: bool = False) -> bytes:
+    """An echo request (or reply) of `size` bytes of data as an IP packet of either family."""
     if len(source) == 4:
-        message = icmp.echo_request(1, 1, bytes(56))
+        message = icmp.echo_request(1, 1, bytes(size))
         return IPv4(source, target, ICMP).pack((icmp.echo_reply(message) if reply else message).pack())
-    request = icmpv6.echo_request(1, 1, bytes(56))
+    request = icmpv6.echo_request(1, 1, bytes(size))
     said = icmpv6.echo_reply(request) if reply else request
     return IPv6(source, target, ICMPV6, 64).pack(said.pack(source, target))
 

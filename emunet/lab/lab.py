@@ -401,7 +401,7 @@ class Lab:
             known = list(stations(self.plane.world.config))
             macs = {port: mac for port, mac, _ in known}
             interfaces = {name: writer.interface(name, f"emunet port {name}", macs.get(name)) for name in names}
-            writer.names({address: (port,) for port, _, addresses in known for address in addresses})
+            writer.names({one: (port,) for port, mac, addresses in known for one in (mac, *addresses)})
             sink = _FileSink(writer, interfaces)
             self.plane.tap(names, sink)
             try:

@@ -44,6 +44,9 @@ _INTERFACE_STATISTICS = 5
 _ENHANCED_PACKET = 6
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 
+_NAME_RECORDS = {4: 1, 16: 2, 6: 3}
+"""Kinds of records of names, by the length of an address."""
+
 _COMMENT = 1
 _MAXIMUM_OPTION = 65532
 
@@ -141,12 +144,12 @@ def interface_statistics(
 
 
 def name_resolution(names: Mapping[bytes, Iterable[str]]) -> bytes:
-    """Names of IPv4 and IPv6 addresses (4 or 16 bytes); of several, Wireshark shows the last. None: left out."""
+    """Names of IPv4, IPv6 and MAC addresses (4, 16, 6 bytes); of several, Wireshark shows the last. None: left out."""
     records = b""
     for address, texts in names.items():
         value = address + b"".join(_text(text.replace("\0", "")[:250]) + b"\0" for text in texts)
         if len(value) > len(address):
-            records += struct.pack("<HH", 1 if len(address) == 4 else 2, len(value)) + _padded(value)
+            records += struct.pack("<HH", _NAME_RECORDS[len(address)], len(value)) + _padded(value)
     return _block(_NAME_RESOLUTION, records + bytes(4))
 
 
@@ -322,7 +325,7 @@ def read(stream: BinaryIO) -> Iterator[CapturedFrame]:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file says beside frames: MACs of interfaces by their names, and names of addresses."""
+    """What a file says beside frames: MACs by the names of their interfaces, and names of addresses."""
 
     macs: dict[str, bytes]
     names: dict[bytes, str]
@@ -343,7 +346,11 @@ def read_facts(path: str | os.PathLike[str]) -> Facts:
                     if len(options.get(6, b"")) == 6:
                         facts.macs[name] = options[6]
                 elif kind == _NAME_RESOLUTION:
-                    facts.names.update(_read_names(body, order))
+                    for address, name in _read_names(body, order):
+                        if len(address) == 6:
+                            facts.macs.setdefault(name, address)
+                        else:
+                            facts.names[address] = name
         except Malformed:  # whoever reads the frames is told
             return facts
     return facts
@@ -354,7 +361,7 @@ def _read_names(body: bytes, order: str) -> Iterator[tuple[bytes, str]]:
     while position + 4 <= len(body):
         kind, length = struct.unpack_from(order + "HH", body, position)
         value = body[position + 4 : position + 4 + length]
-        size = {1: 4, 2: 16}.get(kind)
+        size = next((size for size, record in _NAME_RECORDS.items() if record == kind), None)
         if not kind or len(value) < length:
             return
         if size is not None:

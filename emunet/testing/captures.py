@@ -35,7 +35,8 @@ class _Sink:
         """An interface for a port, when its first frame comes, and the names of addresses that are new by then."""
         known = list(stations(self._world.config))
         number = self._writer.interface(port, f"emunet port {port}", {name: mac for name, mac, _ in known}.get(port))
-        names = {one: (name,) for name, _, addresses in known for one in addresses if one not in self._named}
+        rows = [(one, name) for name, mac, addresses in known for one in (mac, *addresses)]
+        names = {one: (name,) for one, name in rows if one not in self._named}
         if names:
             self._writer.names(names)
             self._named |= names.keys()

@@ -90,7 +90,7 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., str]]:
     if sys.platform != "linux":
         pytest.skip("labs run on Linux")
     environment = {**os.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
-    environment["EMUNET_RUNTIME_DIR"] = str(tmp_path / "run")
+    environment |= {"EMUNET_RUNTIME_DIR": str(tmp_path / "run"), "COLUMNS": "80", "LINES": "24"}  # of another terminal
     (tmp_path / "run").mkdir()
 
     def run(*command: str) -> str:
@@ -131,9 +131,11 @@ def test_keys_choose_views_and_a_smaller_window_is_filled_anew(terminal: Callabl
     assert "host1--switch1" in sees(terminal, "what goes wrong", without="all together")
     terminal("send-keys", "Tab", "Tab")
     sees(terminal, "all together")
-    terminal("resize-window", "-x", "90", "-y", "18")
-    screen = sees(terminal, "host1--switch1")
+    terminal("resize-window", "-x", "80", "-y", "18")
+    screen = sees(terminal, "q ends", without="5 flows")
     assert len(screen.rstrip().splitlines()) <= 18
+    assert "host1--switch1" in screen
+    assert all(word in screen.split() for word in ("received", "dropped", "frames/s", "1", "all", "5"))
     terminal("send-keys", "Space")
     sees(terminal, "halted")
     terminal("send-keys", "q")

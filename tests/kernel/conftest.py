@@ -34,6 +34,12 @@ def _machine_allows_it() -> None:
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pytest's own is named after its test; the sockets of a lab in there would have names too long for Unix."""
+    return tmp_path_factory.mktemp("t")
+
+
+@pytest.fixture
 def bench() -> Iterator[Bench]:
     """A keeper for one test, and what is made with it."""
     made = Bench(Keeper.start())

@@ -117,6 +117,16 @@ def test_a_run_folder_that_others_can_write_is_refused(labs: Labs) -> None:
     labs.folder.chmod(0o700)
 
 
+def test_a_host_whose_socket_has_too_long_a_name_is_refused(labs: Labs, tmp_path: Path) -> None:
+    host = "rack-17-of-the-western-hall-" + "x" * 30
+    (tmp_path / "long.yaml").write_text(TWO_HOSTS.read_text().replace("host1", host))
+    done = labs.run("up", str(tmp_path / "long.yaml"), "--lab", "a-lab-with-a-name-of-some-length")
+    assert done.returncode == 1
+    assert f"docker/{host}.sock is too long a name for a Unix socket (107 bytes at most): give the lab" in done.stderr
+    assert labs.processes() == {}
+    assert list(labs.folder.iterdir()) == []
+
+
 # A machine that allows no TAPs
 
 

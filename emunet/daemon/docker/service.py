@@ -51,7 +51,7 @@ class DockerService:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Listen for each host. OSError."""
+        """Listen for each host. FolderError where a host has too long a name for its socket."""
         self._path.mkdir(mode=0o700, exist_ok=True)
         loop = asyncio.get_running_loop()
         for host in self._lab.state.hosts:

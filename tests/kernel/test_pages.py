@@ -16,6 +16,7 @@ PAGES = [Page.read(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs"
 HOW = {
     "kubectl": "apt-get install kubernetes-client",
     "docker": "apt-get install docker.io",
+    "dig": "apt-get install bind9-dnsutils",
     "tshark": "apt-get install tshark",
     "curl": "apt-get install curl",
     "iperf3": "apt-get install iperf3",

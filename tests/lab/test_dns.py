@@ -121,7 +121,7 @@ spec: {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 53, prot
 """
 
 
-@pytest.mark.rule("NP-21")
+@pytest.mark.rule("NP-21", element="policy")
 def test_a_policy_that_denies_egress_denies_names_too(lab: Lab) -> None:
     """Until one permits port 53, as each recipe does; `port: 53` alone would be TCP (NP-09)."""
     client = lab.pod("client")

@@ -52,7 +52,7 @@ def only(lab: Lab, **rule: Any) -> None:
     lab.apply(json.dumps(policy("only", podSelector=labels(pod="a"), ingress=[rule])) + "\n")
 
 
-@pytest.mark.rule("NP-15")
+@pytest.mark.rule("NP-15", element="policy")
 def test_the_pod_behind_a_service_is_judged_not_its_address(lab: Lab) -> None:
     address = lab.get("services", "a", "x")["spec"]["clusterIP"]
     only(lab, ports=[{"port": 8000}])
@@ -72,7 +72,7 @@ def test_the_pod_behind_a_service_is_judged_not_its_address(lab: Lab) -> None:
     assert one(lab, "x/b", "a.x:8000")
 
 
-@pytest.mark.rule("NP-14")
+@pytest.mark.rule("NP-14", element="policy")
 def test_a_pod_reaches_itself_by_its_service(lab: Lab) -> None:
     only(lab, ports=[{"port": 7}])
     found = one(lab, "x/a", "a.x:8000")
@@ -81,7 +81,7 @@ def test_a_pod_reaches_itself_by_its_service(lab: Lab) -> None:
     assert not one(lab, "x/b", "a.x:8000")
 
 
-@pytest.mark.rule("NP-16")
+@pytest.mark.rule("NP-16", element="policy")
 @pytest.mark.parametrize("entry", [HOST1, HOST2])
 def test_by_a_node_port_the_source_is_a_node_where_the_service_is_cluster_wide(lab: Lab, entry: str) -> None:
     client = lab.plane.edge("host3").addresses[0].address
@@ -96,7 +96,7 @@ def test_by_a_node_port_the_source_is_a_node_where_the_service_is_cluster_wide(l
     assert one(lab, "host3", f"{entry}:30080")
 
 
-@pytest.mark.rule("NP-16")
+@pytest.mark.rule("NP-16", element="policy")
 def test_by_a_node_port_the_source_is_the_client_where_the_service_is_local(lab: Lab) -> None:
     client = lab.plane.edge("host3").addresses[0].address
     only(lab, **{"from": [{"ipBlock": {"cidr": f"{format_ip(client)}/32"}}]})
@@ -105,7 +105,7 @@ def test_by_a_node_port_the_source_is_the_client_where_the_service_is_local(lab:
     assert not one(lab, "host3", f"{HOST1}:30081")
 
 
-@pytest.mark.rule("NP-13")
+@pytest.mark.rule("NP-13", element="policy")
 def test_a_pods_own_node_reaches_it_by_its_service_too(lab: Lab) -> None:
     only(lab, ports=[{"port": 7}])
     assert one(lab, "host1", "a.x:8000")

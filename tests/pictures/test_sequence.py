@@ -104,6 +104,23 @@ def test_a_loss_later_on_the_way_stands_beside_the_device(tmp_path: Path) -> Non
     assert beside[0].title.startswith("echo request 1: dropped")
 
 
+@pytest.mark.rule("SVC-04")
+def test_a_message_to_oneself_is_an_arrow_that_comes_back(tmp_path: Path) -> None:
+    """A pod that calls itself by a Service: the frame that comes in has its own MAC as source (SVC-04)."""
+    path = tmp_path / "hairpin.pcapng"
+    with Lab(ROOT / "topologies/primer/service.yaml") as lab, lab.capture(["web-2"], path):
+        lab.pod("web-2").get("http://10.96.0.80/")
+    course = course_of(path, limit=4, wanted=lambda frame: frame[12:14] == b"\x08\x00")
+    ways = [(one.source, one.target, one.detail.partition(":")[0]) for one in course.messages]
+    assert ways[:2] == [("web-2", "host2", "web-2"), ("web-2", "web-2", "10.244.2.1")]
+    rows = text_of(course).splitlines()
+    there = next(number for number, row in enumerate(rows) if "├──╮ SYN" in row)
+    assert "│◀─╯ 10.244.2.1:" in rows[there + 1]
+    assert "→ web-2:8080, TTL 64" in rows[there + 1]
+    texts = [one.text for one in ElementTree.fromstring(sequence_svg(course)).iter("{http://www.w3.org/2000/svg}text")]
+    assert course.messages[1].detail in texts
+
+
 def test_http_is_read_and_segments_are_counted_together(tmp_path: Path) -> None:
     def fetch(lab: Lab) -> None:
         lab.pod("web-3").serve(80)

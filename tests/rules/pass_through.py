@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from emunet.cluster import defaults
 from emunet.elements import options
 from emunet.elements.bridge import LOCAL, UP, Bridge
 from emunet.elements.connections import Connections
@@ -102,6 +103,11 @@ def _candidates(self: RouteTable, address: bytes) -> tuple[Route, ...]:
     return next(((route,) for route in rows if route.prefix.contains(address)), ())
 
 
+def _fill_but_namespaces(kind: str, item: dict[str, Any], api_version: str, *, fill: Any = defaults.fill) -> None:
+    if kind != "Namespace":
+        fill(kind, item, api_version)
+
+
 def _unheard(self: Solicited, packet: Packet, interface: Any, now: int) -> Heard:
     return Heard(Reason.TIMER, {"what": "passes"})
 
@@ -124,6 +130,7 @@ PASS_THROUGHS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "ingress": [(Ingress, "handle", _ingress)],
     "isolation": [(Isolation, "handle", _same_way)],
     "link": [(Link, "handle", _link)],
+    "namespace-defaults": [(defaults, "fill", _fill_but_namespaces)],
     "neighbor": [
         (NeighborElement, "handle", _neighbor),
         (NeighborElement, "due", lambda self: NEVER),

@@ -70,7 +70,7 @@ def test_answers_pass_where_the_other_direction_is_denied(net: Policed, target: 
     assert net.say(target, segment(b, a, 80, 40001, ACK), to).reason.name == "POLICY_INGRESS"  # type: ignore[union-attr]
 
 
-@pytest.mark.rule("NP-04")
+@pytest.mark.rule("NP-04", element="connections")
 def test_an_error_about_a_permitted_packet_passes(net: Policed) -> None:
     net.apply(policy("deny-in", podSelector=labels(pod="a"), policyTypes=["Ingress"]))
     a, b = net["x/a"].address(), net["x/c"].address()
@@ -199,7 +199,7 @@ def test_blocks_of_addresses(net: Policed) -> None:
     assert everybody(net, "x/a", family=16) == {name for name in OTHERS if name[-1] != "c"}
 
 
-@pytest.mark.rule("NP-13", "POD-06")
+@pytest.mark.rule("NP-13", "POD-06", element="policy")
 def test_the_node_of_a_pod_is_never_kept_out(net: Policed) -> None:
     net.apply(policy("none", policyTypes=["Ingress", "Egress"]))
     a, node = net["x/a"].address(), net["host1:cni0"].address()
@@ -274,7 +274,7 @@ def _solicitation(mac: bytes, source: bytes, target: bytes) -> bytes:
     return ipv6.IPv6(source, group, 58, hop_limit=255).pack(message[:2] + total.to_bytes(2, "big") + message[4:])
 
 
-@pytest.mark.rule("NP-15", "NP-14")
+@pytest.mark.rule("NP-15", "NP-14", element="policy")
 def test_a_published_port_is_judged_behind_its_translation() -> None:
     """The port of the pod counts, not that of the host; a call to itself by way of the host is its own affair."""
     publish = "{name: host1, publish: [{port: 9999, pod: x/a, targetPort: 80}]}"
@@ -290,7 +290,7 @@ def test_a_published_port_is_judged_behind_its_translation() -> None:
     assert net.say("x/c", segment(client, host, 5002, 9999, 2)).reason.name == "POLICY_INGRESS"  # type: ignore[union-attr]
 
 
-@pytest.mark.rule("NP-16")
+@pytest.mark.rule("NP-16", element="policy")
 def test_what_a_host_masquerades_comes_from_the_host() -> None:
     """x/b calls a published port of its own host: its source becomes the host's, and no selector means that."""
     from tests.policy_worlds import TEXT
@@ -308,7 +308,7 @@ def test_what_a_host_masquerades_comes_from_the_host() -> None:
     assert net.say("x/b", segment(b, host, 5001, 9999, 2)).verdict == "delivered"
 
 
-@pytest.mark.rule("NP-20", "HN-05")
+@pytest.mark.rule("NP-20", "HN-05", element="policy")
 def test_a_pod_in_its_hosts_network_is_its_host() -> None:
     from tests.policy_worlds import TEXT
 
@@ -323,7 +323,7 @@ def test_a_pod_in_its_hosts_network_is_its_host() -> None:
     assert net.say("x/a", segment(a, host, 5000, 80, 2)).verdict == "delivered"  # nothing isolates the host
 
 
-@pytest.mark.rule("NP-22")
+@pytest.mark.rule("NP-22", element="namespace-defaults")
 def test_every_namespace_carries_its_name() -> None:
     from emunet.lab.lab import Lab
     from tests.policy_worlds import TEXT

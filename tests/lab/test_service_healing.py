@@ -106,8 +106,8 @@ def tell(what: str, calls: Calls, last: float, first: float, at: float) -> None:
     )
 
 
-@pytest.mark.rule("OBJ-18")
-@pytest.mark.rule("CT-03")
+@pytest.mark.rule("OBJ-18", element="endpoints")
+@pytest.mark.rule("CT-03", element="connections")
 def test_a_pod_is_killed(lab: Lab) -> None:
     """Nothing is lost: the rows change in the moment in which the pod goes. Who was connected to it hears no more."""
     packets = Packets(lab)

@@ -33,6 +33,7 @@ from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, 
 from emunet.cluster.pod_files import NO_SERVER
 from emunet.cluster.policing import Policing
 from emunet.cluster.store import Key, Object, meta
+from emunet.cluster.targets import cluster_addresses
 from emunet.cluster.zone import Update
 from emunet.daemon.attaching import Visit
 from emunet.daemon.containers import Containers
@@ -153,6 +154,7 @@ class Caretaker:
         lab.power_changed = self.power
         lab.names_changed = self.containers.let_resolvers_run
         lab.is_ready = self._is_ready
+        lab.names = Names(lab.state, self._services)
         await self._settle_in(lab.state.pods)
         await self._converge()
         deadline = time.monotonic() + BEGIN_SECONDS
@@ -178,6 +180,10 @@ class Caretaker:
             if self._responders is not None:
                 self._responders.power(device, on)
             self._wake.set()
+
+    def _services(self) -> dict[str, list[bytes]]:
+        """The addresses of each Service, as they are now."""
+        return cluster_addresses(self.control.store)
 
     def _is_ready(self, uid: str, port: str) -> bool:
         """Whether a pod is ready by its own account: its programs run and its probes are content."""
@@ -319,7 +325,7 @@ class Caretaker:
         gone = [old[one.name] for one in actions if isinstance(one, RemovePod)]
         renewed = [old[one.pod.name] for one in actions if isinstance(one, ReplacePod)]
         new = [one.pod for one in actions if isinstance(one, (AddPod, ReplacePod))]
-        names = Names(state)
+        names = Names(state, self._services)
         for pod in renewed:
             await self._remove(lab, pod)
         made = await self._make(lab, state, new)

@@ -28,7 +28,7 @@ class Edge(Protocol):
 
     name       global port name (`web-1`, `host1:cni0`)
     device     the device it is attached to, and `entry` there (`web-1`, `local:cni0`)
-    mac, addresses, gateways, mtu   what its stack is configured with
+    mac, addresses, gateways, mtu   what its stack is configured with; no MAC (b""): there are any number behind it
     keeps_time  whether its stack has timers that the World must wake (a kernel has its own)
     """
 
@@ -180,4 +180,6 @@ class MemoryEdges:
 
 def overhears(edge: Edge, packet: Packet) -> bool:
     """Whether a frame is for another station's MAC: a bridge flooded it, and the stack will ignore it."""
-    return not edge.entry.startswith("local:") and packet.destination != edge.mac and not packet.destination[0] & 1
+    if not edge.mac or edge.entry.startswith("local:"):
+        return False
+    return packet.destination != edge.mac and not packet.destination[0] & 1

@@ -18,21 +18,19 @@ from itertools import count
 from typing import Any
 
 from emunet.elements.endpoint.neighbors import answer_neighbor_request
-from emunet.fabric import names
 from emunet.fabric.capture import Record, Sink
-from emunet.fabric.config import HostConfig, WireConfig, WorldConfig
+from emunet.fabric.config import HostConfig, WorldConfig
 from emunet.fabric.edge import Edge, overhears
 from emunet.fabric.flow_key import Key, key_of
 from emunet.fabric.flows import FlowCache, Recording, Replay
 from emunet.fabric.follow import explain
-from emunet.fabric.host import build_host, reconfigure_host
 from emunet.fabric.impaired import Lane
-from emunet.fabric.names import DeviceConfig, UnknownPort
+from emunet.fabric.layout import Layout
+from emunet.fabric.names import UnknownPort
 from emunet.fabric.overlay import overlay
 from emunet.fabric.policing import Policing
 from emunet.fabric.recording import Recorder
 from emunet.fabric.serving import Serving
-from emunet.fabric.switch import build_switch
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
@@ -43,7 +41,7 @@ from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
-from emunet.plane.table import Table, Watch
+from emunet.plane.table import Watch
 from emunet.plane.timers import Timers
 from emunet.plane.trace import Trace
 
@@ -61,19 +59,16 @@ class World:
         self.seed = seed
         self.now = 0
         self.figures = Ledger()
-        self.devices: dict[str, Device] = {}
-        self.wires: dict[str, Wire] = {}
-        self.edges: dict[str, Edge] = {}
         self._config = WorldConfig(seed=seed)
         self.watch = Watch()
         self.faults = Faults()
         """What raised where it should have decided."""
         self.flows = FlowCache(self.watch, flow_cache)
-        self._configs: dict[str, DeviceConfig] = {}
-        self.policing = Policing(self.devices, self._configs)
+        self._layout = layout = Layout(self.watch, self.figures, seed, self._connect)
+        self.devices, self.wires, self.edges = layout.devices, layout.wires, layout.edges
+        self._ends, self._edge_at, self._pods = layout.ends, layout.edge_at, layout.pods
+        self.policing = Policing(self.devices, layout.configs)
         self.serving = Serving(self.devices, self._look_at_device)
-        self._ends: dict[tuple[str, str], tuple[Wire, int]] = {}
-        self._edge_at: dict[tuple[str, str], Edge] = {}
         self._arrivals: deque[Arrival] = deque()
         self._tunnels: frozenset[bytes] = frozenset()
         self._edge_tables: dict[str, dict[Key, Replay]] = {}
@@ -85,12 +80,10 @@ class World:
         self._timed: Timers[tuple[str, str]] = Timers()
         self._order = count()
         self._watching = Watching(self.watch)
-        self._pods: dict[str, frozenset[str]] = {}
         self._running = False
         self._resumes = 0
         self._dry = False
         self.arrived: list[tuple[Edge, Packet]] = []  # what came out at edges in the last dry run
-        self._off: set[str] = set()
         self.trouble = Trouble(self)
 
     @property
@@ -116,26 +109,10 @@ class World:
             self.serving.become(config.services)
             return
         self.flows.clear("the configuration changed")
-        devices: tuple[DeviceConfig, ...] = (*config.hosts, *config.switches)
-        wanted = {device.name: device for device in devices}
-        for name in [name for name in self.devices if name not in wanted]:
-            self._remove_device(name)
-        for name, device_config in wanted.items():
-            old = self._configs.get(name)
-            if old == device_config:
-                continue
-            if (
-                isinstance(old, HostConfig)
-                and isinstance(device_config, HostConfig)
-                and reconfigure_host(self.devices[name], old, device_config)
-            ):
-                self._configs[name] = device_config
-                continue
-            self._place(device_config)
+        self._layout.become((*config.hosts, *config.switches))
         self.serving.become(config.services)
         before = {wire.name: wire for wire in self.config.wires}
-        fresh = self._join(config.wires)
-        self._pods = {name: names.pod_ports(wish) for name, wish in self._configs.items()}
+        fresh = self._layout.join(config.wires, self)
         self._tunnels = frozenset(vxlan.port.to_bytes(2, "big") for host in config.hosts for vxlan in host.vxlans)
         self._config = config
         for wire in config.wires:
@@ -144,22 +121,16 @@ class World:
 
     def attach(self, edge: Edge) -> None:
         """Join a stack to its port. The port must exist."""
-        device = self.devices.get(edge.device)
-        if device is None or edge.entry not in device.entries:
-            raise UnknownPort(f"{edge.name}: {edge.device} has no port {edge.entry}")
+        self._layout.attach(edge)
         self.flows.clear("an edge was attached")
-        self.edges[edge.name] = edge
         self._edge_tables[edge.name] = self.flows.table(edge.device, edge.entry)
-        self._edge_at[edge.device, edge.entry] = edge
         self._look_at_edge(edge)
 
     def detach(self, name: str) -> Edge | None:
         """Take a stack away; frames for its port are then dropped as NO_CARRIER."""
-        edge = self.edges.pop(name, None)
+        edge = self._layout.detach(name)
         if edge is not None:
             self.flows.clear("an edge was detached")
-            self._edge_at.pop((edge.device, edge.entry), None)
-            self._forget_stations(edge.device, edge.entry)
         return edge
 
     # Frames in, time on
@@ -318,44 +289,30 @@ class World:
         """Something was set on a wire: the next frame meets it so."""
         if not wire.up:
             for device, port in wire.ends:
-                self._forget_stations(device, port)
+                self._layout.forget_stations(device, port)
         self.flows.clear(why)
 
     def set_power(self, name: str, *, on: bool) -> None:
         """Take a device's power away, and with it all that it held and learned; or give it back."""
-        device = self.devices.get(name)
-        if device is None:
-            raise UnknownPort(f"there is no device {name}; there are: {', '.join(self.devices)}")
+        device = self._layout.device(name)
         if on is not device.off:
             return
         self.flows.clear("a device lost its power or got it back")
-        if on:
-            self._off.discard(name)
-            device.off = False
-        else:
-            self._off.add(name)
-            figures = device.figures
-            self._config = self.config
-            self._place(self._configs[name])
-            self.devices[name].figures = figures  # its counters are the experimenter's, not its own
-            figures.drop(Reason.DEVICE_OFF, figures.queued)
-            figures.queued = 0
+        self._config = self.config
+        self._layout.set_power(device, on=on)
         self._look_at_device(self.devices[name])
 
     def locate(self, port: str) -> tuple[Device, str, str]:
         """A port's name -> (device, entry, interface inside the device or "")."""
-        return names.locate(port, self.devices, self.edges, self.port_names())
+        return self._layout.locate(port)
 
     def port_names(self) -> list[str]:
         """Every port that can be watched, as people name them."""
-        return names.port_names(self.devices, self._configs)
+        return self._layout.port_names()
 
     def wire(self, name: str) -> Wire:
         """The wire of that name; UnknownPort with what there is otherwise."""
-        found = self.wires.get(name)
-        if found is None:
-            raise UnknownPort(f"there is no wire {name}; there are: {', '.join(self.wires)}")
-        return found
+        return self._layout.wire(name)
 
     # What the wires call
 
@@ -433,60 +390,17 @@ class World:
 
     # Inside
 
-    def _forget_stations(self, device: str, lost: str) -> None:
-        """A port lost its link: what a bridge learned there goes at once (BR-14)."""
-        for table in self.devices[device].state() if device in self.devices else ():
-            if isinstance(table, Table) and table.name.endswith(" stations"):
-                table.delete_where(lambda mac, port: port == lost)
-
-    def _place(self, config: DeviceConfig) -> None:
-        if isinstance(config, HostConfig):
-            device = build_host(config, self.watch, self.figures, self.seed)
+    def _connect(self, device: Device) -> None:
+        """A device was made: what it tells goes here."""
+        if isinstance(self._layout.configs[device.name], HostConfig):
             self.serving.begin(device)
-        else:
-            device = build_switch(config, self.watch, self.figures)
-        old = self.devices.get(config.name)
-        if old is not None:
-            self._abandon(old)
         device.faults = self.faults
         device.transmit = self._transmit
         device.observe = self._observe
         device.identify = self._identify
         device.settle = self.flows.settle
-        self.devices[config.name] = device
-        self._configs[config.name] = config
         device.watched = self._watching.points(device.name)
-        device.off = config.name in self._off
         self._look_at_device(device)
-
-    def _remove_device(self, name: str) -> None:
-        self._abandon(self.devices.pop(name))
-        del self._configs[name]
-        self._off.discard(name)
-        for edge in [edge for edge in self.edges.values() if edge.device == name]:
-            self.detach(edge.name)
-
-    def _abandon(self, device: Device) -> None:
-        """What a device held when it went is dropped, with a reason."""
-        held = device.figures.queued
-        if held:
-            self.figures.queued -= held
-            self.figures.drop(Reason.DEVICE_OFF if device.name in self._off else Reason.DEVICE_GONE, held)
-
-    def _join(self, wires: tuple[WireConfig, ...]) -> set[str]:
-        """Plug the wires in as they are to be; the names of those that are new."""
-        wanted = {wire.name: wire for wire in wires}
-        self._ends.clear()
-        kept = {name for name, row in wanted.items() if name in self.wires and self.wires[name].ends == (row.a, row.b)}
-        for name in self.wires.keys() - kept:
-            del self.wires[name]
-        for name, config in wanted.items():
-            wire = self.wires.get(name)
-            if wire is None:
-                wire = self.wires[name] = Wire(name, config.a, config.b, self)
-            self._ends[config.a] = (wire, 0)
-            self._ends[config.b] = (wire, 1)
-        return wanted.keys() - kept
 
     def _admit(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None) -> None:
         self._arrivals.append((edge, frame, offload, trace))

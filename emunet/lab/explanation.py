@@ -11,6 +11,7 @@ Rule of this file: it retells what the steps of two traces say, and decides noth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from typing import Any
 from emunet.cluster.targets import Target
 
 _TRANSLATING = ("connections", "translate")
+
+_LED = re.compile(r" -> \S+ \((?P<pod>[^)]+)\)")
+"""In what a Service decided: the endpoint, whose address stands in the edit already."""
 
 TraceDict = Mapping[str, Any]
 """A trace as `Trace.as_dict` gives it."""
@@ -142,7 +146,10 @@ def _translations(trace: TraceDict) -> Iterator[str]:
     for device, step in _steps(trace):
         edits = [edit for edit in step["edits"] if " -> " in edit and "MAC" not in edit]
         if step["element"] in _TRANSLATING and edits:
-            yield f"{device} translates it: {'; '.join(edits).replace(' -> ', ' → ')} ({step['why']})."
+            why = _LED.sub(r" leads to \g<pod>", step["why"], count=1)
+            yield f"{device} translates it: {'; '.join(edits).replace(' -> ', ' → ')} ({why})."
+        elif step["reason"] == "SERVICE_OTHER_PORT":
+            yield f"{_capital(step['why'])}."
 
 
 def _policies(trace: TraceDict) -> Iterator[str]:

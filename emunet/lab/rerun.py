@@ -46,7 +46,7 @@ class SilentEdge:
         self.mac: bytes
         self.addresses: tuple[InterfaceAddress, ...]
         if isinstance(wanted, OutsideConfig):
-            self.entry, self.mac, self.addresses, self.mtu = wanted.port, bytes(6), (), wanted.mtu
+            self.entry, self.mac, self.addresses, self.mtu = wanted.port, b"", (), wanted.mtu
         elif isinstance(wanted, PodEdge):
             self.entry, self.mac, self.addresses, self.mtu = wanted.name, wanted.mac, wanted.addresses, wanted.mtu
             self.gateways = wanted.gateways

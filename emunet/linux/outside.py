@@ -41,7 +41,7 @@ class Outside:
         self.name = config.name
         self.device = config.device
         self.entry = config.port
-        self.mac = bytes(6)
+        self.mac = b""
         self.addresses: tuple[InterfaceAddress, ...] = ()
         self.gateways: tuple[bytes, ...] = ()
         self.mtu = config.mtu

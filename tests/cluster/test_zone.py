@@ -203,6 +203,8 @@ def test_a_headless_service_of_both_families() -> None:
     names = Names(service("web", HEADLESS + ", ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4, IPv6]"), pod("w1"))
     assert names.texts("web.default.svc.cluster.local.", "AAAA") == ["fd00:10:244::2"]
     assert names.texts("web.default.svc.cluster.local.") == ["10.244.0.2"]
+    names = Names(service("web", HEADLESS + ", ipFamilyPolicy: RequireDualStack"), pod("w1"))
+    assert names.texts("web.default.svc.cluster.local.", "AAAA") == ["fd00:10:244::2"]
 
 
 @pytest.mark.rule("DNS-05", "DNS-07", "DNS-11", element="zone")

@@ -12,6 +12,7 @@ from emunet.cluster.assign import assign
 from emunet.cluster.desired import build
 from emunet.cluster.load import load_files, load_text
 from emunet.cluster.plan import State, target
+from emunet.cluster.targets import cluster_addresses
 from emunet.daemon.names import Names, UnknownName
 from emunet.daemon.pings import echo_packet, request_to
 from emunet.daemon.running import timing
@@ -25,6 +26,7 @@ from emunet.daemon.sandboxes import (
     pod_spec,
 )
 from emunet.daemon.settings import CaptureWish, Settings
+from emunet.lab.lab import Lab
 from emunet.packet.address import format_ip, format_mac, parse_ip
 from emunet.packet.icmp import ECHO_REQUEST, Icmp
 from emunet.packet.ipv4 import IPv4
@@ -113,6 +115,28 @@ def test_described_names_have_mac_and_addresses() -> None:
     for facts in described.values():
         assert len(facts["mac"]) == 17
         assert len(facts["addresses"]) == 2
+
+
+def test_a_service_is_an_address_and_no_place() -> None:
+    services = {"web": [parse_ip("10.96.0.80")], "web-1": [parse_ip("10.96.0.81")]}
+    names = Names(state_of_file("two-hosts.yaml"), lambda: services)
+    pod = names.find("web-1")
+    assert names.target("web", pod) == parse_ip("10.96.0.80")
+    assert names.target("web-1", names.find("web-2")) == parse_ip("10.244.1.2")  # the pod comes first
+    with pytest.raises(UnknownName, match="web is a Service: "):
+        names.find("web")
+    with pytest.raises(UnknownName, match="there is no pod or host nobody; "):
+        names.target("nobody", pod)
+    assert names.described()["web"] == {"mac": None, "addresses": ["10.96.0.80"]}
+    assert names.described()["web-1"]["addresses"] == ["10.244.1.2"]
+
+
+def test_the_addresses_of_services_are_their_cluster_ips() -> None:
+    with Lab(ROOT / "topologies/names.yaml") as lab:
+        found = cluster_addresses(lab.store)
+    assert found["kube-system/kube-dns"] == [parse_ip("10.96.0.10")]
+    assert len(found["web"]) == 1
+    assert "db" not in found  # headless: its name means no address of its own
 
 
 def test_a_host_has_a_silent_interface_for_each_of_its_own() -> None:

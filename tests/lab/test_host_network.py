@@ -73,7 +73,7 @@ def test_behind_a_service_it_is_its_host_and_local_there(lab: Lab) -> None:
     assert f'"client": "{lab.pod("client").ip}"' in answer.body.decode()
     outside = lab.explain("host1", f"{HOST2}:30080")
     assert all(outside), "a Local policy counts it there"
-    assert f"{HOST2}:9100 (guest)" in " ".join(outside[0].sentences)
+    assert f"{HOST2}:30080 → {HOST2}:9100 (the node port of default/guest leads to guest" in str(outside[0].sentences)
 
 
 @pytest.mark.rule("HP-09", element="validation")

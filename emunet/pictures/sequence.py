@@ -104,7 +104,7 @@ def sequence(
             before.seen.add(place)
             messages.append(before)
         for found in drops:
-            if found["device"] == before.target:
+            if found["device"] in (before.target, "the wire"):
                 before.dropped = found["why"]
             else:
                 messages.append(_loss(frame.time_ns, found, before.title))

@@ -166,6 +166,26 @@ def test_dual_stack_routed() -> None:
     ]
 
 
+@pytest.mark.rule("CNI-13", element="gateways")
+def test_a_bridge_has_the_first_address_of_its_subnet_and_is_the_pods_gateway() -> None:
+    text = {"publish": [{"port": 80, "pod": "p", "targetPort": 80}], "name": "a"}
+    config = world([{"name": "p", "nodeName": "a"}], hosts=[text], overlay="host-gw")
+    (host,), (pod,) = config.hosts, config.pods
+    assert [str(one) for one in host.interfaces[1].addresses] == ["10.244.1.1/24"]
+    assert [format_ip(one) for one in pod.gateways] == ["10.244.1.1"]
+    assert host.bridges[0].hairpin, "what is published may lead back to who calls it"
+
+
+@pytest.mark.rule("CNI-14", element="macs")
+def test_bridges_and_pods_take_1500_bytes_and_have_macs_of_their_own() -> None:
+    config = world([{"name": "p", "nodeName": "a"}, {"name": "q", "nodeName": "a"}], hosts=["a"], overlay="host-gw")
+    (host,) = config.hosts
+    assert [port.mtu for port in host.ports] == [one.mtu for one in host.interfaces] + [1500] == [1500] * 3
+    macs = [*(pod.mac for pod in config.pods), *(one.mac for one in host.interfaces)]
+    assert len(set(macs)) == 4
+    assert {mac[0] & 3 for mac in macs} == {2}, "locally administered, and no group's"
+
+
 def test_vxlan_over_ipv6_takes_seventy_bytes() -> None:
     config = world(hosts=["a", "b"], podCIDR="fd00:1::/48", overlay={"kind": "vxlan", "port": 8472, "vni": 5})
     (vxlan,) = config.hosts[0].vxlans

@@ -71,7 +71,7 @@ def test_one_file_is_a_whole_application(lab: Lab) -> None:
     assert (status["readyReplicas"], status["updatedReplicas"], status["observedGeneration"]) == (3, 3, 1)
 
 
-@pytest.mark.rule("OBJ-03")
+@pytest.mark.rule("OBJ-03", element="replication")
 def test_a_killed_pod_is_replaced_with_another_name_and_address(lab: Lab) -> None:
     address = lab.get("service", "web")["spec"]["clusterIP"]
     before = set(web_pods(lab))

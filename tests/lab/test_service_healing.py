@@ -142,8 +142,8 @@ def elsewhere(lab: Lab) -> str:
     return min(pod for pod in web_pods(lab) if lab.pod(pod).host != lab.pod("client").host)
 
 
-@pytest.mark.rule("OBJ-18")
-@pytest.mark.rule("CT-03")
+@pytest.mark.rule("OBJ-18", element="endpoints")
+@pytest.mark.rule("CT-03", element="connections")
 def test_a_pod_is_killed(lab: Lab, packets: Packets) -> None:
     """Nothing is lost: the rows change in the moment in which the pod goes. Who was connected to it hears no more."""
     victim = elsewhere(lab)

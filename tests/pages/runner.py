@@ -23,6 +23,9 @@ from pathlib import Path
 from tests.pages.page import Command, Page, differences, shape
 
 ROOT = Path(__file__).parent.parent.parent
+PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(ROOT / ".ci/docker-cli/usr/bin")])
+"""Where commands are looked for: emunet's own environment, the machine, and what `.ci/run` unpacks."""
+
 SECONDS = 90.0
 """How long one command may take."""
 
@@ -32,9 +35,8 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        bin_ = str(Path(sys.executable).parent)
         environment = {
-            **os.environ, "EMUNET_RUNTIME_DIR": str(folder / "run"), "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
+            **os.environ, "EMUNET_RUNTIME_DIR": str(folder / "run"), "PATH": PROGRAMS,
             "COLUMNS": "100", "NO_COLOR": "1", "LC_ALL": "C.UTF-8", "HOME": str(folder),
         }  # fmt: skip
         environment.pop("KUBECONFIG", None)

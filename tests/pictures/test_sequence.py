@@ -41,6 +41,27 @@ def text_of(course: Course, width: int = 200) -> str:
     return "\n".join("".join(text for text, _ in line) for line in sequence_lines(course, width))
 
 
+def test_what_a_wire_loses_is_told_where_it_was_seen_last(tmp_path: Path) -> None:
+    """By a lane that loses all, and by a cable that is cut; again from the flow cache."""
+
+    def act(lab: Lab) -> None:
+        lab.ping("web-1", "web-3")
+        lab.link("host2--switch1", mtu=100)
+        assert not lab.ping("web-1", "web-3")
+        assert not lab.ping("web-1", "web-3")
+        lab.link("host2--switch1", up=False)
+        assert not lab.ping("web-1", "web-3")
+
+    path = captured(tmp_path, act, ["web-1", "switch1:1", "switch1:2"])
+    told = [(frame.interface, frame.comments[0]) for frame in read_capture(path) if frame.comments]
+    assert {port for port, _ in told} == {"switch1:2"}
+    reasons = [comment.split(": ")[1] for _, comment in told]
+    assert reasons.count("WIRE_TOO_LONG") == 2
+    assert "WIRE_DOWN" in reasons
+    lost = [one for one in course_of(path).messages if one.dropped and one.kind == "vxlan"]
+    assert [(one.source, one.target) for one in lost] == [("host1", "host2")] * 3
+
+
 def test_a_ping_across_hosts_is_a_message_for_each_link(tmp_path: Path) -> None:
     course = course_of(captured(tmp_path, lambda lab: lab.ping("web-1", "web-3")))
     assert course.who == ("web-1", "host1", "host2", "web-3")
@@ -104,7 +125,7 @@ def test_a_loss_later_on_the_way_stands_beside_the_device(tmp_path: Path) -> Non
     assert beside[0].title.startswith("echo request 1: dropped")
 
 
-@pytest.mark.rule("SVC-04")
+@pytest.mark.rule("SVC-04", element="translate")
 def test_a_message_to_oneself_is_an_arrow_that_comes_back(tmp_path: Path) -> None:
     """A pod that calls itself by a Service: the frame that comes in has its own MAC as source (SVC-04)."""
     path = tmp_path / "hairpin.pcapng"

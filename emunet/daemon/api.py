@@ -158,7 +158,7 @@ class Server:
         body = await body_of(request, {"from": str, "to": str}, {})
         place = self._lab.names.find(body["from"])
         namespace = place.name.rpartition("/")[0] or "default"
-        sender = place.host if place.sandbox == place.host else place.name
+        sender = place.host if place.in_host else place.name
         store, family = self._caretaker.control.store, len(place.addresses[0].address)
         found = []
         for one in find_targets(store, self._lab.names.addresses, body["to"], namespace, family):

@@ -143,7 +143,7 @@ def test_a_loss_later_on_the_way_stands_beside_the_device(tmp_path: Path) -> Non
     assert beside[0].title.startswith("echo request 1: dropped")
 
 
-@pytest.mark.rule("SVC-04")
+@pytest.mark.rule("SVC-04", element="translate")
 def test_a_message_to_oneself_is_an_arrow_that_comes_back(tmp_path: Path) -> None:
     """A pod that calls itself by a Service: the frame that comes in has its own MAC as source (SVC-04)."""
     path = tmp_path / "hairpin.pcapng"

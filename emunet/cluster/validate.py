@@ -209,6 +209,17 @@ def pod_spec(
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group, ())):
             yield from _container(container, f"{field}.{group}[{index}]", volumes)
+            if spec.get("hostNetwork"):
+                yield from _own_ports(container, f"{field}.{group}[{index}]")
+
+
+def _own_ports(container: Object, field: str) -> Iterator[Cause]:
+    """In its host's network a container's ports are the host's: none leads to another."""
+    for index, port in enumerate(container.get("ports", ())):
+        number = port.get("containerPort")
+        if number is not None and (port.get("hostPort") or number) != number:
+            place = f"{field}.ports[{index}].containerPort"
+            yield wrong(place, number, "must match `hostPort` when `hostNetwork` is true")
 
 
 def _dns_config(spec: Object, field: str) -> Iterator[Cause]:

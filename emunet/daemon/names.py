@@ -36,6 +36,8 @@ class Place:
     addresses: tuple[InterfaceAddress, ...]
     host: str
     mac: bytes
+    in_host: bool = False
+    """Its network is its host's: it is the host, or a pod with hostNetwork."""
 
     def address(self, family: int) -> bytes | None:
         """Its first address of a family (4 or 16 bytes), or None."""
@@ -53,7 +55,7 @@ class Names:
         self._services = services
         self._hosts = {host.name: host for host in state.world.hosts}
         hosts = {
-            host.name: Place("host", host.name, host.name, uplink.addresses, host.name, uplink.mac)
+            host.name: Place("host", host.name, host.name, uplink.addresses, host.name, uplink.mac, True)
             for host in state.hosts
             for uplink in host.interfaces[:1]
         }
@@ -65,7 +67,8 @@ class Names:
                 sandbox, edge = pod_sandbox(pod.name), pod.edge
                 self.pods.append(Place("pod", pod.name, sandbox, edge.addresses, pod.pod.host, edge.mac))
             else:
-                guests.append(replace(hosts[pod.pod.host], kind="pod", name=pod.name))
+                guest = replace(hosts[pod.pod.host], kind="pod", name=pod.name, sandbox=pod_sandbox(pod.name))
+                guests.append(guest)
         # No pod of the default namespace has the name of a host: `cluster.check` sees to that.
         containers: dict[str, Place] = {}
         for engine in state.engines:
@@ -105,8 +108,8 @@ class Names:
 
     def source(self, place: Place, target: bytes) -> bytes | None:
         """The address that a pod or host sends from to reach `target`; None where it has none of that family."""
-        if place.sandbox in self._hosts:
-            way = host_source(self._hosts[place.sandbox], target)
+        if place.in_host:
+            way = host_source(self._hosts[place.host], target)
             return way[1] if way is not None else place.address(len(target))
         return place.address(len(target))
 

@@ -51,7 +51,7 @@ from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
 from emunet.packet.dns import Type, describe
-from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter, read_capture
+from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter, read_capture, unambiguous
 from emunet.plane.table import NEVER
 from emunet.plane.trace import Trace
 
@@ -404,7 +404,7 @@ class Lab:
             known = list(stations(self.plane.world.config))
             macs = {port: mac for port, mac, _ in known}
             interfaces = {name: writer.interface(name, f"emunet port {name}", macs.get(name)) for name in names}
-            writer.names({one: (port,) for port, mac, addresses in known for one in (mac, *addresses)})
+            writer.names(unambiguous((one, port) for port, mac, addresses in known for one in (mac, *addresses)))
             sink = _FileSink(writer, interfaces)
             self.plane.tap(names, sink)
             try:

@@ -224,7 +224,7 @@ def test_a_fault_is_said_as_kubernetes_says_it_and_nothing_is_stored(
     assert store.version == version
 
 
-@pytest.mark.rule("OBJ-05")
+@pytest.mark.rule("OBJ-05", element="validation")
 @pytest.mark.parametrize("resource", ["deployments.apps", "replicationcontrollers"])
 def test_a_selector_that_does_not_match_its_template_is_refused(store: Store, resource: str) -> None:
     item = deployment()
@@ -266,8 +266,8 @@ def test_a_nodes_range_of_pods_stays_as_it_is(store: Store) -> None:
 # Services
 
 
-@pytest.mark.rule("OBJ-07")
-@pytest.mark.rule("OBJ-08")
+@pytest.mark.rule("OBJ-07", element="reservations")
+@pytest.mark.rule("OBJ-08", element="reservations")
 def test_cluster_addresses(store: Store) -> None:
     """Dynamic ones are in the upper band; two Services never share one; one that was given is kept."""
     kind = store.kind("services")
@@ -344,7 +344,7 @@ def test_families_that_a_service_cannot_have(store: Store, rules: Rules, spec: O
         Request(store, 0, rules, "", "Strict").create(store.kind("services"), item)
 
 
-@pytest.mark.rule("OBJ-09")
+@pytest.mark.rule("OBJ-09", element="reservations")
 def test_node_ports_are_taken_by_protocol(store: Store) -> None:
     kind = store.kind("services")
 

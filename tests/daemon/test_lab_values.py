@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_a_sandbox_of_a_pod_is_never_that_of_a_host() -> None:
 def test_a_guest_lives_in_its_hosts_network() -> None:
     names = Names(state_of(ODD))
     guest = names.find("guest")
-    assert (guest.kind, guest.sandbox) == ("pod", "host1")
+    assert (guest.kind, guest.sandbox, guest.in_host) == ("pod", "default/guest", True)
     assert guest.addresses == names.find("host1").addresses
     assert guest not in names.pods
 
@@ -204,11 +205,13 @@ def test_pods_of_a_lab_without_a_name_server_know_each_other_by_their_files() ->
     assert "host1" not in served["/etc/hosts"], "a stale file must not hide what the name server says"
 
 
-def test_a_pod_without_a_network_has_no_sandbox() -> None:
+def test_a_pod_without_a_network_lives_in_that_of_its_host() -> None:
     state = state_of(ODD)
     guest = next(pod for pod in state.pods if pod.name == "guest")
-    with pytest.raises(ValueError, match="lives in the network of its host"):
-        pod_spec(guest, {}, offload=True)
+    spec = pod_spec(guest, {}, offload=True)
+    assert (spec.id, spec.hostname, spec.network_of, spec.interfaces) == ("default/guest", "host1", "host1", ())
+    with pytest.raises(ValueError, match="lives in the network of host1, and cannot change it"):
+        replace(spec, sysctls={"net.ipv4.tcp_ecn": "1"}).encode()
 
 
 def test_the_hosts_file_names_everybody() -> None:

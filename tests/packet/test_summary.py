@@ -95,7 +95,10 @@ _ADDRESSES = [DNSRR(rrname="db.x.", type="A", rdata=f"10.0.0.{last}") for last i
         (
             DNS(
                 qr=1, qd=DNSQR(qname="a.x.", qtype="AAAA"),
-                an=[DNSRR(rrname="a.x.", type="CNAME", rdata="b.x."), DNSRR(rrname="b.x.", type="AAAA", rdata="fd00::1")],
+                an=[
+                    DNSRR(rrname="a.x.", type="CNAME", rdata="b.x."),
+                    DNSRR(rrname="b.x.", type="AAAA", rdata="fd00::1"),
+                ],
             ),
             "DNS AAAA a.x: CNAME, fd00::1",
         ),

@@ -17,6 +17,7 @@ import click
 from emunet.cli.following import Follower
 from emunet.cli.interrupt import until_interrupted
 from emunet.cli.lines import Lines
+from emunet.cli.meanwhile import Meanwhile
 from emunet.cli.options import lab_option, output_option, print_json, the_lab
 from emunet.cli.watching import Watcher, watch
 from emunet.daemon.capture_file import STANDARD_OUTPUT, CaptureFile
@@ -27,6 +28,9 @@ from emunet.daemon.frame_format import Answer
 
 _LINGER_SECONDS = 1.0
 """How long the last packets that are followed may still be on their way."""
+
+_AFTER_SECONDS = 0.2
+"""How long what a command caused may go on after its end: the last words of its connections."""
 
 
 def _follow(
@@ -100,12 +104,13 @@ def _start_viewer(lab: Answer) -> subprocess.Popen[bytes]:
 )  # fmt: skip
 @click.option("-c", "count", type=click.IntRange(min=1), metavar="N", help="End after N frames.")
 @click.option("--seconds", type=click.FloatRange(min=0), metavar="S", help="End after S seconds.")
+@click.option("--while", "command", metavar="COMMAND", help="Run this shell command, and end when it has ended.")
 @click.option("--live", is_flag=True, help="Show it in Wireshark as it happens.")
 @lab_option
 @output_option
 def capture(
     ports: tuple[str, ...], file: str | None, filter: str, follow: str | None, count: int | None,
-    seconds: float | None, live: bool, lab: str | None, output: str,
+    seconds: float | None, command: str | None, live: bool, lab: str | None, output: str,
 ) -> None:  # fmt: skip
     """Watch what passes ports: both directions, with the reason of every drop.
 
@@ -113,14 +118,15 @@ def capture(
     emunet capture web-1                             a line for each frame
     emunet capture web-1 host1:eth0 -w x.pcapng      a file, with an interface for each port
     emunet capture web-1 -f 'icmp and host web-3'    only what a filter lets through
+    emunet capture web-1 web-3 -w x.pcapng --while 'emunet ping web-1 web-3'
     emunet capture host1:flannel.1 --live            Wireshark
     emunet capture --follow 'icmp and src web-1' -c 1 -w x.pcapng
     """  # noqa: D301 - click knows the character by this escape
     if file == STANDARD_OUTPUT and sys.stdout.isatty():
         raise click.UsageError("-w - writes binary data: send it into a pipe, as in  | tshark -r -")
     if follow is not None:
-        if filter or live:
-            raise click.UsageError("--follow takes a filter of its own, and writes to a file or the terminal")
+        if filter or live or command is not None:
+            raise click.UsageError("--follow takes a filter of its own, and writes to a file or the terminal, alone")
         _follow(the_lab(lab), ports, follow, file, count, seconds, output)
         return
     if not ports:
@@ -129,6 +135,7 @@ def capture(
     frames = client.folder.frames
     watchers: list[Watcher] = []
     viewer = None
+    code = 0
     try:
         if file is not None:
             watchers.append(CaptureFile.open(frames, ports, file, lab=client.name, limit=count, filter=filter))
@@ -145,8 +152,12 @@ def capture(
             channel = FrameChannel.connect(frames, dict.fromkeys(ports))
             watchers.append(Lines(channel, sys.stdout, limit=count, filter=judge, as_json=output == "json"))
         with until_interrupted() as interrupted:
-            click.echo(f"watching {', '.join(dict.fromkeys(ports))}; Ctrl-C ends it", err=True)
-            watch(watchers, interrupted, seconds, viewer.stdin.fileno() if viewer and viewer.stdin else None)
+            pipe = viewer.stdin.fileno() if viewer and viewer.stdin else None
+            if command is None:
+                click.echo(f"watching {', '.join(dict.fromkeys(ports))}; Ctrl-C ends it", err=True)
+                watch(watchers, interrupted, seconds, pipe)
+            else:
+                code = _while(Meanwhile(command), watchers, interrupted, seconds, pipe)
     except (FrameChannelError, BadFilter) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
@@ -159,3 +170,15 @@ def capture(
     failures = [watcher.failure for watcher in watchers if watcher.failure]
     if failures:
         raise click.ClickException("; ".join(failures))
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _while(
+    running: Meanwhile, watchers: list[Watcher], interrupted: int, seconds: float | None, pipe: int | None
+) -> int:
+    """Watch until a command has ended, and what it caused has; its exit code."""
+    watch(watchers, interrupted, seconds, pipe, running.fileno())
+    code = running.finish()
+    watch(watchers, interrupted, _AFTER_SECONDS, pipe)  # who has enough says so again at once
+    return code

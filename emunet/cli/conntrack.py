@@ -22,8 +22,8 @@ def conntrack(host: str | None, lab: str | None, output: str) -> None:
     """Connections that hosts remember, and how they translate them.
 
     Each line has the protocol, the seconds that remain, the state of TCP, the addresses of the first packet, and
-    those that answers have before they are translated back. Hosts track connections where the topology says
-    `masquerade`, `publish` or `networkPolicy`, and where there is a NetworkPolicy.
+    those that answers have before they are translated back. Hosts track connections from the first Service,
+    NetworkPolicy or container on, and where the topology says `masquerade`, `publish` or `networkPolicy`.
     """
     client = the_lab(lab)
     hosts = [host] if host is not None else [row["name"] for row in client.get("status")["hosts"]]

@@ -90,32 +90,55 @@ def kubeconfig(lab: str | None, write: str | None) -> None:
 @click.option("-f", "--file", "files", multiple=True, required=True, metavar="FILE", help="Objects, one or many.")
 @namespace_option
 def apply(lab: str | None, files: tuple[str, ...], namespace: str) -> None:
-    """Make the objects of files, or change those that are there."""
+    """Make the objects of files, or change those that are there. Where one of them has an error, nothing is changed."""
+    from emunet.cluster.refused import problems_of
+    from emunet.cluster.status import StatusError
+
     client = the_lab(lab)
-    failed = False
-    for kind, data in _documents(files):
-        metadata = data.get("metadata") or {}
+    documents = _documents(files)
+    own = {str((one.data.get("metadata") or {}).get("name")) for kind, one in documents if kind.name == "Namespace"}
+    wanted: list[tuple[Any, str, str, Any]] = []
+    faults: list[str] = []
+    for kind, document in documents:
+        metadata = document.data.get("metadata") or {}
         space, name = metadata.get("namespace") or namespace, str(metadata.get("name", ""))
         if not name:
-            raise LabError(f"a {kind.name} without a name cannot be applied")
-        old, before, _ = kube_client.ask(client, "GET", _path(kind, space, name))
-        try:
-            _, now = _ask(
-                client, "PATCH", f"{_path(kind, space, name)}?fieldManager=emunet&fieldValidation=Strict", data,
-                content_type=_APPLY,
-            )  # fmt: skip
-        except LabError as error:
-            print(f"emunet: {error}", file=sys.stderr)
-            failed = True
+            faults.append(str(document.problem(("metadata",), f"a {kind.name} without a name cannot be applied")))
             continue
+        wanted.append((kind, space, name, document))
+        code, answer, _ = _apply(client, kind, space, name, document, "&dryRun=All")
+        if answer.get("reason") == "NotFound" and space in own:  # its namespace comes out of the same file
+            code, answer = _try_elsewhere(client, kind, document.data)
+        if code >= 400:
+            faults += map(str, problems_of(document, StatusError.read(answer)))
+    if faults:
+        raise LabError("\n".join(faults))
+    for kind, space, name, document in wanted:
+        old, before, _ = kube_client.ask(client, "GET", _path(kind, space, name))
+        code, now, warnings = _apply(client, kind, space, name, document)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if code >= 400:
+            raise LabError("\n".join(map(str, problems_of(document, StatusError.read(now)))))
         same = old < 400 and before["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]
         told = "created" if old >= 400 else "unchanged" if same else "configured"
         print(f"{kind.singular}{'.' + kind.group if kind.group else ''}/{name} {told}")
-    if failed:
-        click.get_current_context().exit(1)
 
 
-def _documents(files: tuple[str, ...]) -> list[tuple[Any, dict[str, Any]]]:
+def _apply(client: LabClient, kind: Any, space: str, name: str, document: Any, query: str = "") -> Any:
+    path = f"{_path(kind, space, name)}?fieldManager=emunet&fieldValidation=Strict{query}"
+    return kube_client.ask(client, "PATCH", path, document.data, content_type=_APPLY)
+
+
+def _try_elsewhere(client: LabClient, kind: Any, data: Any) -> tuple[int, Any]:
+    """What the API says to an object whose namespace is not there yet: asked in the one that always is."""
+    body = {**data, "metadata": {**data["metadata"], "namespace": "default"}}
+    path = f"{_path(kind, 'default')}?dryRun=All&fieldManager=emunet&fieldValidation=Strict"
+    code, answer, _ = kube_client.ask(client, "POST", path, body)
+    return (200 if answer.get("reason") == "AlreadyExists" else code), answer
+
+
+def _documents(files: tuple[str, ...]) -> list[tuple[Any, Any]]:
     from emunet.cluster.kinds import NoSuchKind, Registry
     from emunet.cluster.load import BadInput, Document, load_files
     from emunet.cluster.objects import expand
@@ -129,7 +152,7 @@ def _documents(files: tuple[str, ...]) -> list[tuple[Any, dict[str, Any]]]:
             version, kind = str(document.data.get("apiVersion")), str(document.data.get("kind"))
             if kind == "Topology":
                 raise LabError("a Topology cannot be applied to a running lab: `emunet down`, then `emunet up`")
-            found.append((registry.of(version, kind), document.data))
+            found.append((registry.of(version, kind), document))
     except (BadInput, NoSuchKind) as error:
         raise LabError(str(error)) from None
     return found
@@ -200,8 +223,8 @@ def delete(lab: str | None, words: tuple[str, ...], files: tuple[str, ...], name
     """End objects, and what they own."""
     client = the_lab(lab)
     wanted: list[tuple[Any, str, str]] = []
-    for kind, data in _documents(files) if files else []:
-        metadata = data.get("metadata") or {}
+    for kind, document in _documents(files) if files else []:
+        metadata = document.data.get("metadata") or {}
         wanted.append((kind, metadata.get("namespace") or namespace, str(metadata.get("name", ""))))
     if words or not files:
         wanted += [(kind, namespace, name) for kind, name in _split(words)]

@@ -13,7 +13,7 @@ from typing import TextIO
 from emunet.daemon.capture_filter import CaptureFilter
 from emunet.daemon.frame_channel import FrameChannel
 from emunet.daemon.frame_format import INBOUND, NOTICE, FrameRecord
-from emunet.packet.summary import frame_line
+from emunet.packet.summary import frame_line, summarize
 
 _RED = "\x1b[31m"
 _PLAIN = "\x1b[0m"
@@ -108,7 +108,8 @@ class Lines:
             self._clock = time.strftime("%H:%M:%S", time.localtime(second))
         way = "in " if record.direction == INBOUND else "out"
         head = f"{self._clock}.{fraction // 1000:06d} {self._names[record.port]:<{self._width}} {way}"
-        lines = [f"{head} {frame_line(record.frame)}"]
+        summary = summarize(record.frame)
+        lines = [f"{head} {summary.line}{f'  {summary.said}' if summary.said else ''}"]
         for comment in record.comments:
             text = f"{' ' * len(head)}   {comment}"
             lines.append(f"{_RED}{text}{_PLAIN}" if self._colored else text)

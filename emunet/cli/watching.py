@@ -35,13 +35,24 @@ class Watcher(Protocol):
         ...
 
 
-def watch(watchers: Sequence[Watcher], interrupted: int, seconds: float | None = None, pipe: int | None = None) -> None:
-    """Let watchers read until all have had enough, time is up, the reader of `pipe` has gone or a person ends it."""
+def watch(
+    watchers: Sequence[Watcher],
+    interrupted: int,
+    seconds: float | None = None,
+    pipe: int | None = None,
+    ended: int | None = None,
+) -> None:
+    """Let watchers read until all have had enough, time is up, the reader of `pipe` has gone or a person ends it.
+
+    Or until there is something to read at `ended`.
+    """
     deadline = None if seconds is None else time.monotonic() + seconds
     poll = select.poll()
     poll.register(interrupted, select.POLLIN)
     if pipe is not None:
         poll.register(pipe, 0)  # errors are told unasked: its other end was closed
+    if ended is not None:
+        poll.register(ended, select.POLLIN)
     reading = {watcher.fileno(): watcher for watcher in watchers}
     for descriptor in reading:
         poll.register(descriptor, select.POLLIN)

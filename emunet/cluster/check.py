@@ -24,7 +24,7 @@ from emunet.cluster.topology import Link, Spec, Topology
 from emunet.packet.address import Prefix, format_ip, format_mac, parse_ip
 
 if TYPE_CHECKING:
-    from emunet.cluster.desired import Host
+    from emunet.cluster.desired import Host, Publish
 
 NARROWEST = {4: 30, 16: 126}
 """The longest prefix of a host's pod range or of the underlay: room for two machines beside the reserved addresses."""
@@ -46,6 +46,14 @@ class PodRequest:
     def port(self) -> str:
         """`web-1` in the default namespace, `blue/web-1` in another."""
         return port_name(self.pod.metadata.namespace, self.pod.metadata.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a pod is, or is to be; None where that is not known."""
+
+    host: str | None
+    host_network: bool
 
 
 def port_name(namespace: str, name: str) -> str:
@@ -415,25 +423,28 @@ def check_pods(requests: Sequence[PodRequest], spec: Spec | None) -> Iterator[Pr
 
 
 def check_publish(
-    document: Document, hosts: Sequence[Host], requests: Sequence[PodRequest], places: Mapping[str, str]
+    document: Document, hosts: Sequence[Host], pods: Mapping[str, Placed], accepted: Mapping[str, Sequence[Publish]]
 ) -> Iterator[Problem]:
-    """Published ports, once every pod has its host: each leads to a pod there, and no two are one."""
-    by_port = {request.port: request for request in requests}
+    """Published ports, once every pod has its host: each leads to a pod there, and no two are one.
+
+    `accepted` are the rows that each host had before: their pods may have gone since, as in any cluster.
+    """
     for number, host in enumerate(hosts):
         own = [entry.address for entry in host.addresses]
         own += [subnet.nth(1) for subnet in host.subnets]
         seen: dict[tuple[int, str], list[tuple[bytes | None, int]]] = {}
         for index, row in enumerate(host.publish):
             base: Path = ("spec", "hosts", number, "publish", index)
-            request = by_port.get(row.pod)
-            where = places.get(row.pod)
-            if request is None:
-                yield document.problem((*base, "pod"), f"there is no pod {row.pod!r}{did_you_mean(row.pod, by_port)}")
-            elif request.pod.spec.host_network:
+            pod = pods.get(row.pod)
+            if pod is None:
+                if row not in accepted.get(host.name, ()):
+                    message = f"there is no pod {row.pod!r}{did_you_mean(row.pod, pods)}"
+                    yield document.problem((*base, "pod"), message)
+            elif pod.host_network:
                 message = f"{row.pod} has hostNetwork: its ports are {host.name}'s already, and need not be published"
                 yield document.problem((*base, "pod"), message)
-            elif where is not None and where != host.name:
-                message = f"{row.pod} runs on {where}: publish it there, or fix it here with nodeName: {host.name}"
+            elif pod.host is not None and pod.host != host.name:
+                message = f"{row.pod} runs on {pod.host}: publish it there, or fix it here with nodeName: {host.name}"
                 yield document.problem((*base, "pod"), message)
             if row.host_address is not None and row.host_address not in own:
                 message = f"{host.name} has no address {format_ip(row.host_address)}; it has {list_of(own)}"

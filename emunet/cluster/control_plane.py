@@ -13,7 +13,7 @@ Rule of this file: it joins the parts and decides nothing that one of them could
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from emunet.cluster import defaults
 from emunet.cluster.bound import bound_pods
@@ -29,11 +29,12 @@ from emunet.cluster.custom import kind_of
 from emunet.cluster.desired import Cluster, Pod
 from emunet.cluster.events import record
 from emunet.cluster.kinds import Kind, NoSuchKind
-from emunet.cluster.load import BadInput, Document, Path, Problem
+from emunet.cluster.load import BadInput, Document, Problem
 from emunet.cluster.moments import DEFAULT_EPOCH
 from emunet.cluster.policies import PolicyReader, PolicySet, policy_of
 from emunet.cluster.policy_warnings import candidates, stored
 from emunet.cluster.policy_warnings import warnings as policy_warnings
+from emunet.cluster.refused import problems_of
 from emunet.cluster.requests import Request, Rules, Validation
 from emunet.cluster.service_rows import ServiceRows
 from emunet.cluster.status import StatusError
@@ -193,7 +194,7 @@ class ControlPlane:
             try:
                 request.check_object(kind, document.data)
             except StatusError as error:
-                faults += _problems(document, error)
+                faults += problems_of(document, error)
         warnings += self._policy_warnings([document for document in documents if not faults])
         return faults, warnings
 
@@ -225,7 +226,7 @@ class ControlPlane:
             try:
                 made.append(self._apply(document.data, now, places or {}))
             except StatusError as error:
-                raise BadInput(_problems(document, error)) from None
+                raise BadInput(problems_of(document, error)) from None
         return made
 
     def _apply(self, data: Object, now: int, places: Mapping[tuple[str, str], str]) -> Object:
@@ -293,33 +294,3 @@ class ControlPlane:
             self.store.kind("services"), {"metadata": {"name": "kubernetes", "labels": labels}, "spec": spec}
         )
         self.runner.run(now)
-
-
-def _problems(document: Document, error: StatusError) -> Iterable[Problem]:
-    """A refusal as problems at the places that it speaks of."""
-    if not error.causes:
-        kind = document.data.get("kind")
-        message = error.message.removeprefix(f"{kind} ")
-        return [document.problem(_place_of(document, error.message), message, key=True)]
-    return [
-        document.problem(_path(cause.field), cause.message) for cause in error.causes
-    ]  # fmt: skip
-
-
-def _path(text: str) -> Path:
-    """`spec.ports[0].port` -> its steps."""
-    path: list[str | int] = []
-    for part in text.replace("]", "").split("."):
-        name, *indices = part.split("[")
-        path.append(name)
-        path += [int(index) if index.isdigit() else index for index in indices]
-    return tuple(path)
-
-
-def _place_of(document: Document, message: str) -> Path:
-    """Where the field is written that a message quotes; the whole object where it quotes none."""
-    for part in message.split('"'):
-        path = _path(part)
-        if path and document.has(path):
-            return path
-    return ("kind",)

@@ -17,6 +17,7 @@ from enum import Enum
 
 from emunet.cluster import ranges, topology
 from emunet.cluster.check import (
+    Placed,
     PodRequest,
     check_pods,
     check_pool_is_free,
@@ -360,7 +361,10 @@ def build(documents: Iterable[Document], previous: Desired | None = None) -> Des
     if problems:
         raise BadInput(problems)
     places, problems = _Placement(cluster, requests, previous).decide()
-    problems += check_publish(topologies[0][0], cluster.hosts, requests, places)
+    there = {pod.port: Placed(pod.host, pod.host_network) for pod in previous.pods} if previous is not None else {}
+    there |= {one.port: Placed(places.get(one.port), one.pod.spec.host_network) for one in requests}
+    accepted = {host.name: host.publish for host in previous.cluster.hosts} if previous is not None else {}
+    problems += check_publish(topologies[0][0], cluster.hosts, there, accepted)
     if problems:
         raise BadInput(problems)
     pods = tuple(_pod(request, places[request.port]) for request in requests)

@@ -1,8 +1,9 @@
 """Kubernetes objects, typed: what emunet acts on, what it accepts, what it refuses.
 
 `KINDS` are the two that become a network by themselves. A field that Kubernetes has and
-emunet does not act on is `Ignored` (accepted, with a warning); any other name is a
-fault, with the likely spelling. The field names are those of Kubernetes' core/v1
+emunet does not act on is `Ignored` (accepted, with a warning); one that is checked where
+objects are stored (`validate`, `fields`) is `Any` here; any other name is a fault, with the
+likely spelling. The field names are those of Kubernetes' core/v1
 (api/core/v1, v1.28); making one act means giving it a type here.
 
 Rule of this file: one model per Kubernetes type, no behaviour. It looks at one object
@@ -98,7 +99,7 @@ class EnvVar(Model):
     called: ClassVar[str] = "an environment variable"
     name: Annotated[str, AfterValidator(_variable_name)]
     value: Word = ""
-    value_from: Ignored = None
+    value_from: Any = None
 
 
 class ContainerPort(Model):
@@ -131,13 +132,13 @@ class Container(Model):
     resize_policy: Ignored = None
     resources: Ignored = None
     restart_policy: Ignored = None
-    security_context: Ignored = None
+    security_context: Any = None
     startup_probe: Any = None
-    stdin: Ignored = None
-    stdin_once: Ignored = None
+    stdin: Any = None
+    stdin_once: Any = None
     termination_message_path: Ignored = None
     termination_message_policy: Ignored = None
-    tty: Ignored = None
+    tty: Any = None
     volume_devices: Ignored = None
     volume_mounts: Any = None
 
@@ -153,13 +154,13 @@ class PodSpec(Model):
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     host_network: bool = False
     active_deadline_seconds: Ignored = None
-    affinity: Ignored = None
+    affinity: Any = None
     automount_service_account_token: Ignored = None
-    dns_config: Ignored = None
-    dns_policy: Ignored = None
-    enable_service_links: Ignored = None
+    dns_config: Any = None
+    dns_policy: Any = None
+    enable_service_links: Any = None
     ephemeral_containers: Ignored = None
-    host_aliases: Ignored = None
+    host_aliases: Any = None
     host_ipc: Ignored = Field(None, alias="hostIPC")
     host_pid: Ignored = Field(None, alias="hostPID")
     host_users: Ignored = None
@@ -175,16 +176,16 @@ class PodSpec(Model):
     resource_claims: Ignored = None
     resources: Ignored = None
     runtime_class_name: Ignored = None
-    scheduler_name: Ignored = None
-    scheduling_gates: Ignored = None
-    security_context: Ignored = None
+    scheduler_name: Any = None
+    scheduling_gates: Any = None
+    security_context: Any = None
     service_account: Ignored = None
     service_account_name: Ignored = None
-    set_hostname_as_fqdn: Ignored = Field(None, alias="setHostnameAsFQDN")
+    set_hostname_as_fqdn: Any = Field(None, alias="setHostnameAsFQDN")
     share_process_namespace: Ignored = None
-    subdomain: Ignored = None
+    subdomain: Any = None
     termination_grace_period_seconds: Any = None
-    tolerations: Ignored = None
+    tolerations: Any = None
     topology_spread_constraints: Ignored = None
     volumes: Any = None
 

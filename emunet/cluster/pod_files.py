@@ -25,6 +25,9 @@ HOST_NAME_MAX = 64
 
 NO_SERVER = "# This lab has no name server: `dns: true` in the topology, or a Service, would bring one.\n"
 
+HOST_HEAD = "# Kubernetes-managed hosts file (host network).\n"
+"""Above the lines of its host, in the /etc/hosts of a pod that lives in its host's network."""
+
 _LOOPBACK = """# Kubernetes-managed hosts file.
 127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -86,15 +89,16 @@ def hosts_file(pod: Object, addresses: Iterable[str], domain: str, others: Itera
     if full is not None:
         names = f"{full}\t{names}"
     own = "".join(f"{address}\t{names}" for address in addresses)
-    aliases = "".join(
-        "\t".join((one["ip"], *one.get("hostnames", ()))) + "\n" for one in pod["spec"].get("hostAliases", ())
-    )
-    if aliases:
-        aliases = f"\n# Entries added by HostAliases.\n{aliases}"
     lab = "".join(f"{address}\t{name}\n" for address, name in others)
     if lab:
         lab = f"\n# Names of this lab, which has no name server.\n{lab}"
-    return _LOOPBACK + own + lab + aliases
+    return _LOOPBACK + own + lab + aliases_of(pod)
+
+
+def aliases_of(pod: Object) -> str:
+    """The end of its /etc/hosts: the names that its spec gives to addresses."""
+    lines = ["\t".join((one["ip"], *one.get("hostnames", ()))) + "\n" for one in pod["spec"].get("hostAliases", ())]
+    return "\n# Entries added by HostAliases.\n" + "".join(lines) if lines else ""
 
 
 def host_name(pod: Object) -> str:

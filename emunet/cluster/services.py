@@ -20,6 +20,8 @@ from emunet.packet.address import Prefix, format_ip, parse_ip
 
 NODE_PORTS = range(30000, 32768)
 
+_ANY = (Prefix.parse("0.0.0.0/0"), Prefix.parse("::/0"))
+
 
 def reserve(view: View, ranges: Sequence[Prefix], item: Object, old: Object | None = None) -> Object:
     """The Service with the ClusterIPs and NodePorts that it needs. StatusError where it asks for what is taken."""
@@ -29,12 +31,12 @@ def reserve(view: View, ranges: Sequence[Prefix], item: Object, old: Object | No
     taken, ports = _taken(view, item)
     kind = view.kind("services")
     name = meta(item).get("name", "")
+    prefixes, spec["ipFamilyPolicy"] = _families(view, ranges, item)
     if spec.get("clusterIP") == "None":
         spec["clusterIPs"] = ["None"]
-        spec.setdefault("ipFamilies", [_family(prefix) for prefix in ranges[:1]])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
     else:
-        spec |= _addresses(view, ranges, item, spec, taken)
+        spec |= _addresses(view, prefixes, item, spec, taken)
+    spec["ipFamilies"] = [_family(len(prefix.address)) for prefix in prefixes]
     if spec.get("type") in ("NodePort", "LoadBalancer"):
         spec["ports"] = [dict(port) for port in spec.get("ports", ())]
         for index, port in enumerate(spec["ports"]):
@@ -81,22 +83,43 @@ def _taken(view: View, item: Object) -> tuple[set[str], set[tuple[int, str]]]:
     return addresses, ports
 
 
-def _family(prefix: Prefix) -> str:
-    return "IPv4" if len(prefix.address) == 4 else "IPv6"
+def _family(size: int) -> str:
+    return "IPv4" if size == 4 else "IPv6"
 
 
-def _addresses(view: View, ranges: Sequence[Prefix], item: Object, spec: Object, taken: set[str]) -> dict[str, Any]:
-    kind, name = view.kind("services"), meta(item).get("name", "")
-    policy = spec.get("ipFamilyPolicy", "SingleStack")
-    prefixes = list(ranges)
-    asked = spec.get("ipFamilies", [])
-    if asked:
-        prefixes.sort(key=lambda prefix: asked.index(_family(prefix)) if _family(prefix) in asked else 9)
+def _families(view: View, ranges: Sequence[Prefix], item: Object) -> tuple[list[Prefix], str]:
+    """The ranges of the families that a Service is of, in its order, and its policy."""
+    spec, kind, name = item["spec"], view.kind("services"), meta(item).get("name", "")
+    headless = spec.get("clusterIP") == "None"
+    fixed = [] if headless else [text for text in spec.get("clusterIPs") or [spec.get("clusterIP")] if text]
+    asked = spec.get("ipFamilies") or [_family(len(parse_ip(text))) for text in fixed]
+    both = len(asked) > 1 or (headless and not spec.get("selector"))
+    policy = spec.get("ipFamilyPolicy") or ("RequireDualStack" if both else "SingleStack")
+    mine = {_family(len(prefix.address)): prefix for prefix in ranges}
+    if headless and not spec.get("selector"):  # whoever writes its endpoints may write of either family
+        mine.setdefault("IPv4", _ANY[0])
+        mine.setdefault("IPv6", _ANY[1])
+    if policy == "PreferDualStack":
+        asked = [family for family in asked if family in mine]
+    for index, family in enumerate(asked):
+        field = f"spec.ipFamilies[{index}]"
+        if family not in mine:
+            why = f"not configured on this cluster, whose Services are of {' and '.join(mine)}"
+            raise status.invalid(kind, name, [validate.wrong(field, family, why)])
+        if family in asked[:index]:
+            raise status.invalid(kind, name, [validate.duplicate(field, family)])
+    order = [*asked, *(family for family in mine if family not in asked)]
     if policy == "SingleStack":
-        prefixes = prefixes[:1]
-    elif policy == "RequireDualStack" and len(prefixes) < 2:
+        order = order[:1]
+    elif policy == "RequireDualStack" and len(mine) < 2:
         why = "this cluster is not configured for dual-stack services"
         raise status.invalid(kind, name, [validate.wrong("spec.ipFamilyPolicy", policy, why)])
+    return [mine[family] for family in order], policy
+
+
+def _addresses(view: View, prefixes: Sequence[Prefix], item: Object, spec: Object, taken: set[str]) -> dict[str, Any]:
+    """An address of each range, those that are asked for first. StatusError where one cannot be had."""
+    kind, name = view.kind("services"), meta(item).get("name", "")
     fixed = [text for text in spec.get("clusterIPs") or [spec.get("clusterIP", "")] if text]
     found = []
     for prefix in prefixes:
@@ -114,14 +137,7 @@ def _addresses(view: View, ranges: Sequence[Prefix], item: Object, spec: Object,
             why = f"failed to allocate IP {wanted}: provided IP is already allocated"
             raise status.invalid(kind, name, [validate.wrong("spec.clusterIPs", [wanted], why)])
         found.append(wanted)
-    if not found:
-        return {}
-    return {
-        "clusterIP": found[0],
-        "clusterIPs": found,
-        "ipFamilies": [_family(prefix) for prefix in prefixes],
-        "ipFamilyPolicy": policy,
-    }
+    return {"clusterIP": found[0], "clusterIPs": found}
 
 
 def _spin(view: View, item: Object, what: object, size: int) -> Iterator[int]:

@@ -42,6 +42,13 @@ class StatusError(Exception):
                 {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes
             ]
 
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> StatusError:
+        """The refusal that a client got as a Status object."""
+        details = body.get("details") or {}
+        causes = [Cause(one.get("field", ""), one["reason"], one["message"]) for one in details.get("causes") or ()]
+        return cls(body.get("code", 500), body.get("reason", ""), body.get("message", ""), details, causes)
+
     def body(self) -> dict[str, Any]:
         """The Status object that a client gets."""
         return {

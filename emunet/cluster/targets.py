@@ -201,14 +201,25 @@ def _of_service(view: View, wish: Wish, service: Object, family: int) -> list[Ta
         asked = "/".join(filter(None, (wish.port, wish.protocol))) or "at all"
         there = ", ".join(f"{one['port']}/{one.get('protocol', 'TCP')}" for one in spec.get("ports", ())) or "none"
         raise UnknownTarget(f"the Service {name} has no port {asked}; it has: {there}")
-    given = spec.get("clusterIPs", [spec.get("clusterIP", "None")])
-    found = [parse_ip(one) for one in given if one not in ("None", "")]
+    found = _given(service)
     if found:
         address = _choose(found, family)
         return [
             Target(name, "Service", address, one.get("protocol", "TCP"), one["port"]) for one in ports[:PORTS_SHOWN]
         ]
     return list(_headless(view, service, name, ports))[:PORTS_SHOWN]
+
+
+def cluster_addresses(view: View) -> dict[str, list[bytes]]:
+    """The ClusterIPs of each Service that has any, by its name (`blue/web` outside `default`)."""
+    found = {port_name(meta(one)["namespace"], meta(one)["name"]): _given(one) for one in view.select("services")}
+    return {name: addresses for name, addresses in found.items() if addresses}
+
+
+def _given(service: Object) -> list[bytes]:
+    """Its ClusterIPs; none where it is headless, or another name for something else."""
+    spec = service["spec"]
+    return [parse_ip(one) for one in spec.get("clusterIPs", [spec.get("clusterIP", "None")]) if one not in ("None", "")]
 
 
 def _headless(view: View, service: Object, name: str, ports: list[Any]) -> Iterator[Target]:

@@ -13,6 +13,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 from emunet.cluster.defaults import template_of
@@ -66,6 +67,7 @@ _CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _QUANTITY = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?")
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
+_FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 
 
 def required(field: str, why: str = "") -> Cause:
@@ -100,6 +102,8 @@ def shown(value: object) -> str:
         return '"' + value.replace('"', '\\"') + '"'
     if isinstance(value, dict) and all(isinstance(one, str) for one in value.values()):
         return "map[string]string{" + ", ".join(f'"{key}":"{value[key]}"' for key in sorted(value)) + "}"
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return "[]string{" + ", ".join(f'"{one}"' for one in value) + "}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -205,6 +209,17 @@ def pod_spec(
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group, ())):
             yield from _container(container, f"{field}.{group}[{index}]", volumes)
+            if spec.get("hostNetwork"):
+                yield from _own_ports(container, f"{field}.{group}[{index}]")
+
+
+def _own_ports(container: Object, field: str) -> Iterator[Cause]:
+    """In its host's network a container's ports are the host's: none leads to another."""
+    for index, port in enumerate(container.get("ports", ())):
+        number = port.get("containerPort")
+        if number is not None and (port.get("hostPort") or number) != number:
+            place = f"{field}.ports[{index}].containerPort"
+            yield wrong(place, number, "must match `hostPort` when `hostNetwork` is true")
 
 
 def _dns_config(spec: Object, field: str) -> Iterator[Cause]:
@@ -289,9 +304,31 @@ def _container(container: Object, field: str, volumes: set[str]) -> Iterator[Cau
             if not _QUANTITY.fullmatch(value):
                 yield wrong(f"{field}.resources.{group}[{key}]", value, "quantities must match the regular expression"
                             " '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")  # fmt: skip
+    yield from _within_limits(f"{field}.resources", container.get("resources", {}))
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if probe in container:
             yield from _probe(container[probe], f"{field}.{probe}")
+
+
+def _within_limits(field: str, resources: Object) -> Iterator[Cause]:
+    limits = resources.get("limits", {})
+    for key, value in resources.get("requests", {}).items():
+        limit = limits.get(key, value)
+        if _QUANTITY.fullmatch(value) and _QUANTITY.fullmatch(limit) and _amount(value) > _amount(limit):
+            yield wrong(f"{field}.requests", value, f"must be less than or equal to {key} limit of {limit}")
+
+
+def _amount(quantity: str) -> Decimal:
+    """What a sound quantity is in units: `500m` is a half."""
+    number, unit = re.fullmatch(r"([+-]?[0-9.]+)(.*)", quantity).groups()  # type: ignore[union-attr]
+    if unit[:1] in ("e", "E") and unit[1:]:
+        return Decimal(number).scaleb(int(unit[1:]))
+    if unit.endswith("i"):
+        return Decimal(number) * Decimal(1024) ** (1 + "KMGTPE".index(unit[0]))
+    return Decimal(number).scaleb(_SCALES[unit])
+
+
+_SCALES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 
 
 def _probe(probe: Object, field: str) -> Iterator[Cause]:
@@ -346,6 +383,7 @@ def _with_template(kind: str) -> Callable[[Object], Iterator[Cause]]:
                 yield wrong("spec.template.metadata.labels", found, "`selector` does not match template `labels`")
         elif selector is None:
             yield required("spec.selector")
+            yield wrong("spec.template.metadata.labels", found, "`selector` does not match template `labels`")
         elif empty:
             yield wrong("spec.selector", "{}", f"empty selector is invalid for {kind[0].lower()}{kind[1:]}")
         else:
@@ -415,6 +453,12 @@ def _service(item: Object) -> Iterator[Cause]:
     for field in ("clusterIP", "loadBalancerIP"):
         if spec.get(field) and spec[field] != "None":
             yield from _address(f"spec.{field}", spec[field])
+    for index, address in enumerate(spec.get("clusterIPs", ())):
+        if address not in ("", "None"):
+            yield from _address(f"spec.clusterIPs[{index}]", address)
+    yield from _one_of("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), _FAMILY_POLICIES)
+    for index, family in enumerate(spec.get("ipFamilies", ())):
+        yield from _one_of(f"spec.ipFamilies[{index}]", family, ("IPv4", "IPv6"))
     for index, address in enumerate(spec.get("externalIPs", ())):
         yield from _address(f"spec.externalIPs[{index}]", address, special=False)
     for index, port in enumerate(ports):
@@ -614,7 +658,8 @@ def check_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
                     " 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds'"  # fmt: skip
             why = f"updates to statefulset spec for fields other than {named} are forbidden"
             causes.append(may_not("spec", why))
-    if kind.name == "Pod" and _fixed_part(before) != _fixed_part(after):
+    bound = bool(before.get("nodeName"))
+    if kind.name == "Pod" and _fixed_part(before, bound=bound) != _fixed_part(after, bound=bound):
         why = (
             "pod updates may not change fields other than `spec.containers[*].image`,"
             "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing"
@@ -625,14 +670,23 @@ def check_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
         address = before.get("clusterIP")
         if address and after.get("clusterIP") != address:
             causes.append(wrong("spec.clusterIPs[0]", [after.get("clusterIP", "")], "may not change once set"))
+    if kind.name == "Node" and _ranges(before) != _ranges(after):
+        causes.append(may_not("spec.podCIDRs", 'node updates may not change podCIDR except from "" to valid'))
     if kind.name in ("ConfigMap", "Secret") and old.get("immutable"):
         causes += [may_not(field, "field is immutable when `immutable` is set")
                    for field in ("data", "binaryData") if old.get(field) != new.get(field)]  # fmt: skip
     return causes
 
 
-def _fixed_part(spec: Object) -> Object:
-    free = {"activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "nodeName", "ephemeralContainers"}
+def _ranges(spec: Object) -> tuple[Any, Any]:
+    return spec.get("podCIDR"), spec.get("podCIDRs")
+
+
+def _fixed_part(spec: Object, *, bound: bool) -> Object:
+    """What of a pod no update may change; its host too, once it has one."""
+    free = {"activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "ephemeralContainers"}
+    if not bound:
+        free.add("nodeName")
     fixed = {key: value for key, value in spec.items() if key not in free}
     for group in ("containers", "initContainers"):
         if group in fixed:

@@ -204,8 +204,8 @@ async def _open_way_out(site: Site, state: State, gateway: Gateway) -> Internet:
 
 def _counted(state: State) -> tuple[int, int]:
     """How many sandboxes a lab has, and how many TAPs."""
-    pods = sum(pod.edge is not None for pod in state.pods)
-    return len(state.hosts) + pods, pods + len(state.world.host_edges)
+    taps = sum(pod.edge is not None for pod in state.pods)
+    return len(state.hosts) + len(state.pods), taps + len(state.world.host_edges)
 
 
 async def _make_sandboxes(
@@ -213,9 +213,11 @@ async def _make_sandboxes(
 ) -> dict[str, Sandbox]:
     names = hosts_file(state)
     specs: list[SandboxSpec] = [host_spec(state.world, host, names, settings.offload) for host in state.world.hosts]
+    guests = [specify(pod, state) for pod in state.pods if pod.edge is None]
     specs += [specify(pod, state) for pod in state.pods if pod.edge is not None]
-    tell("progress", f"making {len(specs)} sandboxes")
+    tell("progress", f"making {len(specs) + len(guests)} sandboxes")
     made = await keeper.ask_all([CreateSandbox(spec) for spec in specs])
+    made += await keeper.ask_all([CreateSandbox(spec) for spec in guests])  # in networks that are there now
     return {sandbox.id: sandbox for sandbox in made}
 
 

@@ -34,6 +34,7 @@ from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, 
 from emunet.cluster.pod_files import NO_SERVER
 from emunet.cluster.policing import Policing
 from emunet.cluster.store import Key, Object, meta
+from emunet.cluster.targets import cluster_addresses
 from emunet.cluster.zone import Update
 from emunet.daemon.attaching import Visit
 from emunet.daemon.containers import Containers
@@ -157,6 +158,7 @@ class Caretaker:
         lab.power_changed = self.power
         lab.names_changed = self.containers.let_resolvers_run
         lab.is_ready = self._is_ready
+        lab.names = Names(lab.state, self._services)
         await self._settle_in(lab.state.pods)
         await self._converge()
         deadline = time.monotonic() + BEGIN_SECONDS
@@ -182,6 +184,10 @@ class Caretaker:
             if self._responders is not None:
                 self._responders.power(device, on)
             self._wake.set()
+
+    def _services(self) -> dict[str, list[bytes]]:
+        """The addresses of each Service, as they are now."""
+        return cluster_addresses(self.control.store)
 
     def _is_ready(self, uid: str, port: str) -> bool:
         """Whether a pod is ready by its own account: its programs run and its probes are content."""
@@ -323,7 +329,7 @@ class Caretaker:
         gone = [old[one.name] for one in actions if isinstance(one, RemovePod)]
         renewed = [old[one.pod.name] for one in actions if isinstance(one, ReplacePod)]
         new = [one.pod for one in actions if isinstance(one, (AddPod, ReplacePod))]
-        names = Names(state)
+        names = Names(state, self._services)
         for pod in renewed:
             await self._remove(lab, pod)
         made = await self._make(lab, state, new)
@@ -334,17 +340,13 @@ class Caretaker:
         lab.names = names
         for pod in gone:
             await self._remove(lab, pod)
-        await self._settle_in([pod for pod in new if pod.edge is None or lab.keeper is None or pod.name in made])
+        await self._settle_in([pod for pod in new if lab.keeper is None or pod.name in made])
 
     async def _make(self, lab: RunningLab, state: State, pods: list[PodState]) -> set[str]:
         """Make sandboxes and hand their TAPs over; the names of the pods that have one now."""
         if lab.keeper is None:
             return set()
-        wanted = []
-        for pod in pods:
-            if pod.edge is None:
-                continue
-            wanted.append((pod, self.specify(pod, state)))
+        wanted = [(pod, self.specify(pod, state)) for pod in pods]
         answers = await asyncio.gather(
             *[lab.keeper.ask(CreateSandbox(spec)) for _, spec in wanted], return_exceptions=True
         )
@@ -356,9 +358,9 @@ class Caretaker:
                     self.control.note(item, "FailedCreatePodSandBox", str(answer), self.now(), warning=True)
                 raise answer
             lab.sandboxes[spec.id] = answer
-            taps.append((pod.name, answer.taps[0]))
+            taps += [(pod.name, tap) for tap in answer.taps]
         await lab.plane.give_taps(taps)
-        return {name for name, _ in taps}
+        return {pod.name for pod, _ in wanted}
 
     async def _make_bridges(self, lab: RunningLab, engines: Sequence[Engine]) -> None:
         """The host's own side of each bridge of its engine that is new: a TAP in the host's sandbox."""
@@ -425,7 +427,7 @@ class Caretaker:
         requests = []
         for pod in lab.state.pods:
             item, place = self._object_of(pod), lab.names.places.get(pod.name)
-            if item is not None and place is not None and pod.edge is not None and place.sandbox in lab.sandboxes:
+            if item is not None and place is not None and place.sandbox in lab.sandboxes:
                 requests.append(WriteFiles(place.sandbox, self._name_files(pod, item, lab.state)))
         for answer in await asyncio.gather(*[lab.keeper.ask(one) for one in requests], return_exceptions=True):
             if isinstance(answer, KeeperRefused):  # it has ended meanwhile
@@ -436,7 +438,7 @@ class Caretaker:
     async def _remove(self, lab: RunningLab, pod: PodState) -> None:
         self._forget(pod.pod.uid)
         place = Names(State(self.state.world, self.state.hosts, (pod,))).places.get(pod.name)
-        if lab.keeper is None or pod.edge is None or place is None:
+        if lab.keeper is None or place is None:
             return
         for number in [number for number, one in lab.containers.items() if one.pod == pod.name]:
             del lab.containers[number]

@@ -1,10 +1,11 @@
-"""What people call things in a lab, and what is meant: `web-1`, `blue/web-1`, `host1`, an address.
+"""What people call things in a lab, and what is meant: `web-1`, `blue/web-1`, `host1`, a Service, an address.
 
 Rule of this file: a name that means nothing is answered with the names that do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,19 +36,26 @@ class Place:
     addresses: tuple[InterfaceAddress, ...]
     host: str
     mac: bytes
+    in_host: bool = False
+    """Its network is its host's: it is the host, or a pod with hostNetwork."""
 
     def address(self, family: int) -> bytes | None:
         """Its first address of a family (4 or 16 bytes), or None."""
         return next((one.address for one in self.addresses if len(one.address) == family), None)
 
 
-class Names:
-    """The names of one state of a lab."""
+Services = Callable[[], Mapping[str, Sequence[bytes]]]
+"""The addresses of each Service by its name (`web`, `blue/web`), as they are at the moment."""
 
-    def __init__(self, state: State) -> None:
+
+class Names:
+    """The names of one state of a lab. A pod or host is meant before a Service of the same name."""
+
+    def __init__(self, state: State, services: Services = dict) -> None:
+        self._services = services
         self._hosts = {host.name: host for host in state.world.hosts}
         hosts = {
-            host.name: Place("host", host.name, host.name, uplink.addresses, host.name, uplink.mac)
+            host.name: Place("host", host.name, host.name, uplink.addresses, host.name, uplink.mac, True)
             for host in state.hosts
             for uplink in host.interfaces[:1]
         }
@@ -59,7 +67,8 @@ class Names:
                 sandbox, edge = pod_sandbox(pod.name), pod.edge
                 self.pods.append(Place("pod", pod.name, sandbox, edge.addresses, pod.pod.host, edge.mac))
             else:
-                guests.append(replace(hosts[pod.pod.host], kind="pod", name=pod.name))
+                guest = replace(hosts[pod.pod.host], kind="pod", name=pod.name, sandbox=pod_sandbox(pod.name))
+                guests.append(guest)
         # No pod of the default namespace has the name of a host: `cluster.check` sees to that.
         containers: dict[str, Place] = {}
         for engine in state.engines:
@@ -72,6 +81,8 @@ class Names:
         """The pod or host of that name. UnknownName where there is none."""
         found = self.places.get(name.removeprefix("default/"))
         if found is None:
+            if name.removeprefix("default/") in self._services():
+                raise UnknownName(f"{name} is a Service: it is nobody's machine, and only an address to send to")
             known = sorted(self.places, key=lambda one: (self.places[one].kind, len(one), one))
             more = f" and {len(known) - _NAMES_TOLD} more" if len(known) > _NAMES_TOLD else ""
             raise UnknownName(f"there is no pod or host {name}; there are: {', '.join(known[:_NAMES_TOLD])}{more}")
@@ -87,22 +98,30 @@ class Names:
         try:
             return parse_ip(name)
         except ValueError:
-            place = self.find(name)
-        for one in place.addresses:
-            if source.address(len(one.address)) is not None:
-                return one.address
-        raise UnknownName(f"{source.name} and {place.name} have no address family in common")
+            found = self.addresses(name) or self._services().get(name.removeprefix("default/"), ())
+            if not found:
+                self.find(name)
+        for one in found:
+            if source.address(len(one)) is not None:
+                return one
+        raise UnknownName(f"{source.name} and {name} have no address family in common")
 
     def source(self, place: Place, target: bytes) -> bytes | None:
         """The address that a pod or host sends from to reach `target`; None where it has none of that family."""
-        if place.sandbox in self._hosts:
-            way = host_source(self._hosts[place.sandbox], target)
+        if place.in_host:
+            way = host_source(self._hosts[place.host], target)
             return way[1] if way is not None else place.address(len(target))
         return place.address(len(target))
 
     def described(self) -> dict[str, dict[str, Any]]:
-        """Every name with its MAC and addresses as text: what `emunet trace` may say for an address."""
-        return {
+        """Every name with its MAC and addresses as text: what `emunet trace` may say for an address.
+
+        A Service has no MAC.
+        """
+        services: dict[str, dict[str, Any]] = {
+            name: {"mac": None, "addresses": list(map(format_ip, found))} for name, found in self._services().items()
+        }
+        return services | {
             name: {"mac": format_mac(place.mac), "addresses": [format_ip(one.address) for one in place.addresses]}
             for name, place in self.places.items()
         }

@@ -124,7 +124,9 @@ async def _why(lab: RunningLab, source: Place, address: str, names: Names, size:
             return f"{source.name} has no address of the family of {address}"
         request = await _follow(lab, source.name, own, target, size, reply=False)
         if request["verdict"] != "delivered":
-            return f"{request['verdict']}: {request['sentence']}"
+            steps = (step for hop in request["hops"] for step in hop["steps"])
+            remark = next((f"{step['why']}; " for step in steps if step["reason"] == "SERVICE_OTHER_PORT"), "")
+            return f"{request['verdict']}: {remark}{request['sentence']}"
         if there is not None:
             reply = await _follow(lab, there.name, target, own, size, reply=True)
             if reply["verdict"] != "delivered":

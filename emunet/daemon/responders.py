@@ -140,12 +140,8 @@ class Responders:
                 self._outbox.send(body, [one.fileno() for _, one in part])
 
     def _close(self, declared: Declared) -> None:
-        if self._outbox is None:
-            return
-        # Several pods may live in one host's network: then it goes on for the others.
-        identity = declared.identity
-        pod = {"pod": [identity.pod, identity.namespace]} if declared.sandbox == identity.node else {}
-        self._outbox.send({"do": "close", "sandbox": declared.sandbox, **pod})
+        if self._outbox is not None:
+            self._outbox.send({"do": "close", "sandbox": declared.sandbox})
 
     async def _start(self) -> None:
         """Start the process. KeeperRefused, KeeperGone."""

@@ -111,11 +111,12 @@ def pod_spec(
 ) -> SandboxSpec:
     """A pod's sandbox; `names` are its files by which names are found (`name_files`).
 
-    One with hostNetwork has none of its own (ValueError).
+    One with hostNetwork has its files and processes for itself, and its host's network and name.
     """
     edge = pod.edge
     if edge is None:
-        raise ValueError(f"{pod.name} lives in the network of its host")
+        files = {"/etc/hostname": f"{pod.pod.host}\n", "/etc/nsswitch.conf": _NAME_SERVICES, **names}
+        return SandboxSpec(pod_sandbox(pod.name), pod.pod.host, files=files, root="isolated", network_of=pod.pod.host)
     return SandboxSpec(
         id=pod_sandbox(pod.name),
         hostname=pod.pod.machine_name,
@@ -167,10 +168,13 @@ def container_spec(pod: Pod, container: Container) -> ProgramSpec | None:
 
 def name_files(pod: PodState, item: Object, state: State, server: str | None, domain: str) -> dict[str, str]:
     """The files by which a pod's programs find names. `server`: the cluster's name server, None where it has none."""
-    own = [format_ip(address.address) for address in pod.edge.addresses] if pod.edge is not None else []
-    others = lab_names(state, but=pod.name) if server is None else ()
+    if pod.edge is None:
+        hosts = pod_files.HOST_HEAD + hosts_file(state) + pod_files.aliases_of(item)
+    else:
+        own = [format_ip(address.address) for address in pod.edge.addresses]
+        hosts = pod_files.hosts_file(item, own, domain, lab_names(state, but=pod.name) if server is None else ())
     return {
-        "/etc/hosts": pod_files.hosts_file(item, own, domain, others),
+        "/etc/hosts": hosts,
         "/etc/resolv.conf": pod_files.resolv_conf(item, server, domain).as_text(),
     }
 

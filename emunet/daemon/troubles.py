@@ -41,8 +41,11 @@ async def set_power(lab: RunningLab, device: str, *, on: bool) -> dict[str, Any]
     if lab.keeper is None or was_off is not on:
         return done
     if not on:
-        pauses = {place.sandbox: _pause(lab, place) for place in there}
-        killed = [await asyncio.to_thread(signal_network, pid, signal.SIGKILL) for pid in pauses.values() if pid]
+        pauses = {pid for place in there if (pid := _pause(lab, place))}
+        networks = [
+            pid for place in there if (pid := _pause(lab, place)) and (place.kind == "host" or not place.in_host)
+        ]
+        killed = [await asyncio.to_thread(signal_network, pid, signal.SIGKILL, pauses) for pid in networks]
         return done | {"killed": sum(killed)}
     return done
 
@@ -68,7 +71,7 @@ async def freeze(lab: RunningLab, name: str, *, frozen: bool) -> dict[str, Any]:
         _note(lab, place, frozen)
         return done
     pause = _pause(lab, place)
-    if place.sandbox in {host.name for host in lab.state.world.hosts}:
+    if place.in_host:
         raise NotOnTheseWires(f"{name} lives in the network of {place.host}: its processes cannot be told apart there")
     if pause is None:
         raise NotOnTheseWires(f"{name} has ended, since its first process was killed: start the lab anew")

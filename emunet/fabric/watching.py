@@ -54,13 +54,15 @@ class Watching:
         return {port for name, port in self._sinks if name == device}
 
     def port(self, point: Point, pod: bool, entering: bool, packet: Packet, now: int) -> None:
-        """A packet passes a port, into the device or out of it. `pod`: a pod is behind it, whose view counts."""
+        """A packet passes a port, into the device or out of it. `pod`: a pod is behind it, whose view counts.
+
+        A drop is written where it was seen last: of what a wire loses, at the port by which it went there.
+        """
         record = self._record(point, pod, entering, packet.frame, packet.offload, now, packet.identity)
         if record is not None:
             packet.identity = record.identity
             self._note(record, packet)
-            if entering:
-                packet.record = record
+            packet.record = record
 
     def entry(
         self, point: Point, pod: bool, frame: bytes, offload: Offload | None, now: int, identity: int

@@ -235,13 +235,15 @@ class _Keeper:
         name = wanted["id"]
         if name in self.sandboxes:
             raise OSError(f"there is a sandbox {name} already")
+        host = wanted["network_of"]
+        network = self.home_of({"sandbox": host}).pidfd if host else None
         for *_, within, _ in wanted["binds"]:
             if within and within not in self.stores:
                 roots.hold_store(within, _STORE_SIZE)
                 self.stores.add(within)
 
         def work() -> NoReturn:
-            opened = sandbox.build(wanted)
+            opened = sandbox.build(wanted, network)
             control, answer = self.control.fileno(), [*opened.taps, *opened.counters]
             if opened.shared_view is not None:
                 control, *answer = sandbox.show_shared_view(opened.shared_view, [control, *answer])

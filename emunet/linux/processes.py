@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,24 +20,27 @@ from emunet.linux.syscalls import namespace_id
 _ROUNDS = 20
 
 
-def in_network_of(pause: int) -> list[int]:
-    """The processes of this machine that share the network of a sandbox's pause, but for the pause itself."""
+def in_network_of(pause: int, but: Collection[int] = ()) -> list[int]:
+    """The processes of this machine that share the network of a sandbox's pause, but for the pause itself.
+
+    `but`: the pauses of other sandboxes that live in the same network.
+    """
     wanted = namespace_id(f"/proc/{pause}/ns/net")
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) not in (pause, os.getpid()):
+        if entry.name.isdigit() and int(entry.name) not in (pause, os.getpid(), *but):
             with suppress(OSError):  # it has ended, or is none of ours
                 if namespace_id(f"/proc/{entry.name}/ns/net") == wanted:
                     found.append(int(entry.name))
     return found
 
 
-def signal_network(pause: int, number: signal.Signals) -> int:
+def signal_network(pause: int, number: signal.Signals, but: Collection[int] = ()) -> int:
     """Send a signal to all of them, until no new one appears; how many got it."""
     reached: set[int] = set()
     wanted = namespace_id(f"/proc/{pause}/ns/net")
     for _ in range(_ROUNDS):
-        fresh = [pid for pid in in_network_of(pause) if pid not in reached]
+        fresh = [pid for pid in in_network_of(pause, but) if pid not in reached]
         if not fresh:
             break
         for pid in fresh:

@@ -24,7 +24,10 @@ from typing import Any, NamedTuple, NoReturn
 from emunet.linux import roots, silence, syscalls, tap
 from emunet.linux.netlink import Rtnetlink
 
-NAMESPACES = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNS
+_NETWORK = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS
+_REST = syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNS
+
+NAMESPACES = _NETWORK | _REST
 """What a sandbox has of its own beside its PID namespace, which its first process is born into."""
 
 SHARED_VIEW_DESCRIPTOR = 3
@@ -39,14 +42,23 @@ class Opened(NamedTuple):
     shared_view: int | None = None
 
 
-def build(wanted: dict[str, Any]) -> Opened:
-    """Make this process the first of a new sandbox (`SandboxSpec.encode`), but for becoming its pause."""
-    syscalls.unshare(NAMESPACES)
-    roots.mount_kernel_views()
-    _write_sysctls(wanted)
-    opened = add_interfaces(wanted)
-    _write_wanted_sysctls(wanted)
-    syscalls.sethostname(wanted["hostname"])
+def build(wanted: dict[str, Any], network: int | None) -> Opened:
+    """Make this process the first of a new sandbox (`SandboxSpec.encode`), but for becoming its pause.
+
+    `network` is the pidfd of a process whose network and name it shares, or None.
+    """
+    if network is not None:
+        syscalls.setns(network, _NETWORK)
+        syscalls.unshare(_REST)
+        roots.mount_kernel_views()
+        opened = Opened([], [])
+    else:
+        syscalls.unshare(NAMESPACES)
+        roots.mount_kernel_views()
+        _write_sysctls(wanted)
+        opened = add_interfaces(wanted)
+        _write_wanted_sysctls(wanted)
+        syscalls.sethostname(wanted["hostname"])
     shared_view = roots.enter(wanted["root"], wanted["root_size"], wanted["files"], wanted["binds"])
     return opened._replace(shared_view=shared_view)
 

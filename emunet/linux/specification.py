@@ -135,6 +135,8 @@ class SandboxSpec:
     /etc/hosts and the like. Forwarding is off unless asked for, whatever the machine does.
     `sysctls` are by name (`net.ipv4.tcp_ecn`), for what belongs to a network namespace.
 
+    With `network_of` it has no network and no name of its own: it lives in those of that sandbox, which is there.
+
     `root` "shared": its programs see the machine's files, with /proc, /sys and `files` of their own.
     "isolated": they see a copy of the machine's system folders that they may change without changing
     the machine, up to `root_size` bytes of memory; `emunet exec` can still ask for the shared view. What is
@@ -152,11 +154,14 @@ class SandboxSpec:
     root: Root = "shared"
     root_size: int = 256 << 20
     binds: tuple[BindSpec, ...] = ()
+    network_of: str = ""
 
     def encode(self) -> dict[str, Any]:
         """As the keeper reads it."""
         if len(self.hostname.encode()) > 64:
             raise ValueError(f"the host name {self.hostname!r} is too long for Linux: 64 bytes at most")
+        if self.network_of and (self.interfaces or self.routes or self.neighbors or self.sysctls):
+            raise ValueError(f"{self.id} lives in the network of {self.network_of}, and cannot change it")
         for path in self.files:
             if not path.startswith("/") or ".." in path.split("/"):
                 raise ValueError(f"{path!r} cannot be a file of a sandbox: an absolute path without .. is expected")
@@ -170,6 +175,7 @@ class SandboxSpec:
             "root": self.root,
             "root_size": self.root_size,
             "binds": [one.encode() for one in self.binds],
+            "network_of": self.network_of,
         }
 
 

@@ -55,6 +55,7 @@ _EXTENSIONS = (0, 43, 60)
 _VXLAN_PORTS = (4789, 8472)
 _HTTP_VERBS = (b"GET ", b"PUT ", b"HEAD ", b"POST ", b"DELETE ", b"PATCH ", b"HTTP/1.")
 _DNS_TYPES = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 255: "ANY"}
+_DNS_ANSWERS_TOLD = 4
 _DNS_ANSWERS = ("", "malformed question", "server failure", "no such name", "not implemented", "refused")
 
 
@@ -87,6 +88,11 @@ class Summary:
     within: Summary | None = None
     message: str = ""
     tag: str = ""
+
+    @property
+    def said(self) -> str:
+        """The application's message, behind tunnels too."""
+        return self.message or (self.within.said if self.within is not None else "")
 
     @property
     def line(self) -> str:
@@ -245,16 +251,21 @@ def _http(data: bytes) -> str:
     """The first line of a request or an answer."""
     if not data.startswith(_HTTP_VERBS):
         return ""
-    return data[:200].split(b"\r\n", 1)[0].decode("ascii", "replace")
+    return _printable(data[:200].split(b"\r\n", 1)[0])
+
+
+def _printable(data: bytes) -> str:
+    """ASCII as it is, and `?` for what a terminal might obey."""
+    return "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in data)
 
 
 def _dns(message: bytes) -> str:
-    """The question, and what is answered: `DNS A web?`, `DNS A web: 2 answers`."""
+    """The question, and what is answered: `DNS A web?`, `DNS A web: 10.96.0.80`."""
     if len(message) < 17 or not message[5]:
         return ""
     at, labels = 12, []
     while at < len(message) and 0 < message[at] < 64:
-        labels.append(message[at + 1 : at + 1 + message[at]].decode("ascii", "replace"))
+        labels.append(_printable(message[at + 1 : at + 1 + message[at]]))
         at += 1 + message[at]
     if at + 3 > len(message) or message[at]:
         return ""
@@ -265,4 +276,26 @@ def _dns(message: bytes) -> str:
     if code := message[3] & 15:
         return f"{question}: {_DNS_ANSWERS[code] if code < len(_DNS_ANSWERS) else f'code {code}'}"
     answers = message[6] << 8 | message[7]
-    return f"{question}: {'1 answer' if answers == 1 else f'{answers} answers'}"
+    told = _dns_answers(message, at + 5, min(answers, _DNS_ANSWERS_TOLD))
+    if answers > len(told):
+        told.append(f"{answers - len(told)} more")
+    return f"{question}: {', '.join(told) or 'no such record'}"
+
+
+def _dns_answers(message: bytes, at: int, count: int) -> list[str]:
+    """What the records from `at` on say: addresses, and of others the type; fewer where the message is cut."""
+    told: list[str] = []
+    while len(told) < count:
+        while at < len(message) and 0 < message[at] < 64:
+            at += 1 + message[at]
+        at += 2 if at < len(message) and message[at] else 1  # a pointer, or the root
+        if at + 10 > len(message):
+            break
+        kind, length = message[at] << 8 | message[at + 1], message[at + 8] << 8 | message[at + 9]
+        data = message[at + 10 : at + 10 + length]
+        if (kind, len(data)) in ((1, 4), (28, 16)):
+            told.append(format_ip(data))
+        else:
+            told.append(_DNS_TYPES.get(kind, f"type {kind}"))
+        at += 10 + length
+    return told

@@ -34,6 +34,8 @@ MARGIN, TIMES, HEAD = 32, 74, 84
 ROW, DROP_LINE, NAME_HIGH = 46, 15, 30
 NEAREST = 120.0
 DETAIL = 10.0
+LOOP = 38.0
+"""Room that an arrow to oneself takes."""
 AGAIN = 14
 """Messages after which the names are written at the foot too."""
 
@@ -83,6 +85,10 @@ def _places(course: Course) -> dict[str, float]:
     who = list(course.who)
     order = {name: index for index, name in enumerate(who)}
     gaps = [max(NEAREST, (_name_width(a) + _name_width(b)) / 2 + 24) for a, b in pairwise(who)]
+    for one in course.messages:  # a message to oneself stands beside its line
+        place = order[one.source]
+        if one.source == one.target and one.kind != "drop" and place < len(gaps):
+            gaps[place] = max(gaps[place], LOOP + _wide(one) + 12)
     for one in sorted(course.messages, key=lambda one: abs(order[one.source] - order[one.target])):
         first, last = sorted((order[one.source], order[one.target]))
         missing = _wide(one) + 34 - sum(gaps[first:last])
@@ -132,6 +138,8 @@ def _message(message: Message, places: dict[str, float], y: float) -> tuple[list
     color = RED if message.dropped else COLORS.get(message.kind, INK)
     start, end = places[message.source], places[message.target]
     why = _sentence(message)
+    if message.source == message.target and message.kind != "drop":
+        return _loop(message, start, y, color, why), len(why) * DROP_LINE
     if message.source == message.target:
         return _beside(message, start, y, color, why), len(why) * DROP_LINE - 4.0
     right = end > start
@@ -158,8 +166,20 @@ def _on_paper(x: float, y: float, words: str, size: float, color: str, *, bold: 
     return ground + text(x, y, words, size=size, fill=color, anchor="middle", bold=bold)
 
 
+def _loop(message: Message, x: float, y: float, color: str, why: Sequence[str]) -> list[str]:
+    """An arrow that comes back to where it began, what is said beside it."""
+    bend = f"M{number(x)} {number(y - 10)} h18 a9 9 0 0 1 0 18 h-7"
+    parts = [path(bend, color, thick=1.8), arrow_head(x + 3, y + 8, False, color)]
+    parts.append(f'<circle cx="{number(x)}" cy="{number(y - 10)}" r="3" fill="{color}"/>')
+    parts.append(text(x + LOOP, y - 4, message.words, size=12, fill=color, bold=True))
+    parts.append(text(x + LOOP, y + 12, message.detail, size=DETAIL, fill=FAINT))
+    for index, row in enumerate(why):
+        parts.append(text(x + LOOP, y + 28 + index * DROP_LINE, row, size=11, fill=RED))
+    return parts
+
+
 def _beside(message: Message, x: float, y: float, color: str, why: Sequence[str]) -> list[str]:
-    """What happens at one place: a loss, or a message to itself."""
+    """What is lost at one place."""
     high = 26 + len(why) * DROP_LINE
     wide = _wide(message) + 24
     parts = [path(f"M{number(x)} {number(y)} h14", color, thick=1.8)]
@@ -167,6 +187,5 @@ def _beside(message: Message, x: float, y: float, color: str, why: Sequence[str]
     parts.append(text(x + 26, y + 3, message.words, bold=True, fill=color))
     for index, row in enumerate(why):
         parts.append(text(x + 26, y + 19 + index * DROP_LINE, row, size=11, fill=color))
-    if message.kind == "drop":
-        parts.append(cross(x, y, size=4))
+    parts.append(cross(x, y, size=4))
     return parts

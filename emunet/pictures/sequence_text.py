@@ -15,6 +15,8 @@ Line = list[tuple[str, str]]
 
 _TIMES = 12
 _NEAREST = 14
+_LOOP = 5
+"""Columns that an arrow to oneself takes."""
 _STYLES = {"arp": "yellow", "icmp": "green", "tcp": "blue", "udp": "blue", "vxlan": "magenta", "drop": "red"}
 
 
@@ -56,9 +58,13 @@ class _Canvas:
     def _gaps(self, course: Course) -> list[int]:
         order = {name: number for number, name in enumerate(self._who)}
         gaps = [max(_NEAREST, (len(a) + len(b)) // 2 + 3) for a, b in pairwise(self._who)]
+        for one in course.messages:  # a message to oneself stands beside its line
+            place = order[one.source]
+            if one.source == one.target and one.kind != "drop" and place < len(gaps):
+                gaps[place] = max(gaps[place], _LOOP + max(len(one.words), len(one.detail)) + 2)
         for one in sorted(course.messages, key=lambda one: abs(order[one.source] - order[one.target])):
             first, last = sorted((order[one.source], order[one.target]))
-            missing = max(len(one.words), len(one.detail)) + 3 - sum(gaps[first:last])
+            missing = max(len(one.words), len(one.detail)) + 4 - sum(gaps[first:last])
             for number in range(first, last) if missing > 0 else ():
                 gaps[number] += -(-missing // (last - first))
         return gaps
@@ -80,10 +86,16 @@ class _Canvas:
         start, end = self.columns[message.source], self.columns[message.target]
         middle = (start + end) // 2
         why = textwrap.wrap(message.dropped, 58)
+        if start == end and message.kind != "drop":
+            there = {start + number: (char, style) for number, char in enumerate("├──╮")}
+            back = {start + number: (char, style) for number, char in enumerate("│◀─╯")}
+            yield self._row(there, time, start + _LOOP, message.words, f"bold {style}")
+            yield self._row(back, "", start + _LOOP, message.detail, "dim")
+            for row in why:
+                yield self._row({}, "", start + _LOOP, row, style)
+            return
         if start == end:
-            yield self._row(
-                {start: ("✗" if message.kind == "drop" else "├", style)}, time, start + 2, message.words, style
-            )
+            yield self._row({start: ("✗", style)}, time, start + 2, message.words, style)
             for row in why:
                 yield self._row({}, "", start + 4, row, style)
             return

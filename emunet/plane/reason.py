@@ -53,7 +53,7 @@ class Reason(Enum):
     WIRE_DOWN = (Kind.DROPPED, "wire {wire} is down: `emunet link {wire} --up` brings it back")
     WIRE_LOST = (Kind.DROPPED, "wire {wire} lost it, as its impairment asks")
     WIRE_QUEUE_FULL = (Kind.DROPPED, "too much waits for the rate of wire {wire}: the newest is dropped")
-    WIRE_TOO_LONG = (Kind.DROPPED, "wire {wire} carries less than it is long, and tells nobody")
+    WIRE_TOO_LONG = (Kind.DROPPED, "it is longer than wire {wire} carries, and nobody is told")
     WIRE_PARTITIONED = (Kind.DROPPED, "it comes from the other side of a partition: `emunet partition --heal` ends it")
     DEVICE_OFF = (Kind.DROPPED, "{device} is powered off: `emunet host {device} --on` brings it back")
     ELEMENT_FAULT = (

@@ -105,6 +105,25 @@ def test_a_file_and_ctrl_c(person: Person, tmp_path: Path) -> None:
     assert len(list(read_capture(tmp_path / "x.pcapng"))) == 202
 
 
+def test_as_long_as_a_command_runs(person: Person, tmp_path: Path) -> None:
+    """The command's output and exit code are the person's; it is waited for, though there are frames enough."""
+    file = tmp_path / "x.pcapng"
+    command = f"while [ ! -e {tmp_path}/played ]; do sleep 0.01; done; echo done; exit 3"
+    process = person.begin("capture", "web-1", "-w", str(file), "--while", command)
+    while not (file.exists() and file.stat().st_size):
+        assert process.poll() is None
+        time.sleep(0.01)
+    play(person.plane, *(person.plane.echo("web-1", "web-2", n) for n in range(5)))
+    (tmp_path / "played").touch()
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (3, "done\n")
+    assert "frames in" in err
+    assert "watching" not in err
+    assert len(list(read_capture(file))) >= 5
+    done = person.run("capture", "web-1", "--while", "true")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_a_pipe_is_live(person: Person) -> None:
     """What passes can be read from standard output in less than a second."""
     if shutil.which("tshark") is None:

@@ -66,7 +66,7 @@ def test_nobody_is_renumbered_when_others_come_and_go() -> None:
     assert addresses(third) == {"c": "10.244.1.5/24", "d": "10.244.1.3/24"}
 
 
-@pytest.mark.rule("CNI-08")
+@pytest.mark.rule("CNI-08", element="round-robin")
 def test_a_freed_address_is_used_again_only_after_the_rest() -> None:
     given: list[str] = []
     allocation = Allocation()

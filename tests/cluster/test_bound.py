@@ -26,7 +26,7 @@ def made(plane: ControlPlane, word: str, **item: Any) -> dict[str, Any]:
     return plane.request(0).create(plane.find(word), {"metadata": {"name": "a"}, **item}, "default")
 
 
-@pytest.mark.rule("POD-05")
+@pytest.mark.rule("POD-05", element="environment")
 def test_the_environment_tells_of_services_that_were_there_before(plane: ControlPlane) -> None:
     spec = {
         "clusterIP": "10.96.0.50",

@@ -71,8 +71,8 @@ def interface_mac(config: WorldConfig, host: str, interface: str) -> str:
     return format_mac(found)
 
 
-@pytest.mark.rule("FL-03")
-@pytest.mark.rule("FL-10")
+@pytest.mark.rule("FL-03", element="remote-routes")
+@pytest.mark.rule("FL-10", element="tunnel-addresses")
 def test_two_hosts_with_vxlan() -> None:
     config = world_of("two-hosts")
     vtep = interface_mac(config, "host2", "flannel.1")
@@ -164,6 +164,26 @@ def test_dual_stack_routed() -> None:
         "10.96.0.0/16 dev eth0 metric 1000",
         "fd00:10:96::/112 dev eth0 metric 1000",
     ]
+
+
+@pytest.mark.rule("CNI-13", element="gateways")
+def test_a_bridge_has_the_first_address_of_its_subnet_and_is_the_pods_gateway() -> None:
+    text = {"publish": [{"port": 80, "pod": "p", "targetPort": 80}], "name": "a"}
+    config = world([{"name": "p", "nodeName": "a"}], hosts=[text], overlay="host-gw")
+    (host,), (pod,) = config.hosts, config.pods
+    assert [str(one) for one in host.interfaces[1].addresses] == ["10.244.1.1/24"]
+    assert [format_ip(one) for one in pod.gateways] == ["10.244.1.1"]
+    assert host.bridges[0].hairpin, "what is published may lead back to who calls it"
+
+
+@pytest.mark.rule("CNI-14", element="macs")
+def test_bridges_and_pods_take_1500_bytes_and_have_macs_of_their_own() -> None:
+    config = world([{"name": "p", "nodeName": "a"}, {"name": "q", "nodeName": "a"}], hosts=["a"], overlay="host-gw")
+    (host,) = config.hosts
+    assert [port.mtu for port in host.ports] == [one.mtu for one in host.interfaces] + [1500] == [1500] * 3
+    macs = [*(pod.mac for pod in config.pods), *(one.mac for one in host.interfaces)]
+    assert len(set(macs)) == 4
+    assert {mac[0] & 3 for mac in macs} == {2}, "locally administered, and no group's"
 
 
 def test_vxlan_over_ipv6_takes_seventy_bytes() -> None:

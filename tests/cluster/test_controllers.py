@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from emunet.cluster.control_plane import ControlPlane
+from emunet.cluster.controllers import replication
 from emunet.cluster.controllers.disruptions import refusal
 from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
 from emunet.cluster.controllers.pods import pod_key
-from emunet.cluster.controllers.replication import victims
 from emunet.cluster.desired import build
 from emunet.cluster.load import BadInput, load_text
 
@@ -40,6 +40,7 @@ class Cluster:
         self.now = 0
         self.stuck: set[str] = set()
         self.codes: dict[str, int] = {}
+        self.unready: set[str] = set()
         self._given = 1
 
     def apply(self, text: str) -> None:
@@ -61,7 +62,8 @@ class Cluster:
                     ended = ContainerFact("terminated", False, code=self.codes[pod.name], program=True)
                     known = PodFact(known.addresses, known.since, {"c": ended})
                 if known is not None:
-                    facts[pod.uid] = known
+                    waiting = {"c": ContainerFact("running", False, program=True)} if pod.name in self.unready else None
+                    facts[pod.uid] = known if waiting is None else PodFact(known.addresses, known.since, waiting)
             for item in self.plane.ending():
                 facts[item["metadata"]["uid"]] = PodFact((), 0, stopped=True)
             if not self.plane.tell(facts):
@@ -127,7 +129,7 @@ spec: {containers: [{name: c, image: x}]}
 """
 
 
-@pytest.mark.rule("OBJ-01")
+@pytest.mark.rule("OBJ-01", element="replication")
 def test_a_bare_pod_that_matches_is_adopted(cluster: Cluster) -> None:
     cluster.apply(BARE)
     cluster.apply(controller())
@@ -136,7 +138,7 @@ def test_a_bare_pod_that_matches_is_adopted(cluster: Cluster) -> None:
     assert (owner["kind"], owner["name"], owner["controller"]) == ("ReplicationController", "web", True)
 
 
-@pytest.mark.rule("OBJ-02")
+@pytest.mark.rule("OBJ-02", element="replication")
 def test_a_pod_that_matches_no_longer_is_let_go_and_replaced(cluster: Cluster) -> None:
     cluster.apply(controller())
     cluster.apply(
@@ -165,7 +167,7 @@ def pod(name: str, node: str = "h1", ready: str = "", created: str = "1", restar
     }
 
 
-@pytest.mark.rule("OBJ-04")
+@pytest.mark.rule("OBJ-04", element="victims")
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -178,13 +180,13 @@ def pod(name: str, node: str = "h1", ready: str = "", created: str = "1", restar
     ],
 )
 def test_which_pod_goes_first(first: Object, second: Object) -> None:
-    assert victims([second, first], 1) == victims([first, second], 1) == [first]
+    assert replication.victims([second, first], 1) == replication.victims([first, second], 1) == [first]
 
 
-@pytest.mark.rule("OBJ-04")
+@pytest.mark.rule("OBJ-04", element="victims")
 def test_where_siblings_crowd_one_goes_first() -> None:
-    crowd = [pod("a", "h1", ready="1"), pod("b", "h2", ready="2"), pod("c", "h1", ready="1")]
-    assert victims(crowd, 1)[0]["spec"]["nodeName"] == "h1"
+    crowd = [pod("b", "h2", ready="2"), pod("a", "h1", ready="1"), pod("c", "h1", ready="1")]
+    assert replication.victims(crowd, 1)[0]["spec"]["nodeName"] == "h1"
 
 
 # Deployments
@@ -286,7 +288,7 @@ def stateful(replicas: int, image: str = "nginx") -> str:
     return f"apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: web}}\nspec: {spec}\n"
 
 
-@pytest.mark.rule("OBJ-13")
+@pytest.mark.rule("OBJ-13", element="stateful")
 def test_numbered_pods_come_in_order_and_go_in_reverse(cluster: Cluster) -> None:
     order: list[tuple[str, str]] = []
     cluster.store.listeners.append(
@@ -304,7 +306,7 @@ def test_numbered_pods_come_in_order_and_go_in_reverse(cluster: Cluster) -> None
     assert order == [("DELETED", "web-2"), ("DELETED", "web-1")]
 
 
-@pytest.mark.rule("OBJ-13")
+@pytest.mark.rule("OBJ-13", element="stateful")
 def test_a_numbered_pod_keeps_its_name_and_not_its_address(cluster: Cluster) -> None:
     cluster.apply(stateful(2))
     before = cluster.get("pod", "web-0")
@@ -344,7 +346,7 @@ DAEMON = (
 )
 
 
-@pytest.mark.rule("OBJ-14")
+@pytest.mark.rule("OBJ-14", element="daemons")
 def test_one_pod_on_each_host_a_new_one_too(cluster: Cluster) -> None:
     cluster.apply(DAEMON)
     assert sorted(one["spec"]["nodeName"] for one in cluster.store.items("pods")) == ["host1", "host2", "host3"]
@@ -438,8 +440,8 @@ def test_affinity_and_anti_affinity(cluster: Cluster) -> None:
 # Endpoints
 
 
-@pytest.mark.rule("OBJ-10")
-@pytest.mark.rule("OBJ-11")
+@pytest.mark.rule("OBJ-10", element="endpoints")
+@pytest.mark.rule("OBJ-11", element="endpoints")
 def test_a_named_port_is_looked_up_in_each_pod(cluster: Cluster) -> None:
     for name, number in (("a", 80), ("b", 8080)):
         ports = f"ports: [{{name: http, containerPort: {number}}}]"
@@ -459,7 +461,22 @@ def test_a_named_port_is_looked_up_in_each_pod(cluster: Cluster) -> None:
     assert cluster.names("endpointslices") == []
 
 
-@pytest.mark.rule("OBJ-12")
+@pytest.mark.rule("POD-07", element="endpoints")
+def test_a_pod_that_is_not_ready_any_more_is_behind_no_service(cluster: Cluster) -> None:
+    cluster.apply(controller(2))
+    cluster.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{port: 80}]}"
+    )
+    first, second = cluster.names("pods")
+    cluster.unready.add(first)
+    cluster.settle()
+    (subset,) = cluster.get("endpoints", "web")["subsets"]
+    assert [one["targetRef"]["name"] for one in subset["addresses"]] == [second]
+    assert [one["targetRef"]["name"] for one in subset["notReadyAddresses"]] == [first]
+    assert sorted(cluster.names("pods")) == sorted([first, second]), "it is not replaced for that"
+
+
+@pytest.mark.rule("OBJ-12", element="endpoints")
 def test_addresses_written_by_hand_are_mirrored(cluster: Cluster) -> None:
     cluster.apply("apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec: {ports: [{port: 5432}]}")
     subsets = "[{addresses: [{ip: 192.0.2.7}], ports: [{port: 5432}]}]"
@@ -472,7 +489,7 @@ def test_addresses_written_by_hand_are_mirrored(cluster: Cluster) -> None:
 # The end of things
 
 
-@pytest.mark.rule("OBJ-15")
+@pytest.mark.rule("OBJ-15", element="namespaces")
 def test_a_namespace_ends_with_all_that_is_in_it(cluster: Cluster) -> None:
     cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: blue}")
     cluster.apply(deployment().replace("name: web}", "name: web, namespace: blue}"))

@@ -37,7 +37,7 @@ def addresses(message: Message) -> list[bytes]:
     return [record.data[0] for record in message.answers]  # type: ignore[misc]
 
 
-@pytest.mark.rule("DK-16")
+@pytest.mark.rule("DK-16", element="docker-names")
 def test_names_aliases_and_ids_have_addresses(engine: Containers) -> None:
     web = engine.find("web")
     own = parse_ip("172.18.0.2")
@@ -48,14 +48,14 @@ def test_names_aliases_and_ids_have_addresses(engine: Containers) -> None:
         assert message.recursion_available
 
 
-@pytest.mark.rule("DK-16")
+@pytest.mark.rule("DK-16", element="docker-names")
 def test_several_of_one_name_take_turns(engine: Containers) -> None:
     found = [tuple(addresses(ask(engine, "web", "www", number=number))) for number in range(4)]
     assert set(found) == {tuple(map(parse_ip, row)) for row in
                           (("172.18.0.2", "172.18.0.3"), ("172.18.0.3", "172.18.0.2"))}  # fmt: skip
 
 
-@pytest.mark.rule("DK-16")
+@pytest.mark.rule("DK-16", element="docker-names")
 def test_a_name_without_ipv6_has_none_and_is_known_all_the_same(engine: Containers) -> None:
     message = ask(engine, "web", "web", Type.AAAA)
     assert (message.code, message.answers) == (Code.NOERROR, ())
@@ -63,7 +63,7 @@ def test_a_name_without_ipv6_has_none_and_is_known_all_the_same(engine: Containe
     assert [len(one) for one in addresses(message)] == [16]
 
 
-@pytest.mark.rule("DK-16")
+@pytest.mark.rule("DK-16", element="docker-names")
 def test_an_address_leads_back_to_a_name(engine: Containers) -> None:
     query = Message(5, questions=(Question(reverse_name(parse_ip("172.18.0.2")), Type.PTR),))
     data = reply(engine, engine.find("web"), query.pack()).data
@@ -72,7 +72,7 @@ def test_an_address_leads_back_to_a_name(engine: Containers) -> None:
     assert record.data == (name_of("web.blue"),)
 
 
-@pytest.mark.rule("DK-16")
+@pytest.mark.rule("DK-16", element="docker-names")
 @pytest.mark.parametrize("name", ["nosuch", "db", "old", "web.six", "example.com"])
 def test_what_is_not_on_the_same_network_is_for_others(engine: Containers, name: str) -> None:
     query = Message(7, questions=(Question(name_of(name), Type.A),))
@@ -80,15 +80,18 @@ def test_what_is_not_on_the_same_network_is_for_others(engine: Containers, name:
     assert answer.ask_others
     assert answer.data is not None
     assert Message.parse(answer.data).code == Code.SERVFAIL
+    assert ask(engine, "web", "www2").code == Code.NOERROR, "who is on the same network is known"
 
 
-@pytest.mark.rule("DK-17")
+@pytest.mark.rule("DK-17", element="docker-names")
 def test_on_the_default_bridge_nobody_has_a_name(engine: Containers) -> None:
     query = Message(7, questions=(Question(name_of("old"), Type.A),))
     assert reply(engine, engine.find("old"), query.pack()).ask_others
+    engine.connect(engine.find("old"), "blue", Place())
+    assert ask(engine, "old", "old").code == Code.NOERROR, "on a network of people's own it has one"
 
 
-@pytest.mark.rule("DK-19")
+@pytest.mark.rule("DK-19", element="docker-names")
 def test_who_is_disconnected_has_no_name_any_more(engine: Containers) -> None:
     engine.disconnect(engine.find("web"), "blue")
     assert ask(engine, "www2", "web").code == Code.SERVFAIL

@@ -161,7 +161,7 @@ def test_a_json_patch_that_cannot_be_applied(operations: Any) -> None:
         json_patch({"a": [1, 2]}, operations)
 
 
-@pytest.mark.rule("OBJ-06")
+@pytest.mark.rule("OBJ-06", element="selectors")
 @pytest.mark.parametrize(
     ("text", "yes", "no"),
     [

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from emunet.cluster import pod_files
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.desired import build
 from emunet.cluster.load import BadInput, load_text
-from emunet.cluster.pod_files import NO_SERVER, hosts_file, resolv_conf
+from emunet.cluster.pod_files import NO_SERVER
 from emunet.cluster.status import StatusError
 
 TOPOLOGY = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1], dns: {dns}}\n"
@@ -23,7 +24,7 @@ def pod(**spec: Any) -> dict[str, Any]:
 
 def lines(**spec: Any) -> list[str]:
     """Its resolv.conf."""
-    return resolv_conf(pod(**spec), "10.96.0.10", "cluster.local").as_text().splitlines()
+    return pod_files.resolv_conf(pod(**spec), "10.96.0.10", "cluster.local").as_text().splitlines()
 
 
 FIRST = [
@@ -39,7 +40,7 @@ def test_cluster_first() -> None:
     assert lines(dnsPolicy="ClusterFirst") == FIRST
 
 
-@pytest.mark.rule("HN-04")
+@pytest.mark.rule("HN-04", element="resolv-conf")
 def test_with_host_network_cluster_first_is_default_unless_it_says_more() -> None:
     """E2E: should work with partial qualified names on hostNetwork pods with ClusterFirstWithHostNet."""
     assert lines(hostNetwork=True, dnsPolicy="ClusterFirst") == NONE
@@ -71,9 +72,9 @@ def test_what_the_pod_says_is_added_without_repeating() -> None:
         "search blue.svc.cluster.local svc.cluster.local cluster.local my.dns.search.suffix",
         "options ndots:2 edns0",
     ]  # fmt: skip
-    found = resolv_conf(pod(dnsConfig=config), "10.96.0.10", "cluster.local")
+    found = pod_files.resolv_conf(pod(dnsConfig=config), "10.96.0.10", "cluster.local")
     assert found.ndots == 2
-    assert resolv_conf(pod(dnsPolicy="Default"), "10.96.0.10", "cluster.local").ndots == 1
+    assert pod_files.resolv_conf(pod(dnsPolicy="Default"), "10.96.0.10", "cluster.local").ndots == 1
 
 
 def test_more_than_six_search_paths_and_more_than_256_characters() -> None:
@@ -115,11 +116,11 @@ def test_an_underscore_may_be_in_a_search_path() -> None:
     assert plane.request(0).create(plane.find("pods"), item, "default")["spec"]["dnsConfig"] == config
 
 
-@pytest.mark.rule("POD-04")
+@pytest.mark.rule("POD-04", element="hosts-file")
 def test_the_hosts_file_has_the_shape_that_a_kubelet_gives_it() -> None:
     """E2E: should provide /etc/hosts entries for the cluster."""
     aliases = [{"ip": "192.0.2.9", "hostnames": ["foo.local", "bar.local"]}]
-    found = hosts_file(
+    found = pod_files.hosts_file(
         pod(hostname="one", subdomain="db", hostAliases=aliases), ["10.244.1.2", "fd00::2"], "cluster.local"
     )
     assert found.splitlines() == [
@@ -136,7 +137,7 @@ def test_the_hosts_file_has_the_shape_that_a_kubelet_gives_it() -> None:
         "# Entries added by HostAliases.",
         "192.0.2.9\tfoo.local\tbar.local",
     ]
-    assert hosts_file(pod(), ["10.244.1.2"], "cluster.local").splitlines()[-1] == "10.244.1.2\tweb"
+    assert pod_files.hosts_file(pod(), ["10.244.1.2"], "cluster.local").splitlines()[-1] == "10.244.1.2\tweb"
 
 
 def plane_with(dns: str, *documents: str) -> ControlPlane:

@@ -187,6 +187,30 @@ def test_what_changes_nothing_uses_up_no_number(store: Store) -> None:
             422,
             "spec.ingress[0].from[0].ipBlock.cidr: Invalid value",
         ),
+        (
+            "deployments.apps",
+            changed(deployment(), "spec.selector", None),
+            422,
+            "[spec.selector: Required value, spec.template.metadata.labels: Invalid value: map",
+        ),
+        (
+            "pods",
+            changed(pod(), "spec.containers.0.resources", {"limits": {"memory": "1Gi"}, "requests": {"memory": "2e9"}}),
+            422,
+            'resources.requests: Invalid value: "2e9": must be less than or equal to memory limit of 1Gi',
+        ),
+        (
+            "services",
+            {"metadata": {"name": "w"}, "spec": {"clusterIPs": ["x"], "ports": [{"port": 1}]}},
+            422,
+            "clusterIPs[0]",
+        ),
+        (
+            "services",
+            {"metadata": {"name": "w"}, "spec": {"clusterIP": "1.2.3.4", "ports": [{"port": 1}]}},
+            422,
+            'spec.clusterIPs: Invalid value: []string{"1.2.3.4"}: failed to allocate IP 1.2.3.4',
+        ),
     ],
 )
 def test_a_fault_is_said_as_kubernetes_says_it_and_nothing_is_stored(
@@ -200,7 +224,7 @@ def test_a_fault_is_said_as_kubernetes_says_it_and_nothing_is_stored(
     assert store.version == version
 
 
-@pytest.mark.rule("OBJ-05")
+@pytest.mark.rule("OBJ-05", element="validation")
 @pytest.mark.parametrize("resource", ["deployments.apps", "replicationcontrollers"])
 def test_a_selector_that_does_not_match_its_template_is_refused(store: Store, resource: str) -> None:
     item = deployment()
@@ -227,13 +251,23 @@ def test_a_pods_spec_stays_as_it_is_but_for_its_image(store: Store) -> None:
     ask(store).update(kind, "default", "web", changed(made, "spec.containers.0.image", "nginx:2"))
     with pytest.raises(StatusError, match="pod updates may not change fields other than"):
         ask(store).update(kind, "default", "web", changed(made, "spec.hostname", "other"))
+    bound = ask(store).patch(kind, "default", "web", {"spec": {"nodeName": "host1"}}, "merge")
+    with pytest.raises(StatusError, match="pod updates may not change fields other than"):
+        ask(store).update(kind, "default", "web", changed(bound, "spec.nodeName", "host2"))
+
+
+def test_a_nodes_range_of_pods_stays_as_it_is(store: Store) -> None:
+    kind = store.kind("nodes")
+    ask(store).create(kind, {"metadata": {"name": "n"}, "spec": {"podCIDR": "10.244.1.0/24"}})
+    with pytest.raises(StatusError, match="node updates may not change podCIDR"):
+        ask(store).patch(kind, "", "n", {"spec": {"podCIDR": "10.1.0.0/24"}}, "merge")
 
 
 # Services
 
 
-@pytest.mark.rule("OBJ-07")
-@pytest.mark.rule("OBJ-08")
+@pytest.mark.rule("OBJ-07", element="reservations")
+@pytest.mark.rule("OBJ-08", element="reservations")
 def test_cluster_addresses(store: Store) -> None:
     """Dynamic ones are in the upper band; two Services never share one; one that was given is kept."""
     kind = store.kind("services")
@@ -254,7 +288,63 @@ def test_cluster_addresses(store: Store) -> None:
     assert kept["spec"]["clusterIP"] == made[0]["spec"]["clusterIP"]
 
 
-@pytest.mark.rule("OBJ-09")
+BOTH = Rules((Prefix.parse("10.96.0.0/16"), Prefix.parse("fd00:96::/108")))
+
+
+@pytest.mark.parametrize(
+    ("rules", "spec", "policy", "families"),
+    [
+        (RULES, {}, "SingleStack", ["IPv4"]),
+        (RULES, {"clusterIP": "None"}, "RequireDualStack", ["IPv4", "IPv6"]),  # whoever writes its endpoints decides
+        (RULES, {"clusterIP": "None", "selector": {"a": "b"}}, "SingleStack", ["IPv4"]),
+        (RULES, {"ipFamilyPolicy": "PreferDualStack"}, "PreferDualStack", ["IPv4"]),
+        (RULES, {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6"]}, "PreferDualStack", ["IPv4"]),
+        (BOTH, {}, "SingleStack", ["IPv4"]),
+        (BOTH, {"ipFamilies": ["IPv6"]}, "SingleStack", ["IPv6"]),
+        (BOTH, {"ipFamilies": ["IPv6", "IPv4"]}, "RequireDualStack", ["IPv6", "IPv4"]),
+        (BOTH, {"clusterIP": "fd00:96::50"}, "SingleStack", ["IPv6"]),
+        (BOTH, {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6"]}, "PreferDualStack", ["IPv6", "IPv4"]),
+        (BOTH, {"ipFamilyPolicy": "RequireDualStack", "clusterIP": "None", "selector": {"a": "b"}}, "RequireDualStack",
+         ["IPv4", "IPv6"]),
+        (BOTH, {"clusterIP": "None", "selector": {"a": "b"}, "ipFamilies": ["IPv6"]}, "SingleStack", ["IPv6"]),
+    ],
+)  # fmt: skip
+def test_the_families_of_a_service(store: Store, rules: Rules, spec: Object, policy: str, families: list[str]) -> None:
+    item = {"metadata": {"name": "web"}, "spec": {**spec, "ports": [{"port": 80}]}}
+    made = Request(store, 0, rules, "", "Strict").create(store.kind("services"), item)["spec"]
+    assert (made["ipFamilyPolicy"], made["ipFamilies"]) == (policy, families)
+    if made["clusterIP"] != "None":
+        assert ["IPv6" if ":" in one else "IPv4" for one in made["clusterIPs"]] == families
+        assert made["clusterIP"] == spec.get("clusterIP", made["clusterIPs"][0])
+
+
+def test_the_families_of_a_service_change(store: Store) -> None:
+    """A second family is added to the first, and taken away again."""
+    kind, wish = store.kind("services"), Request(store, 0, BOTH, "", "Strict")
+    first = wish.create(kind, {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}})["spec"]["clusterIP"]
+    both = wish.patch(kind, "default", "web", {"spec": {"ipFamilyPolicy": "RequireDualStack"}}, "merge")["spec"]
+    assert (both["ipFamilies"], both["clusterIPs"][0], len(both["clusterIPs"])) == (["IPv4", "IPv6"], first, 2)
+    one = wish.patch(kind, "default", "web", {"spec": {"ipFamilyPolicy": "SingleStack"}}, "merge")["spec"]
+    assert (one["ipFamilies"], one["clusterIPs"]) == (["IPv4"], [first])
+
+
+@pytest.mark.parametrize(
+    ("rules", "spec", "message"),
+    [
+        (RULES, {"ipFamilies": ["IPv6"]}, r'ipFamilies\[0\]: Invalid value: "IPv6": not configured on this cluster'),
+        (RULES, {"ipFamilyPolicy": "RequireDualStack"}, "this cluster is not configured for dual-stack services"),
+        (BOTH, {"ipFamilies": ["IPv4", "IPv4"]}, r'ipFamilies\[1\]: Duplicate value: "IPv4"'),
+        (BOTH, {"ipFamilies": ["IPX"]}, r'ipFamilies\[0\]: Unsupported value: "IPX": supported values: "IPv4", "IPv6"'),
+        (BOTH, {"ipFamilyPolicy": "Both"}, r'ipFamilyPolicy: Unsupported value: "Both"'),
+    ],
+)
+def test_families_that_a_service_cannot_have(store: Store, rules: Rules, spec: Object, message: str) -> None:
+    item = {"metadata": {"name": "web"}, "spec": {**spec, "ports": [{"port": 80}]}}
+    with pytest.raises(StatusError, match=message):
+        Request(store, 0, rules, "", "Strict").create(store.kind("services"), item)
+
+
+@pytest.mark.rule("OBJ-09", element="reservations")
 def test_node_ports_are_taken_by_protocol(store: Store) -> None:
     kind = store.kind("services")
 

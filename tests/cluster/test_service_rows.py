@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from emunet.cluster import service_rows
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.desired import build
 from emunet.cluster.load import load_text
-from emunet.cluster.service_rows import ServiceRows, joined, rows_of
+from emunet.cluster.service_rows import ServiceRows, joined
 from emunet.cluster.store import Object, meta
 from emunet.elements.connections.services import ServiceChange, difference
 from emunet.fabric.config import Backend, ServicePort
@@ -52,7 +53,7 @@ def slice_of(
 
 def test_a_service_and_its_endpoints() -> None:
     slices = [slice_of(endpoint("10.244.1.2", "web-1"), endpoint("10.244.2.2", "web-2", "host2"))]
-    assert rows_of(service(), slices) == (
+    assert service_rows.rows_of(service(), slices) == (
         ServicePort(
             "default/web", 6, 80, parse_ip("10.96.0.50"),
             (Backend(A, 8080, "host1", "web-1"), Backend(C, 8080, "host2", "web-2")),
@@ -66,7 +67,7 @@ def test_several_ports_and_named_target_ports() -> None:
         {"name": "dns", "port": 53, "protocol": "UDP", "nodePort": 30053},
         {"name": "more", "port": 99, "protocol": "SCTP"},
     ]
-    found = rows_of(
+    found = service_rows.rows_of(
         service(ports=ports),
         [
             slice_of(
@@ -84,9 +85,9 @@ def test_several_ports_and_named_target_ports() -> None:
     assert [str(one) for one in found[1].backends] == ["10.244.1.2:5353"]
 
 
-@pytest.mark.rule("SVC-45")
+@pytest.mark.rule("SVC-45", element="service-rows")
 def test_one_row_for_each_family() -> None:
-    found = rows_of(
+    found = service_rows.rows_of(
         service(clusterIPs=["10.96.0.50", "fd00:10:96::50"], externalIPs=["192.168.9.200", "fd00::1"]),
         [
             slice_of(endpoint("10.244.1.2")),
@@ -100,7 +101,7 @@ def test_one_row_for_each_family() -> None:
     assert [row.external for row in found] == [(parse_ip("192.168.9.200"),), (parse_ip("fd00::1"),)]
 
 
-@pytest.mark.rule("SVC-38")
+@pytest.mark.rule("SVC-38", element="service-rows")
 @pytest.mark.parametrize(
     "other",
     [
@@ -111,10 +112,12 @@ def test_one_row_for_each_family() -> None:
     ],
 )
 def test_what_kube_proxy_does_not_look_at(other: dict[str, Any]) -> None:
-    assert rows_of(service(**other), [slice_of(endpoint("10.244.1.2"))]) == ()
+    behind = [slice_of(endpoint("10.244.1.2"))]
+    assert service_rows.rows_of(service(**other), behind) == ()
+    assert [row.name for row in service_rows.rows_of(service(), behind)] == ["default/web"], "any other it does look at"
 
 
-@pytest.mark.rule("OBJ-11")
+@pytest.mark.rule("OBJ-11", element="service-rows")
 def test_which_endpoints_count() -> None:
     slices = [
         slice_of(
@@ -126,7 +129,7 @@ def test_which_endpoints_count() -> None:
             {"addresses": ["10.244.1.6"]},
         )
     ]
-    (row,) = rows_of(service(), slices)
+    (row,) = service_rows.rows_of(service(), slices)
     assert [(str(one), one.ending) for one in row.backends] == [
         ("10.244.1.2:8080", False),
         ("10.244.1.3:8080", True),
@@ -134,10 +137,10 @@ def test_which_endpoints_count() -> None:
     ], "an endpoint that says nothing is ready; one that stands twice counts once"
 
 
-@pytest.mark.rule("SVC-33")
+@pytest.mark.rule("SVC-33", element="service-rows")
 def test_the_fields_of_the_outside() -> None:
     ingress = [{"ip": "192.168.9.201"}, {"ip": "192.168.9.202", "ipMode": "Proxy"}, {"hostname": "lb.example"}]
-    (row,) = rows_of(
+    (row,) = service_rows.rows_of(
         service(
             status={"loadBalancer": {"ingress": ingress}},
             loadBalancerSourceRanges=["192.168.9.0/24", " 10.0.0.1 "],
@@ -153,7 +156,7 @@ def test_the_fields_of_the_outside() -> None:
     assert row.internal_local
     assert row.affinity == 10800 * 10**9
     timed = service(sessionAffinity="ClientIP", sessionAffinityConfig={"clientIP": {"timeoutSeconds": 7}})
-    assert rows_of(timed, [])[0].affinity == 7 * 10**9
+    assert service_rows.rows_of(timed, [])[0].affinity == 7 * 10**9
 
 
 def plane(text: str = "") -> ControlPlane:
@@ -230,7 +233,7 @@ def from_nothing(made: ControlPlane) -> tuple[ServicePort, ...]:
     for one in made.store.items("services"):
         name = meta(one)["name"]
         mine = [row for row in slices if meta(row)["labels"].get("kubernetes.io/service-name") == name]
-        found[meta(one)["namespace"], name] = rows_of(one, mine)
+        found[meta(one)["namespace"], name] = service_rows.rows_of(one, mine)
     return joined(found)
 
 

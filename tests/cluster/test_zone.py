@@ -122,12 +122,12 @@ class Names:
 # 2.2 and 2.3: the version of the schema, Services with a ClusterIP
 
 
-@pytest.mark.rule("DNS-10")
+@pytest.mark.rule("DNS-10", element="zone")
 def test_the_version_of_the_schema() -> None:
     assert Names().texts("dns-version.cluster.local.", "TXT") == ['"1.1.0"']
 
 
-@pytest.mark.rule("DNS-01")
+@pytest.mark.rule("DNS-01", element="zone")
 def test_a_service_has_the_address_of_its_cluster_ip() -> None:
     names = Names(service("web", WEB), service("web", WEB, "blue"))
     assert names.texts("web.default.svc.cluster.local.") == [names.address("web")]
@@ -136,7 +136,7 @@ def test_a_service_has_the_address_of_its_cluster_ip() -> None:
     assert names.texts("web.green.svc.cluster.local.") == ["NXDOMAIN"]
 
 
-@pytest.mark.rule("DNS-01", "DNS-03")
+@pytest.mark.rule("DNS-01", "DNS-03", element="zone")
 def test_a_service_of_both_families_has_both_addresses_and_both_backwards() -> None:
     names = Names(service("web", WEB + ", ipFamilyPolicy: RequireDualStack"))
     v4, v6 = names.plane.store.get("services", "default", "web")["spec"]["clusterIPs"]  # type: ignore[index]
@@ -146,7 +146,7 @@ def test_a_service_of_both_families_has_both_addresses_and_both_backwards() -> N
         assert names.texts(text_of(reverse_name(parse_ip(address))), "PTR") == ["web.default.svc.cluster.local."]
 
 
-@pytest.mark.rule("DNS-02")
+@pytest.mark.rule("DNS-02", element="zone")
 def test_named_ports_have_srv_records_and_bring_the_address_along() -> None:
     names = Names(service("web", WEB), service("plain", "selector: {app: web}, ports: [{port: 80}]"))
     found = names.ask("_http._tcp.web.default.svc.cluster.local.", "SRV")
@@ -163,7 +163,7 @@ def test_named_ports_have_srv_records_and_bring_the_address_along() -> None:
     assert names.texts("_tcp.web.default.svc.cluster.local.", "SRV") == [], "there are names below it"
 
 
-@pytest.mark.rule("DNS-03")
+@pytest.mark.rule("DNS-03", element="zone")
 def test_a_cluster_ip_backwards() -> None:
     names = Names(service("web", WEB))
     assert names.texts(text_of(reverse_name(parse_ip(names.address("web")))), "PTR") == [
@@ -178,7 +178,7 @@ def test_a_cluster_ip_backwards() -> None:
 # 2.4: headless Services
 
 
-@pytest.mark.rule("DNS-04")
+@pytest.mark.rule("DNS-04", element="zone")
 def test_a_headless_service_has_the_addresses_of_its_ready_endpoints() -> None:
     names = Names(service("web", HEADLESS))
     assert names.code("web.default.svc.cluster.local.") == "NXDOMAIN", "no endpoint is ready"
@@ -190,7 +190,7 @@ def test_a_headless_service_has_the_addresses_of_its_ready_endpoints() -> None:
     assert names.code("web.default.svc.cluster.local.") == "NXDOMAIN"
 
 
-@pytest.mark.rule("DNS-04", "OBJ-11")
+@pytest.mark.rule("DNS-04", "OBJ-11", element="zone")
 def test_with_publish_not_ready_addresses_those_that_are_not_ready_have_names_too() -> None:
     names = Names()
     names.unready.add("w1")
@@ -198,14 +198,16 @@ def test_with_publish_not_ready_addresses_those_that_are_not_ready_have_names_to
     assert names.texts("web.default.svc.cluster.local.") == ["10.244.0.2"]
 
 
-@pytest.mark.rule("DNS-04")
+@pytest.mark.rule("DNS-04", element="zone")
 def test_a_headless_service_of_both_families() -> None:
     names = Names(service("web", HEADLESS + ", ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4, IPv6]"), pod("w1"))
     assert names.texts("web.default.svc.cluster.local.", "AAAA") == ["fd00:10:244::2"]
     assert names.texts("web.default.svc.cluster.local.") == ["10.244.0.2"]
+    names = Names(service("web", HEADLESS + ", ipFamilyPolicy: RequireDualStack"), pod("w1"))
+    assert names.texts("web.default.svc.cluster.local.", "AAAA") == ["fd00:10:244::2"]
 
 
-@pytest.mark.rule("DNS-05", "DNS-07", "DNS-11")
+@pytest.mark.rule("DNS-05", "DNS-07", "DNS-11", element="zone")
 def test_pods_with_hostname_and_subdomain_have_names_of_their_own() -> None:
     db = "clusterIP: None, selector: {app: db}, " + PORTS
     names = Names(
@@ -222,7 +224,7 @@ def test_pods_with_hostname_and_subdomain_have_names_of_their_own() -> None:
     assert names.texts("4.0.244.10.in-addr.arpa.", "PTR") == ["10-244-0-4.db.default.svc.cluster.local."]
 
 
-@pytest.mark.rule("DNS-05")
+@pytest.mark.rule("DNS-05", element="zone")
 def test_several_addresses_of_one_hostname() -> None:
     names = Names(
         service("db", "clusterIP: None, ports: [{name: sql, port: 5432}]"),
@@ -235,7 +237,7 @@ def test_several_addresses_of_one_hostname() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.rule("DNS-06")
+@pytest.mark.rule("DNS-06", element="zone")
 def test_each_endpoint_of_a_headless_service_on_each_of_its_named_ports() -> None:
     names = Names(service("web", HEADLESS), pod("w1"), pod("w2", spec="hostname: two, subdomain: web, "))
     found = names.ask("_http._tcp.web.default.svc.cluster.local.", "SRV")
@@ -251,7 +253,7 @@ def test_each_endpoint_of_a_headless_service_on_each_of_its_named_ports() -> Non
     assert names.code("_dns-udp._tcp.web.default.svc.cluster.local.", "SRV") == "NXDOMAIN"
 
 
-@pytest.mark.rule("OBJ-13", "DNS-05")
+@pytest.mark.rule("OBJ-13", "DNS-05", element="zone")
 def test_pods_of_a_stateful_set_keep_their_names() -> None:
     names = Names(
         service("db", "clusterIP: None, selector: {app: db}, ports: [{name: sql, port: 5432}]"),
@@ -270,14 +272,14 @@ def test_pods_of_a_stateful_set_keep_their_names() -> None:
 # 2.5: ExternalName
 
 
-@pytest.mark.rule("DNS-08")
+@pytest.mark.rule("DNS-08", element="zone")
 def test_an_external_name_is_an_alias_whatever_is_asked() -> None:
     names = Names(service("shop", "type: ExternalName, externalName: shop.example.com"))
     for kind in ("A", "AAAA", "CNAME", "SRV", "TXT"):
         assert names.texts("shop.default.svc.cluster.local.", kind) == ["shop.example.com."]
 
 
-@pytest.mark.rule("DNS-08")
+@pytest.mark.rule("DNS-08", element="zone")
 def test_an_alias_within_the_cluster_is_followed() -> None:
     names = Names(
         service("web", WEB), service("alias", "type: ExternalName, externalName: web.default.svc.cluster.local"),
@@ -293,7 +295,7 @@ def test_an_alias_within_the_cluster_is_followed() -> None:
     assert names.ask("self.default.svc.cluster.local.").rcode() == dns.rcode.NOERROR, "and it comes to an end"
 
 
-@pytest.mark.rule("DNS-08")
+@pytest.mark.rule("DNS-08", element="zone")
 def test_an_external_name_that_looks_like_an_address_is_a_name() -> None:
     names = Names(service("ip", "type: ExternalName, externalName: 10.0.0.1"))
     assert names.texts("ip.default.svc.cluster.local.") == ["10.0.0.1."]
@@ -303,7 +305,7 @@ def test_an_external_name_that_looks_like_an_address_is_a_name() -> None:
 # Addresses as names
 
 
-@pytest.mark.rule("DNS-09")
+@pytest.mark.rule("DNS-09", element="zone")
 def test_addresses_of_pods_are_names_in_every_namespace() -> None:
     names = Names()
     assert names.texts("10-244-1-2.default.pod.cluster.local.") == ["10.244.1.2"]
@@ -316,7 +318,7 @@ def test_addresses_of_pods_are_names_in_every_namespace() -> None:
 # What a stub meets
 
 
-@pytest.mark.rule("DNS-12")
+@pytest.mark.rule("DNS-12", element="resolver")
 def test_names_are_compared_without_case_and_answered_in_the_case_of_the_question() -> None:
     names = Names(service("web", WEB))
     found = names.ask("WeB.DeFaUlT.svc.cluster.LOCAL.")
@@ -325,20 +327,20 @@ def test_names_are_compared_without_case_and_answered_in_the_case_of_the_questio
     assert found.answer[0].name.to_text() == "WeB.DeFaUlT.svc.cluster.LOCAL."
 
 
-@pytest.mark.rule("DNS-13")
+@pytest.mark.rule("DNS-13", element="zone")
 def test_records_live_for_half_a_minute() -> None:
     names = Names(service("web", WEB))
     assert names.ask("web.default.svc.cluster.local.").answer[0].ttl == 30
 
 
-@pytest.mark.rule("DNS-14")
+@pytest.mark.rule("DNS-14", element="turns")
 def test_several_addresses_are_turned_round_from_answer_to_answer() -> None:
     names = Names(service("web", HEADLESS), pod("w1"), pod("w2"), pod("w3"))
     first = {names.ask("web.default.svc.cluster.local.").answer[0][0].to_text() for _ in range(3)}
     assert first == {"10.244.0.2", "10.244.0.3", "10.244.0.4"}
 
 
-@pytest.mark.rule("DNS-16")
+@pytest.mark.rule("DNS-16", element="resolver")
 def test_what_is_not_there_is_said_with_the_beginning_of_authority() -> None:
     names = Names(service("web", WEB))
     for name, kind, code in (
@@ -365,7 +367,7 @@ def test_the_domain_itself_has_a_beginning_of_authority_and_a_name_server() -> N
     assert names.ask("cluster.local.", "SOA").answer[0][0].serial > before
 
 
-@pytest.mark.rule("DNS-17")
+@pytest.mark.rule("DNS-17", element="resolver")
 def test_what_is_outside_is_refused_with_the_reason() -> None:
     names = Names()
     query = dns.message.make_query("www.example.com.", "A", use_edns=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import http.client
 import ssl
 import threading
@@ -28,10 +27,7 @@ class Asker:
         credentials = Credentials.make()
         self._server, self.port = self._do(self._open(credentials, folder))
         trust = ssl.create_default_context(cadata=credentials.certificate.decode())
-        self._connect = functools.partial(
-            http.client.HTTPSConnection, "127.0.0.1", self.port, context=trust, timeout=SECONDS
-        )
-        self._connection = self._connect()
+        self._connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=trust, timeout=SECONDS)
         self.token = credentials.token
         self._watching: list[http.client.HTTPSConnection | http.client.HTTPResponse] = []
 
@@ -43,8 +39,7 @@ class Asker:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
 
     def close(self) -> None:
-        for connection in (self._connection, *self._watching):
-            connection.close()
+        self._connection.close()
         self._do(self._server.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -56,13 +51,3 @@ class Asker:
         self._connection.request(method, path, body, {"Authorization": f"Bearer {self.token}", **names})
         response = self._connection.getresponse()
         return response.status, response.headers.get_content_type(), response.read()
-
-    def watch(self, path: str) -> http.client.HTTPResponse:
-        """A watch that has begun, on a connection of its own, which ends when this does."""
-        connection = self._connect()
-        self._watching.append(connection)
-        connection.request("GET", f"{path}?watch=true", headers={"Authorization": f"Bearer {self.token}"})
-        response = connection.getresponse()
-        assert response.status == 200
-        self._watching.append(response)
-        return response

@@ -55,22 +55,50 @@ def test_ten_thousand_are_listed_within_300_milliseconds(full: Asker, accept: st
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     took = [float(line.split()[0]) for line in lines]
     size = int(lines[0].split()[1])
-    print(f"{MANY} pods, {size / 1e6:.1f} MB: {min(took) * 1e3:.0f} ms")
+    median = statistics.median(took)
+    print(f"{MANY} pods, {size / 1e6:.1f} MB: {median * 1e3:.0f} ms, at worst {max(took) * 1e3:.0f} ms")
     found = json.loads(full.ask("GET", PODS, Accept=accept)[2])
     assert len(found.get("items", found.get("rows"))) == MANY
-    assert min(took) < 0.3
+    assert median < 0.3
+
+
+WATCHER = """
+import http.client, json, ssl, sys, time
+port, token, path = sys.argv[1:]
+connection = http.client.HTTPSConnection("127.0.0.1", int(port), context=ssl._create_unverified_context())
+connection.request("GET", path + "?watch=true", headers={"Authorization": f"Bearer {token}"})
+response = connection.getresponse()
+print("watching", flush=True)
+for line in iter(response.readline, b""):
+    print(json.loads(line)["object"]["metadata"]["name"], time.monotonic_ns(), flush=True)
+"""
 
 
 def test_a_change_reaches_a_watcher_within_50_milliseconds(full: Asker) -> None:
-    """From before the client asks for the change until its event has been read, by each of ten watchers."""
-    watches = [full.watch(MAPS) for _ in range(10)]
+    """From the moment before the client writes its request until another process, one of ten, has read the event.
+
+    The clock is the machine's own (CLOCK_MONOTONIC), which processes share.
+    """
+    command = [sys.executable, "-c", WATCHER, str(full.port), full.token, MAPS]
+    watchers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(10)]
     took = []
-    for number in range(50):
-        began = time.perf_counter()
-        body = json.dumps({"metadata": {"name": f"m{number}"}}).encode()
-        assert full.ask("POST", MAPS, body)[0] == 201
-        for watch in watches:
-            assert json.loads(watch.readline())["object"]["metadata"]["name"] == f"m{number}"
-        took.append(time.perf_counter() - began)
-    print(f"a watch event: {statistics.median(took) * 1e3:.1f} ms, at worst {max(took) * 1e3:.1f} ms")
-    assert statistics.median(took) < 0.05
+    try:
+        for watcher in watchers:
+            assert watcher.stdout is not None
+            assert watcher.stdout.readline() == "watching\n"
+        for number in range(200):
+            began = time.monotonic_ns()
+            assert full.ask("POST", MAPS, json.dumps({"metadata": {"name": f"m{number}"}}).encode())[0] == 201
+            for watcher in watchers:
+                name, moment = watcher.stdout.readline().split()  # type: ignore[union-attr]
+                assert name == f"m{number}"
+                took.append((int(moment) - began) / 1e6)
+    finally:
+        for watcher in watchers:
+            watcher.kill()
+            watcher.wait()
+            watcher.stdout.close()  # type: ignore[union-attr]
+    median, late = statistics.median(took), statistics.quantiles(took, n=100)[98]
+    print(f"a watch event: {median:.1f} ms, 99 of 100 within {late:.1f} ms, at worst {max(took):.1f} ms")
+    assert median < 50
+    assert late < 50

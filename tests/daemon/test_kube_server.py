@@ -110,6 +110,31 @@ def test_the_life_of_an_object(served: Callable[[Story], None]) -> None:
     served(story)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "code", "told"),
+    [
+        ("GET", "/metrics", 404, "emunet top"),
+        ("GET", "/apis/metrics.k8s.io/v1beta1/nodes", 404, "emunet top"),
+        ("GET", "/api/v1/nodes/host1/proxy/stats/summary", 404, "kubectl port-forward"),
+        ("GET", "/api/v1/namespaces/default/services/web:80/proxy/", 404, "kubectl port-forward"),
+        ("PATCH", "/api/v1/namespaces/default/pods/web/ephemeralcontainers", 404, "kubectl exec"),
+        ("GET", "/apis/nothing.io/v1/things", 404, "kubectl api-resources"),
+        ("GET", "/api/v1/pods?fieldSelector=spec.colour=red", 400, "field label not supported: spec.colour"),
+        ("GET", "/api/v1/pods?resourceVersion=new", 400, "not a whole number"),
+        ("DELETE", "/api/v1/pods?fieldSelector=spec.colour=red", 400, "field label not supported"),
+    ],
+)
+def test_what_is_not_served_is_refused_with_what_to_do(
+    served: Callable[[Story], None], method: str, path: str, code: int, told: str
+) -> None:
+    async def story(client: Client) -> None:
+        found, answer, _ = await client.ask(method, path)
+        assert (found, answer["kind"], answer["code"]) == (code, "Status", code)
+        assert told in answer["message"]
+
+    served(story)
+
+
 def test_an_old_version_is_another_view_of_the_same_object(served: Callable[[Story], None]) -> None:
     async def story(client: Client) -> None:
         old, new = (f"/apis/{version}/namespaces/default/deployments" for version in ("extensions/v1beta1", "apps/v1"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from emunet.cluster.assign import assign
 from emunet.cluster.desired import build
 from emunet.cluster.load import load_files, load_text
 from emunet.cluster.plan import State, target
+from emunet.cluster.targets import cluster_addresses
 from emunet.daemon.names import Names, UnknownName
 from emunet.daemon.pings import echo_packet, request_to
 from emunet.daemon.running import timing
@@ -25,6 +27,7 @@ from emunet.daemon.sandboxes import (
     pod_spec,
 )
 from emunet.daemon.settings import CaptureWish, Settings
+from emunet.lab.lab import Lab
 from emunet.packet.address import format_ip, format_mac, parse_ip
 from emunet.packet.icmp import ECHO_REQUEST, Icmp
 from emunet.packet.ipv4 import IPv4
@@ -94,7 +97,7 @@ def test_a_sandbox_of_a_pod_is_never_that_of_a_host() -> None:
 def test_a_guest_lives_in_its_hosts_network() -> None:
     names = Names(state_of(ODD))
     guest = names.find("guest")
-    assert (guest.kind, guest.sandbox) == ("pod", "host1")
+    assert (guest.kind, guest.sandbox, guest.in_host) == ("pod", "default/guest", True)
     assert guest.addresses == names.find("host1").addresses
     assert guest not in names.pods
 
@@ -113,6 +116,28 @@ def test_described_names_have_mac_and_addresses() -> None:
     for facts in described.values():
         assert len(facts["mac"]) == 17
         assert len(facts["addresses"]) == 2
+
+
+def test_a_service_is_an_address_and_no_place() -> None:
+    services = {"web": [parse_ip("10.96.0.80")], "web-1": [parse_ip("10.96.0.81")]}
+    names = Names(state_of_file("two-hosts.yaml"), lambda: services)
+    pod = names.find("web-1")
+    assert names.target("web", pod) == parse_ip("10.96.0.80")
+    assert names.target("web-1", names.find("web-2")) == parse_ip("10.244.1.2")  # the pod comes first
+    with pytest.raises(UnknownName, match="web is a Service: "):
+        names.find("web")
+    with pytest.raises(UnknownName, match="there is no pod or host nobody; "):
+        names.target("nobody", pod)
+    assert names.described()["web"] == {"mac": None, "addresses": ["10.96.0.80"]}
+    assert names.described()["web-1"]["addresses"] == ["10.244.1.2"]
+
+
+def test_the_addresses_of_services_are_their_cluster_ips() -> None:
+    with Lab(ROOT / "topologies/names.yaml") as lab:
+        found = cluster_addresses(lab.store)
+    assert found["kube-system/kube-dns"] == [parse_ip("10.96.0.10")]
+    assert len(found["web"]) == 1
+    assert "db" not in found  # headless: its name means no address of its own
 
 
 def test_a_host_has_a_silent_interface_for_each_of_its_own() -> None:
@@ -180,11 +205,13 @@ def test_pods_of_a_lab_without_a_name_server_know_each_other_by_their_files() ->
     assert "host1" not in served["/etc/hosts"], "a stale file must not hide what the name server says"
 
 
-def test_a_pod_without_a_network_has_no_sandbox() -> None:
+def test_a_pod_without_a_network_lives_in_that_of_its_host() -> None:
     state = state_of(ODD)
     guest = next(pod for pod in state.pods if pod.name == "guest")
-    with pytest.raises(ValueError, match="lives in the network of its host"):
-        pod_spec(guest, {}, offload=True)
+    spec = pod_spec(guest, {}, offload=True)
+    assert (spec.id, spec.hostname, spec.network_of, spec.interfaces) == ("default/guest", "host1", "host1", ())
+    with pytest.raises(ValueError, match="lives in the network of host1, and cannot change it"):
+        replace(spec, sysctls={"net.ipv4.tcp_ecn": "1"}).encode()
 
 
 def test_the_hosts_file_names_everybody() -> None:

@@ -20,9 +20,9 @@ def net() -> Tracked:
     return Tracked()
 
 
-@pytest.mark.rule("NET-03")
-@pytest.mark.rule("NET-04")
-@pytest.mark.rule("CT-06")
+@pytest.mark.rule("NET-03", element="translate")
+@pytest.mark.rule("NET-04", element="translate")
+@pytest.mark.rule("CT-06", element="connections")
 def test_a_pods_call_to_the_world_comes_from_its_host_and_the_answer_finds_the_pod(net: Tracked) -> None:
     trace = net.say("web-1", segment(POD1, NODE2, 40_000, 80, SYN))
     (heard,) = net.heard(OUTSIDE)
@@ -40,7 +40,7 @@ def test_a_pods_call_to_the_world_comes_from_its_host_and_the_answer_finds_the_p
     ]
 
 
-@pytest.mark.rule("NET-02")
+@pytest.mark.rule("NET-02", element="connections")
 def test_pods_see_each_others_own_addresses(net: Tracked) -> None:
     trace = net.say("web-1", datagram(POD1, POD3, 5000, 53, b"x"))
     assert net.heard("web-3") == ["udp 10.244.1.2:5000 -> 10.244.2.2:53 ttl 62"]
@@ -69,7 +69,7 @@ def test_the_same_for_ipv6(net: Tracked) -> None:
 # Published ports
 
 
-@pytest.mark.rule("HP-01")
+@pytest.mark.rule("HP-01", element="published")
 def test_a_published_port_keeps_the_callers_address(net: Tracked) -> None:
     trace = net.say(OUTSIDE, datagram(NODE2, NODE1, 5000, 9999, b"x"))
     assert "PUBLISHED" in trace.codes
@@ -78,8 +78,8 @@ def test_a_published_port_keeps_the_callers_address(net: Tracked) -> None:
     assert net.heard(OUTSIDE) == ["udp 192.168.9.11:9999 -> 192.168.9.12:5000 ttl 63"]
 
 
-@pytest.mark.rule("HP-02")
-@pytest.mark.rule("SVC-02")
+@pytest.mark.rule("HP-02", element="published")
+@pytest.mark.rule("SVC-02", element="connections")
 def test_a_neighbour_that_calls_it_comes_from_the_bridge_and_stays_bridged(net: Tracked) -> None:
     net.say("web-1", datagram(POD1, NODE1, 5000, 9999, b"x"))
     assert net.frames("web-2")[0][6:12] == net["web-1"].mac
@@ -88,8 +88,8 @@ def test_a_neighbour_that_calls_it_comes_from_the_bridge_and_stays_bridged(net: 
     assert net.heard("web-1") == ["udp 192.168.9.11:9999 -> 10.244.1.2:5000 ttl 64"]
 
 
-@pytest.mark.rule("HP-03")
-@pytest.mark.rule("SVC-04")
+@pytest.mark.rule("HP-03", element="published")
+@pytest.mark.rule("SVC-04", element="translate")
 def test_a_pod_that_calls_itself_hears_itself_from_the_bridge(net: Tracked) -> None:
     net.say("web-2", datagram(POD2, NODE1, 5000, 9999, b"x"))
     assert net.frames("web-2")[0][:12] == net["web-2"].mac * 2
@@ -98,14 +98,14 @@ def test_a_pod_that_calls_itself_hears_itself_from_the_bridge(net: Tracked) -> N
     assert net.heard("web-2") == ["udp 192.168.9.11:9999 -> 10.244.1.3:5000 ttl 64"]
 
 
-@pytest.mark.rule("HP-06")
+@pytest.mark.rule("HP-06", element="published")
 def test_a_pod_of_another_host_that_calls_it_keeps_its_address_as_far_as_its_own_host_lets_it(net: Tracked) -> None:
     net.rules(None, "host2")  # else host2 masquerades: another host's address is outside the cluster
     net.say("web-3", datagram(POD3, NODE1, 5000, 9999, b"x"))
     assert net.heard("web-2") == ["udp 10.244.2.2:5000 -> 10.244.1.3:8080 ttl 62"]
 
 
-@pytest.mark.rule("HP-07")
+@pytest.mark.rule("HP-07", element="published")
 def test_a_port_that_is_open_on_one_address_is_closed_on_the_others(net: Tracked) -> None:
     net.say(OUTSIDE, datagram(NODE2, NODE1, 5000, 9998, b"x"))
     assert net.heard("web-2") == []
@@ -129,7 +129,7 @@ def test_what_is_sent_to_another_neighbour_waits_until_its_mac_is_known(net: Tra
 # Errors
 
 
-@pytest.mark.rule("SVC-23")
+@pytest.mark.rule("SVC-23", element="connections")
 def test_an_error_about_a_translated_packet_speaks_of_the_packet_that_was_sent(net: Tracked) -> None:
     for source, name, target in ((POD1, "web-1", NODE2), (NODE2, OUTSIDE, NODE1)):
         net.say(name, datagram(source, target, 5000, 9999 if target == NODE1 else 80, b"x"))
@@ -155,7 +155,7 @@ def test_an_error_from_a_router_on_the_way_keeps_its_own_address(net: Tracked) -
     ]
 
 
-@pytest.mark.rule("SVC-24")
+@pytest.mark.rule("SVC-24", element="connections")
 def test_a_hosts_own_error_about_a_first_packet_is_translated_too(net: Tracked) -> None:
     net.say(OUTSIDE, datagram(NODE2, NODE1, 5000, 9999, b"x", ttl=1))
     assert net.heard(OUTSIDE) == [
@@ -164,7 +164,7 @@ def test_a_hosts_own_error_about_a_first_packet_is_translated_too(net: Tracked) 
     assert net.lines() == []
 
 
-@pytest.mark.rule("ARP-03")
+@pytest.mark.rule("ARP-03", element="translate")
 def test_that_nobody_is_there_is_told_to_the_pod_that_was_masqueraded(net: Tracked) -> None:
     net.say("web-1", datagram(POD1, ip("192.168.9.55"), 5000, 80, b"x"))
     net.world.advance(net.world.now + 4 * SECOND)
@@ -194,7 +194,7 @@ def test_a_redirect_about_a_translated_connection_is_dropped(net: Tracked) -> No
 # Time
 
 
-@pytest.mark.rule("CT-04")
+@pytest.mark.rule("CT-04", element="connections")
 def test_a_udp_flow_is_forgotten_30_s_after_its_last_packet_and_a_stream_after_120(net: Tracked) -> None:
     question, answer = datagram(POD1, POD3, 5000, 53, b"x"), datagram(POD3, POD1, 53, 5000, b"y")
     net.say("web-1", question)
@@ -219,7 +219,7 @@ def test_a_udp_flow_is_forgotten_30_s_after_its_last_packet_and_a_stream_after_1
     assert net.lines() == []
 
 
-@pytest.mark.rule("CT-04")
+@pytest.mark.rule("CT-04", element="connections")
 def test_tcp_and_echo_are_remembered_as_long_as_the_kernel_does(net: Tracked) -> None:
     talk = [
         ("web-1", SYN, "SYN_SENT", 120), ("web-3", SYN | ACK, "SYN_RECV", 60), ("web-1", ACK, "ESTABLISHED", 432_000),

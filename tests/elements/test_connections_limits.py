@@ -353,7 +353,7 @@ def test_a_choice_of_a_new_port_in_any_case(net: Tracked) -> None:
     assert not heard.startswith("udp 192.168.9.11:5000 ")
 
 
-@pytest.mark.rule("SVC-17")
+@pytest.mark.rule("SVC-17", element="connections")
 def test_a_refusal_is_told_from_the_interface_that_faces_the_sender(net: Tracked) -> None:
     refusal = Refusal(Reason.NO_ROUTE, {"device": "host1", "destination": VIP}, PORT_UNREACHABLE)
     net.connections().choosers.insert(0, Service(VIP, Choice(refusal=refusal)))

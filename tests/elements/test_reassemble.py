@@ -42,7 +42,7 @@ def right(frames: list[bytes]) -> None:
     assert udp.checksum_valid(header.src, header.dst, whole(frames))
 
 
-@pytest.mark.rule("CT-05")
+@pytest.mark.rule("CT-05", element="reassemble")
 def test_a_datagram_in_pieces_is_translated_and_leaves_in_pieces(net: Tracked) -> None:
     net.say(OUTSIDE, datagram(NODE2, NODE1, 5000, 9999, b"who has it?"))
     net.heard("web-2")
@@ -105,7 +105,7 @@ def test_through_a_tunnel_it_is_cut_to_the_tunnels_mtu() -> None:
     right(frames)
 
 
-@pytest.mark.rule("FR-04")
+@pytest.mark.rule("FR-04", element="reassemble")
 def test_dont_fragment_counts_if_the_largest_piece_had_it(net: Tracked) -> None:
     host = net.config.hosts[0]
     narrow = tuple(
@@ -132,7 +132,7 @@ def answers(net: Tracked, pieces: list[bytes]) -> list[str]:
     return [net.say(OUTSIDE, piece).codes[-1] for piece in pieces]
 
 
-@pytest.mark.rule("FR-05")
+@pytest.mark.rule("FR-05", element="reassemble")
 def test_a_piece_that_came_before_is_dropped_alone(net: Tracked) -> None:
     pieces = cut_udp(NODE2, NODE1, 5000, 9999, [800, 800, 80], identification=4)
     assert answers(net, [pieces[0], pieces[1], pieces[0]])[-1] == "FRAGMENT_DUPLICATE"
@@ -140,7 +140,7 @@ def test_a_piece_that_came_before_is_dropped_alone(net: Tracked) -> None:
     right(net.frames("web-2"))
 
 
-@pytest.mark.rule("FR-05")
+@pytest.mark.rule("FR-05", element="reassemble")
 def test_pieces_that_overlap_end_the_datagram(net: Tracked) -> None:
     pieces = cut_udp(NODE2, NODE1, 5000, 9999, [800, 800, 80], identification=4)
     header, body = ipv4.IPv4.parse(pieces[1])
@@ -178,7 +178,7 @@ def test_congestion_marks_join(net: Tracked) -> None:
     assert {frame[15] for frame in net.frames("web-2")} == {3}
 
 
-@pytest.mark.rule("FR-05")
+@pytest.mark.rule("FR-05", element="reassemble")
 @pytest.mark.parametrize(
     ("target", "kept", "told"),
     [

@@ -45,7 +45,7 @@ def ask(zone: Zone, query: dns.message.Message, *, stream: bool = False) -> tupl
     return dns.message.from_wire(data, ignore_trailing=False), len(data)
 
 
-@pytest.mark.rule("DNS-15")
+@pytest.mark.rule("DNS-15", element="answer-size")
 @pytest.mark.parametrize(
     ("size", "limit", "whole"),
     [(None, 512, False), (400, 512, False), (1232, 1232, False), (1800, 1800, True), (65535, EDNS_SIZE, True)],
@@ -57,12 +57,14 @@ def test_an_answer_is_as_long_as_the_client_takes(zone: Zone, size: int | None, 
     assert bool(found.flags & dns.flags.TC) != whole
     count = len(found.answer[0])
     assert count == 100 if whole else length + 16 > limit, "as many as fit"
+    short, _ = ask(zone, dns.message.make_query("many.example.", "A", use_edns=False))
+    assert short.flags & dns.flags.TC, "who says nothing of EDNS is cut short in any case"
     over_tcp, _ = ask(zone, query, stream=True)
     assert len(over_tcp.answer[0]) == 100
     assert not over_tcp.flags & dns.flags.TC
 
 
-@pytest.mark.rule("DNS-15")
+@pytest.mark.rule("DNS-15", element="answer-size")
 def test_what_is_additional_goes_before_anything_is_cut(zone: Zone) -> None:
     """RFC 2181 9: TC says that something is missing that was asked for."""
     found, _ = ask(zone, dns.message.make_query("_http._tcp.many.example.", "SRV", use_edns=False))

@@ -12,7 +12,7 @@ import pytest
 
 from emunet.elements.connections import Backend, Connections, ServicePort
 from emunet.packet.address import Prefix, parse_ip
-from tests.elements.connection_worlds import ACK, SYN, error_about, pong
+from tests.elements.connection_worlds import ACK, SYN, cut_udp, error_about, pong
 from tests.elements.service_worlds import (
     BALANCER,
     CNI1,
@@ -42,7 +42,7 @@ def net() -> Services:
 # Inside the cluster
 
 
-@pytest.mark.rule("SVC-01")
+@pytest.mark.rule("SVC-01", element="services")
 def test_a_pod_calls_a_service_whose_backend_is_elsewhere(net: Services) -> None:
     net.with_backends("p2a")
     trace = net.call("p1a", SERVICE)
@@ -53,7 +53,7 @@ def test_a_pod_calls_a_service_whose_backend_is_elsewhere(net: Services) -> None
     assert net.heard("p1a") == ["udp 10.96.0.50:80 -> 10.244.1.2:5000 ttl 62"]
 
 
-@pytest.mark.rule("SVC-02")
+@pytest.mark.rule("SVC-02", element="services")
 def test_a_backend_on_the_same_bridge_stays_bridged(net: Services) -> None:
     net.with_backends("p1b")
     net.call("p1a", SERVICE)
@@ -64,8 +64,8 @@ def test_a_backend_on_the_same_bridge_stays_bridged(net: Services) -> None:
     assert net.heard("p1a") == ["udp 10.96.0.50:80 -> 10.244.1.2:5000 ttl 64"]
 
 
-@pytest.mark.rule("SVC-04")
-@pytest.mark.rule("SVC-39")
+@pytest.mark.rule("SVC-04", element="services")
+@pytest.mark.rule("SVC-39", element="random-fully")
 def test_a_pod_that_calls_itself_by_its_service(net: Services) -> None:
     net.with_backends("p1a")
     trace = net.call("p1a", SERVICE)
@@ -80,7 +80,7 @@ def test_a_pod_that_calls_itself_by_its_service(net: Services) -> None:
     assert net.heard("p1a") == ["udp 10.96.0.50:80 -> 10.244.1.2:5000 ttl 64"]
 
 
-@pytest.mark.rule("SVC-45")
+@pytest.mark.rule("SVC-45", element="services")
 @pytest.mark.parametrize("family", [4, 16])
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("overlay", ["host-gw", "vxlan"])
@@ -103,8 +103,8 @@ def test_both_families_and_protocols_over_both_overlays(overlay: str, protocol: 
 # The nodes themselves
 
 
-@pytest.mark.rule("SVC-05")
-@pytest.mark.rule("HN-03")
+@pytest.mark.rule("SVC-05", element="services")
+@pytest.mark.rule("HN-03", element="services")
 def test_a_node_calls_a_service_whose_backend_is_elsewhere(net: Services) -> None:
     net.with_backends("p2a")
     net.call("n1:eth0", SERVICE)
@@ -115,7 +115,7 @@ def test_a_node_calls_a_service_whose_backend_is_elsewhere(net: Services) -> Non
     assert net.heard("n1:eth0") == ["udp 10.96.0.50:80 -> 192.168.9.11:5000 ttl 63"]
 
 
-@pytest.mark.rule("SVC-06")
+@pytest.mark.rule("SVC-06", element="services")
 def test_a_node_calls_a_service_whose_backend_is_its_own_pod(net: Services) -> None:
     net.with_backends("p1b")
     net.call("n1:eth0", SERVICE)
@@ -127,7 +127,7 @@ def test_a_node_calls_a_service_whose_backend_is_its_own_pod(net: Services) -> N
 # From outside
 
 
-@pytest.mark.rule("SVC-08")
+@pytest.mark.rule("SVC-08", element="services")
 def test_a_stranger_calls_the_vip_by_way_of_a_node(net: Services) -> None:
     net.with_backends("p2a")
     net.call("ext", SERVICE)
@@ -138,7 +138,7 @@ def test_a_stranger_calls_the_vip_by_way_of_a_node(net: Services) -> None:
     assert net.heard("ext") == ["udp 10.96.0.50:80 -> 192.168.9.99:5000 ttl 62"]
 
 
-@pytest.mark.rule("SVC-09")
+@pytest.mark.rule("SVC-09", element="services")
 def test_a_node_port_whose_backend_is_elsewhere(net: Services) -> None:
     net.with_backends("p2a", node_port=NODE_PORT)
     net.call("ext", N1, NODE_PORT)
@@ -149,7 +149,7 @@ def test_a_node_port_whose_backend_is_elsewhere(net: Services) -> None:
     assert net.heard("ext") == ["udp 192.168.9.11:30080 -> 192.168.9.99:5000 ttl 62"]
 
 
-@pytest.mark.rule("SVC-10")
+@pytest.mark.rule("SVC-10", element="services")
 def test_a_node_port_whose_backend_is_here(net: Services) -> None:
     net.with_backends("p1b", node_port=NODE_PORT)
     net.call("ext", N1, NODE_PORT)
@@ -160,8 +160,8 @@ def test_a_node_port_whose_backend_is_here(net: Services) -> None:
     assert net.heard("ext") == ["udp 192.168.9.11:30080 -> 192.168.9.99:5000 ttl 63"]
 
 
-@pytest.mark.rule("SVC-11")
-@pytest.mark.rule("SVC-42")
+@pytest.mark.rule("SVC-11", element="services")
+@pytest.mark.rule("SVC-42", element="services")
 @pytest.mark.parametrize("called", [N1, CNI1])
 def test_a_node_port_is_open_on_every_address_of_the_node(net: Services, called: bytes) -> None:
     net.with_backends("p1b", node_port=NODE_PORT)
@@ -173,7 +173,7 @@ def test_a_node_port_is_open_on_every_address_of_the_node(net: Services, called:
     assert net.heard("p1a")[0].startswith(f"udp {'.'.join(map(str, called))}:30080 -> 10.244.1.2:5000")
 
 
-@pytest.mark.rule("SVC-12")
+@pytest.mark.rule("SVC-12", element="traffic-policies")
 def test_a_local_policy_keeps_the_callers_address(net: Services) -> None:
     net.with_backends("p1a", "p2a", node_port=NODE_PORT, external_local=True)
     for sport in range(5000, 5010):
@@ -185,8 +185,8 @@ def test_a_local_policy_keeps_the_callers_address(net: Services) -> None:
     assert net.heard("p1a") == []
 
 
-@pytest.mark.rule("SVC-13")
-@pytest.mark.rule("SVC-30")
+@pytest.mark.rule("SVC-13", element="refusals")
+@pytest.mark.rule("SVC-30", element="refusals")
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_a_local_policy_without_a_backend_here_is_silence(net: Services, protocol: int) -> None:
     net.with_backends("p2a", protocol=protocol, node_port=NODE_PORT, external_local=True)
@@ -200,14 +200,14 @@ def test_a_local_policy_without_a_backend_here_is_silence(net: Services, protoco
     assert net.lines("n1") == []
 
 
-@pytest.mark.rule("SVC-14")
+@pytest.mark.rule("SVC-14", element="traffic-policies")
 def test_a_pod_is_no_stranger_to_a_local_policy(net: Services) -> None:
     net.with_backends("p2a", node_port=NODE_PORT, external_local=True)
     net.call("p1a", N1, NODE_PORT)
     assert net.heard("p2a") == ["udp 10.244.1.2:5000 -> 10.244.2.2:8080 ttl 62"]
 
 
-@pytest.mark.rule("SVC-15")
+@pytest.mark.rule("SVC-15", element="services")
 def test_a_node_that_calls_its_own_node_port_with_a_local_policy(net: Services) -> None:
     net.with_backends("p2a", node_port=NODE_PORT, external_local=True)
     net.call("n1:eth0", N1, NODE_PORT)
@@ -215,7 +215,7 @@ def test_a_node_that_calls_its_own_node_port_with_a_local_policy(net: Services) 
     assert caller_of(heard) == "192.168.9.11"
 
 
-@pytest.mark.rule("SVC-16")
+@pytest.mark.rule("SVC-16", element="traffic-policies")
 def test_a_pod_that_calls_the_other_node(net: Services) -> None:
     net.with_backends("p2a", node_port=NODE_PORT, external_local=True)
     for node in ("n1", "n2"):  # without flannel's own masquerade of what leaves the pods' range
@@ -229,8 +229,8 @@ def test_a_pod_that_calls_the_other_node(net: Services) -> None:
 # Where there is nobody
 
 
-@pytest.mark.rule("SVC-17")
-@pytest.mark.rule("SVC-30")
+@pytest.mark.rule("SVC-17", element="refusals")
+@pytest.mark.rule("SVC-30", element="refusals")
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_a_service_without_endpoints_refuses_a_pod(net: Services, protocol: int) -> None:
     net.with_backends(protocol=protocol)
@@ -241,7 +241,7 @@ def test_a_service_without_endpoints_refuses_a_pod(net: Services, protocol: int)
     assert net.lines("n1") == []
 
 
-@pytest.mark.rule("SVC-17")
+@pytest.mark.rule("SVC-17", element="refusals")
 def test_and_in_ipv6(net: Services) -> None:
     net.with_backends(family=16)
     net.call("p1a", VIP[16])
@@ -249,7 +249,7 @@ def test_and_in_ipv6(net: Services) -> None:
     assert heard.startswith("icmp 1/4 fd00:244:0:1::1 -> fd00:244:0:1::2")
 
 
-@pytest.mark.rule("SVC-18")
+@pytest.mark.rule("SVC-18", element="refusals")
 def test_a_node_port_without_endpoints_refuses_a_stranger(net: Services) -> None:
     net.with_backends(protocol=TCP, node_port=NODE_PORT)
     net.call("ext", N1, NODE_PORT, protocol=TCP)
@@ -258,7 +258,7 @@ def test_a_node_port_without_endpoints_refuses_a_stranger(net: Services) -> None
     ]
 
 
-@pytest.mark.rule("SVC-19")
+@pytest.mark.rule("SVC-19", element="refusals")
 def test_a_service_without_endpoints_refuses_the_node_itself(net: Services) -> None:
     net.with_backends(protocol=TCP)
     net.call("n1:eth0", SERVICE, protocol=TCP)
@@ -266,7 +266,7 @@ def test_a_service_without_endpoints_refuses_the_node_itself(net: Services) -> N
     assert heard.startswith("icmp 3/3 192.168.9.11 -> 192.168.9.11")
 
 
-@pytest.mark.rule("SVC-20")
+@pytest.mark.rule("SVC-20", element="services")
 def test_a_port_that_the_service_has_not_leaks_to_the_underlay(net: Services) -> None:
     net.with_backends("p2a", protocol=TCP)
     trace = net.call("p1a", SERVICE, 81, protocol=TCP)
@@ -275,7 +275,7 @@ def test_a_port_that_the_service_has_not_leaks_to_the_underlay(net: Services) ->
     assert trace.codes[-1] == "NEIGHBOR_ASKED", "it is on its way out by eth0"
 
 
-@pytest.mark.rule("SVC-21")
+@pytest.mark.rule("SVC-21", element="services")
 def test_a_ping_of_the_vip_leaks_likewise(net: Services) -> None:
     net.with_backends("p2a", protocol=TCP)
     trace = net.say("p1a", echo(P1A, SERVICE))
@@ -285,7 +285,7 @@ def test_a_ping_of_the_vip_leaks_likewise(net: Services) -> None:
     assert net.heard("p1a")[0].startswith("icmp 3/1 10.244.1.1"), "nobody has it"
 
 
-@pytest.mark.rule("SVC-22")
+@pytest.mark.rule("SVC-22", element="traffic-policies")
 def test_an_internal_local_policy_without_a_backend_here_is_silence(net: Services) -> None:
     net.with_backends("p2a", internal_local=True)
     trace = net.call("p1a", SERVICE)
@@ -300,7 +300,7 @@ def test_an_internal_local_policy_without_a_backend_here_is_silence(net: Service
 # Errors
 
 
-@pytest.mark.rule("SVC-23")
+@pytest.mark.rule("SVC-23", element="connections")
 def test_an_error_of_the_backend_comes_from_the_vip(net: Services) -> None:
     net.with_backends("p2a")
     net.call("p1a", SERVICE)
@@ -308,7 +308,7 @@ def test_an_error_of_the_backend_comes_from_the_vip(net: Services) -> None:
     assert net.heard("p1a") == ["icmp 3/3 10.96.0.50 -> 10.244.1.2 ttl 62 about (10.244.1.2:5000 -> 10.96.0.50:80)"]
 
 
-@pytest.mark.rule("SVC-24")
+@pytest.mark.rule("SVC-24", element="connections")
 @pytest.mark.parametrize("ttl", [1, 2])
 def test_a_traceroute_to_a_vip_shows_the_vip_at_every_hop(net: Services, ttl: int) -> None:
     net.with_backends("p2a")
@@ -321,7 +321,7 @@ def test_a_traceroute_to_a_vip_shows_the_vip_at_every_hop(net: Services, ttl: in
 # Which backend
 
 
-@pytest.mark.rule("SVC-25")
+@pytest.mark.rule("SVC-25", element="draw")
 @pytest.mark.parametrize("backends", [2, 3, 10])
 def test_connections_are_shared_evenly(net: Services, backends: int) -> None:
     """Pearson's chi-square over 3000 connections: below what chance exceeds once in a thousand times."""
@@ -337,7 +337,7 @@ def test_connections_are_shared_evenly(net: Services, backends: int) -> None:
     assert statistic < {2: 10.83, 3: 13.82, 10: 27.88}[backends], counts
 
 
-@pytest.mark.rule("SVC-25")
+@pytest.mark.rule("SVC-25", element="connections")
 def test_a_flow_sticks_to_its_backend_and_one_seed_gives_the_same_choices() -> None:
     chosen = []
     for _ in range(2):
@@ -351,8 +351,8 @@ def test_a_flow_sticks_to_its_backend_and_one_seed_gives_the_same_choices() -> N
     assert chosen[0] == chosen[1]
 
 
-@pytest.mark.rule("SVC-34")
-@pytest.mark.rule("SVC-35")
+@pytest.mark.rule("SVC-34", element="affinity")
+@pytest.mark.rule("SVC-35", element="affinity")
 def test_a_client_stays_with_its_backend_until_it_is_quiet(net: Services) -> None:
     row = net.with_backends("p1b", "p2a", affinity=10 * SECOND)
     net.call("p1a", SERVICE, sport=1)
@@ -392,7 +392,7 @@ def test_affinity_is_a_services_own_and_a_dry_run_remembers_nothing(net: Service
     assert {key[0] for key, _ in clients.items(net.world.now)} == {"default/web:http", "default/other"}
 
 
-@pytest.mark.rule("SVC-36")
+@pytest.mark.rule("SVC-36", element="ending")
 def test_backends_that_end_serve_where_no_other_is_ready(net: Services) -> None:
     net.with_backends("ending-p1b", "p2a", node_port=NODE_PORT)
     for sport in range(10):
@@ -409,7 +409,7 @@ def test_backends_that_end_serve_where_no_other_is_ready(net: Services) -> None:
 # External addresses and load balancers
 
 
-@pytest.mark.rule("SVC-31")
+@pytest.mark.rule("SVC-31", element="services")
 @pytest.mark.parametrize("address", [EXTERNAL, BALANCER])
 def test_an_external_address_is_taken_by_the_node_that_gets_the_packet(net: Services, address: bytes) -> None:
     net.with_backends("p2a", external=(EXTERNAL,), balancers=(BALANCER,))
@@ -422,7 +422,7 @@ def test_an_external_address_is_taken_by_the_node_that_gets_the_packet(net: Serv
     assert len(net.heard("p2a")) == 1, "from pods inside too"
 
 
-@pytest.mark.rule("SVC-32")
+@pytest.mark.rule("SVC-32", element="source-ranges")
 def test_source_ranges_are_for_load_balancers_alone(net: Services) -> None:
     ranges = (Prefix.parse("10.0.0.0/8"),)
     net.with_backends("p2a", balancers=(BALANCER,), external=(EXTERNAL,), node_port=NODE_PORT, sources=ranges)
@@ -445,7 +445,7 @@ def test_an_external_address_without_endpoints(net: Services) -> None:
     assert trace.codes[-1] == "NEIGHBOR_ASKED"
 
 
-@pytest.mark.rule("SVC-44")
+@pytest.mark.rule("SVC-44", element="services")
 def test_one_port_number_of_two_protocols_is_two_services(net: Services) -> None:
     net.serve(
         ServicePort("default/u", UDP, 80, SERVICE, (net.backend("p1b"),), node_port=NODE_PORT),
@@ -462,8 +462,8 @@ def test_one_port_number_of_two_protocols_is_two_services(net: Services) -> None
 # What a change does to what goes on
 
 
-@pytest.mark.rule("CT-01")
-@pytest.mark.rule("SVC-26")
+@pytest.mark.rule("CT-01", element="forgetting")
+@pytest.mark.rule("SVC-26", element="forgetting")
 @pytest.mark.parametrize("called", [SERVICE, N1])
 def test_udp_goes_to_another_backend_when_its_own_is_gone(net: Services, called: bytes) -> None:
     port = 80 if called == SERVICE else NODE_PORT
@@ -476,7 +476,7 @@ def test_udp_goes_to_another_backend_when_its_own_is_gone(net: Services, called:
     assert (len(net.heard("p2a")), len(net.heard("p1b"))) == (0, 1), "on the next packet"
 
 
-@pytest.mark.rule("CT-01")
+@pytest.mark.rule("CT-01", element="forgetting")
 def test_a_backend_that_stays_keeps_its_udp(net: Services) -> None:
     row = net.with_backends("p1b", "p2a")
     for sport in range(1, 21):
@@ -488,7 +488,7 @@ def test_a_backend_that_stays_keeps_its_udp(net: Services) -> None:
     assert len(net.lines("n1")) == before
 
 
-@pytest.mark.rule("CT-02")
+@pytest.mark.rule("CT-02", element="forgetting")
 def test_udp_that_was_led_nowhere_meets_the_first_backend(net: Services) -> None:
     net.call("p1a", SERVICE)  # no such Service: it leaks, and the connection is remembered
     assert len(net.lines("n1")) == 1
@@ -499,7 +499,7 @@ def test_udp_that_was_led_nowhere_meets_the_first_backend(net: Services) -> None
     assert all("10.96.0.50" not in line for line in net.lines("n1")), "a deleted Service takes its connections along"
 
 
-@pytest.mark.rule("CT-03")
+@pytest.mark.rule("CT-03", "POD-07", element="connections")
 def test_tcp_goes_on_to_a_backend_that_is_gone(net: Services) -> None:
     row = net.with_backends("p2a", protocol=TCP)
     net.call("p1a", SERVICE, protocol=TCP)
@@ -513,14 +513,19 @@ def test_tcp_goes_on_to_a_backend_that_is_gone(net: Services) -> None:
     assert len(net.heard("p1b")) == 1
 
 
-@pytest.mark.rule("CT-05")
+@pytest.mark.rule("CT-05", element="reassemble")
 def test_a_datagram_in_fragments_meets_its_service_whole(net: Services) -> None:
     net.with_backends("p2a")
-    net.say("p1a", datagram(P1A, SERVICE, 5000, 80, bytes(1400)))
-    assert net.heard("p2a")[0].endswith("-> 10.244.2.2:8080 ttl 62")
+    pieces = cut_udp(P1A, SERVICE, 5000, 80, [1480, 1480, 1048], identification=4)
+    codes = [net.say("p1a", piece).codes for piece in pieces]
+    assert [row[-1] for row in codes[:2]] == ["FRAGMENT_WAITS", "FRAGMENT_WAITS"]
+    assert "SERVICE" in codes[2]
+    frames = net.frames("p2a")
+    assert [len(frame) - 14 for frame in frames] == [1500, 1500, 1068]
+    assert {frame[26:34] for frame in frames} == {P1A + P2A}, "all three pieces are sent to the backend"
 
 
-@pytest.mark.rule("SVC-40")
+@pytest.mark.rule("SVC-40", element="connections")
 def test_what_is_of_no_connection_is_dropped_where_there_are_services(net: Services) -> None:
     net.with_backends("p2a", protocol=TCP)
     trace = net.say("p2a", segment(P2A, P1A, 8080, 5000, SYN | ACK))

@@ -361,10 +361,39 @@ def test_a_file_of_up_may_have_every_kind(tmp_path: Path) -> None:
         labs.ok("apply", "-f", str(_write_map(tmp_path)))
         assert "configmap/seen unchanged" in labs.ok("apply", "-f", str(tmp_path / "seen.yaml"))
         assert labs.ok("delete", "cm", "seen") == 'configmap "seen" deleted\n'
+        (tmp_path / "wrong.yaml").write_text(HALF_WRONG)
+        refused = labs.run("apply", "-f", str(tmp_path / "wrong.yaml"))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "wrong.yaml:9:13: spec.replicas: Invalid value: -1: must be greater" in refused.stderr
+        assert "wrong.yaml:16:" in refused.stderr
+        assert labs.run("get", "ns", "sound").returncode == 1  # one error, and nothing of the file is made
+        (tmp_path / "right.yaml").write_text(HALF_WRONG.partition("---\n")[0] + "---\n" + RIGHT)
+        assert labs.ok("apply", "-f", str(tmp_path / "right.yaml")).split("\n")[1:] == ["configmap/a created", ""]
         refused = labs.run("delete", "cm", "seen")
         assert (refused.returncode, refused.stderr) == (1, 'emunet: configmaps "seen" not found\n')
     finally:
         labs.leave()
+
+
+HALF_WRONG = """apiVersion: v1
+kind: Namespace
+metadata: {name: sound}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: sound}
+spec:
+  replicas: -1
+  selector: {matchLabels: {a: b}}
+  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: x}]}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: a, namespace: sound}
+date: {}
+"""
+
+RIGHT = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: sound}\n"
 
 
 # Manifests that others wrote, by the kubectl of this machine

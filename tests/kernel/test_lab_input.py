@@ -227,17 +227,66 @@ def test_a_program_that_is_not_there_is_a_warning_and_a_pod_that_is_not_ready(la
     assert "not ready" in labs.ok("status")
 
 
-def test_a_pod_in_its_hosts_network_is_in_its_hosts_sandbox(labs: Labs, tmp_path: Path) -> None:
+GUEST = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {color: blue}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: none}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: guest}
+spec:
+  nodeName: host1
+  hostNetwork: true
+  dnsPolicy: ClusterFirstWithHostNet
+  hostAliases: [{ip: 192.0.2.1, hostnames: [somebody]}]
+  volumes: [{name: v, configMap: {name: settings}}, {name: e, emptyDir: {}}]
+  containers:
+    - name: main
+      image: x
+      command: [sleep, "1000"]
+      volumeMounts: [{name: v, mountPath: /settings}, {name: e, mountPath: /own}]
+"""
+
+
+def test_a_pod_in_its_hosts_network_has_files_and_names_of_its_own(labs: Labs, tmp_path: Path) -> None:
+    """Its network and the name of its machine are its host's; its volumes and its resolv.conf are not."""
     topology = tmp_path / "small.yaml"
-    guest = pod("guest", "[sleep, '1000']").replace("spec:\n", "spec:\n  hostNetwork: true\n")
-    topology.write_text(TOPOLOGY + guest + pod("web-1"))
+    other = pod("other", "[sleep, '1000']").replace("spec:\n", "spec:\n  hostNetwork: true\n")
+    topology.write_text(TOPOLOGY + pod("web-1") + other + GUEST)
     labs.ok("up", str(topology))
-    [status, _] = labs.status("small")["pods"]
-    assert (status["name"], status["ips"], status["mac"], status["ready"]) == ("guest", ["192.168.9.11"], None, True)
-    assert labs.ok("exec", "guest", "--", "hostname") == "host1\n"
+    status = next(one for one in labs.status("small")["pods"] if one["name"] == "guest")
+    assert (status["ips"], status["mac"], status["ready"]) == (["192.168.9.11"], None, True)
+    script = (
+        "hostname; cat /settings/color; echo; touch /own/file; ip -o -4 address show eth0; grep somebody /etc/hosts"
+    )
+    seen = labs.ok("exec", "guest", "-c", "main", "--", "sh", "-c", script).splitlines()
+    assert (seen[0], seen[1], seen[3]) == ("host1", "blue", "192.0.2.1\tsomebody")
+    assert "192.168.9.11/24" in seen[2]
+    assert labs.ok("exec", "guest", "-c", "main", "--", "getent", "hosts", "web").split()[0].startswith("10.96.")
+    assert "nameserver" not in labs.ok("exec", "other", "--", "grep", "-v", "^#", "/etc/resolv.conf", "/etc/hosts")
+    assert labs.ok("exec", "other", "--", "sh", "-c", "ls -d /own /settings || true") == ""
+    assert labs.ok("exec", "other", "--", "sh", "-c", "cat /proc/net/dev | grep -c flannel") == "1\n"
+    labs.ok("delete", "pod", "guest")
+    eventually(lambda: "guest" not in labs.ok("get", "pods"), "the guest does not end")
+    assert labs.ok("exec", "host1", "--", "hostname") == "host1\n"
+    labs.ok("apply", "-f", str(_written(tmp_path / "guest.yaml", GUEST)))
+    eventually(lambda: "1/1" in labs.ok("get", "pods", "guest"), "the guest does not come again")
     assert labs.json("ping", "guest", "web-1")["unanswered"] == 0
     assert labs.json("ping", "web-1", "guest")["unanswered"] == 0
     assert len(labs.json("ping")["pairs"]) == 0
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
 
 
 # Every topology that we ship

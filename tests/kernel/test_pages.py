@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.pages.page import Page, differences, shape
-from tests.pages.runner import run
+from tests.pages.runner import PROGRAMS, run
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [Page.read(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
 HOW = {
     "kubectl": "apt-get install kubernetes-client",
-    "docker": "apt-get install docker.io",
+    "docker": "bash .ci/install-packages judge-packages.txt",
+    "dig": "apt-get install bind9-dnsutils",
     "tshark": "apt-get install tshark",
     "curl": "apt-get install curl",
     "iperf3": "apt-get install iperf3",
@@ -27,7 +28,7 @@ RUN = [page for page in PAGES if any(not block.not_run for block in page.blocks)
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.path.stem)
 def test_a_page_shows_what_its_commands_print(page: Page, tmp_path: Path) -> None:
     for program in page.needs:
-        if shutil.which(program) is None:
+        if shutil.which(program, path=PROGRAMS) is None:
             pytest.skip(f"{program} is not installed: {HOW[program]}   (or: make deps)")
     faults = run(page, tmp_path / "page")
     assert not faults, "\n" + "\n".join(faults)
@@ -78,6 +79,8 @@ def test_links_between_pages_lead_somewhere() -> None:
         (("ttl=62",), "ttl=63\n", False),
         (("10.244.1.2 is at 52:be:73:98:10:69",), "10.244.1.2 is at 02:00:00:00:00:01", True),
         (("10.244.1.2",), "10.244.1.3", False),
+        (("192.168.9.11:45476 → web-1:80",), "192.168.9.11:7505 → web-1:80", True),
+        (("web-1:8080 → host1",), "web-1:8081 → host1", False),
         (("web-5rd78kvnc-bnnt6 Running",), "web-6cc7d9f8b-x2xq9   Running", True),
         (("rtt … ms",), "rtt min/avg/max = 1/2/3 ms", True),
         ((), "something", False),

@@ -168,8 +168,8 @@ def test_a_lab_without_a_pool_says_what_is_missing() -> None:
 # hostPort
 
 
-@pytest.mark.rule("HP-01")
-@pytest.mark.rule("HP-02")
+@pytest.mark.rule("HP-01", element="published")
+@pytest.mark.rule("HP-02", element="published")
 def test_a_host_port_leads_to_its_pod(lab: Lab) -> None:
     lab.apply(pod("h", "host1", "{containerPort: 80, hostPort: 8088}") + pod("n", "host1"))
     lab.pod("h").serve(80)
@@ -181,7 +181,7 @@ def test_a_host_port_leads_to_its_pod(lab: Lab) -> None:
     assert lab.pod("c").get(f"http://{node}:8088/").status == 0
 
 
-@pytest.mark.rule("HP-08")
+@pytest.mark.rule("HP-08", element="obstacles")
 def test_two_pods_want_one_host_port(lab: Lab) -> None:
     free = pod("NAME", "", "{containerPort: 80, hostPort: 8088IP}").replace("nodeName: , ", "nodeSelector: {pin: x}, ")
     pinned = [free.replace("NAME", name).replace("IP", ip) for name, ip in (("x", ""), ("y", ""), ("z", ""))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from scapy.layers.inet import IP, TCP
@@ -97,6 +98,13 @@ def test_policies_are_told_where_they_permit_and_where_they_do_not(lab: Lab) -> 
     assert not lab.trace("web-1", IP(dst=lab.pod("db-1").ip) / TCP(dport=8080)).dropped_by(policy="default/other")
 
 
+def test_a_name_keeps_its_small_letter(lab: Lab) -> None:
+    lab.apply(POLICY)
+    lab.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: spy}\nspec: {containers: [{name: a, image: b}]}")
+    assert told(lab, "spy", "db-1:5432")[1].startswith("spy may not send to db-1: ")
+    assert told(lab, "spy", "10.244.1.99")[1].startswith("Nobody on ")
+
+
 def test_a_trace_as_scripts_get_it_names_the_policies_too(lab: Lab) -> None:
     lab.apply(POLICY)
     trace = lab.trace("web-1", IP(dst=lab.pod("db-1").ip) / TCP(dport=8080))
@@ -126,6 +134,18 @@ def test_translations_are_told() -> None:
         "host1 translates it: destination 192.168.9.11:8080 → 10.244.1.2:80 "
         "(192.168.9.11:8080 of host1 is published: it leads to 10.244.1.2:80)."
     )
+
+
+def test_a_service_leads_to_a_pod_on_its_ports_only() -> None:
+    with Lab(Path(__file__).parent.parent.parent / "topologies/primer/service.yaml") as lab:
+        assert told(lab, "client", "web")[2] == (
+            "host1 translates it: destination 10.96.0.80:80 → 10.244.2.2:8080 "
+            "(default/web:http leads to web-2, 1 of 1)."
+        )
+        assert told(lab, "client", "10.96.0.80:81")[-1] == (
+            "10.96.0.80 is an address of Services and of no machine: only default/web:http 80/TCP lead anywhere, "
+            "this is routed as it is."
+        )
 
 
 def test_an_answer_that_is_lost_is_told(lab: Lab) -> None:

@@ -168,3 +168,29 @@ def test_two_stacks_that_never_stop_answering(lab: Lab) -> None:
     lab.pod("web-1").send_ip(bytes(IP(src=lab.pod("web-1").ip, dst=lab.pod("web-3").ip) / UDP(sport=7, dport=7)))
     lab.clock.advance(0.000002)
     assert 10_000 <= lab.counters()["received"] <= 40_000
+
+
+def test_objects_alone_are_added_to_any_topology() -> None:
+    """What the topology says of pods that are not in the file (a published port) was said of those that are there."""
+    published = "spec: {hosts: [{name: host1, publish: [{port: 8080, pod: web-1}]}, host2], dns: false}"
+    text = f"apiVersion: emunet/v1\nkind: Topology\nmetadata: {{name: lab}}\n{published}\n---\n"
+    with Lab(text + pod_text("web-1", "host1")) as lab:
+        lab.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\n")
+        lab.apply(pod_text("web-2", "host2"))
+        assert [pod.name for pod in lab.pods] == ["web-1", "web-2"]
+        more = text.replace("pod: web-1}", "pod: web-1}, {port: 8081, pod: web-3}")
+        with pytest.raises(BadInput, match="there is no pod 'web-3'"):
+            lab.apply(more)
+        with pytest.raises(BadInput, match="web-1 runs on host1: publish it there"):
+            lab.apply(
+                text.replace(
+                    "name: host1, publish: [{port: 8080, pod: web-1}]}, host2",
+                    "name: host1}, {name: host2, publish: [{port: 80, pod: web-1}]}",
+                )
+            )
+        lab.apply(more.replace("web-3", "web-1"))
+        lab.delete("pod", "web-1")
+        lab.apply(pod_text("web-3", "host2"))
+        assert lab.ping("web-2", "web-3")
+        with pytest.raises(BadInput, match="web-1 runs on host2: publish it there"):
+            lab.apply(pod_text("web-1", "host2"))

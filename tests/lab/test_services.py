@@ -60,7 +60,7 @@ def test_the_trace_names_the_service_and_the_pod(lab: Lab) -> None:
     assert " of 3" in text
 
 
-@pytest.mark.rule("OBJ-18")
+@pytest.mark.rule("OBJ-18", element="services")
 def test_a_service_comes_changes_and_goes_while_the_lab_runs(lab: Lab) -> None:
     late = "{apiVersion: v1, kind: Service, metadata: {name: late}, spec: {clusterIP: 10.96.0.82, SELECTOR}}"
     with_ports = late.replace("SELECTOR", "selector: {app: web}, ports: [{port: 81, targetPort: http}]") + "\n"
@@ -124,7 +124,7 @@ def test_a_recording_has_the_services_in_it(tmp_path: Path) -> None:
     assert rerun(tmp_path / "r.pcapng").same
 
 
-@pytest.mark.rule("SVC-07")
+@pytest.mark.rule("SVC-07", element="service-routes")
 def test_a_node_reaches_services_by_the_route_that_it_has_for_them(lab: Lab) -> None:
     """Without any route the kernel would refuse (ENETUNREACH): OUTPUT comes after the first look-up."""
     host = lab.plane.world.config.hosts[0]

@@ -100,7 +100,7 @@ def test_source_ip(lab: Lab) -> None:
         assert json.loads(answer.body)["client"] == lab.pod("client").ip
 
 
-@pytest.mark.rule("SVC-43")
+@pytest.mark.rule("SVC-43", element="services")
 def test_types(lab: Lab) -> None:
     """should be able to change the type from ExternalName to ClusterIP, to NodePort and back [Conformance]."""
     lab.apply(service("type: ExternalName, externalName: example.com"))
@@ -122,7 +122,7 @@ def test_recreated(lab: Lab) -> None:
         assert who(lab, f"http://{VIP}/") == {""}
 
 
-@pytest.mark.rule("OBJ-12")
+@pytest.mark.rule("OBJ-12", element="endpoints")
 def test_endpoints_by_hand(lab: Lab) -> None:
     """EndpointSliceMirroring: should mirror a custom Endpoints resource through create update and delete."""
     lab.apply(service(f"clusterIP: {VIP}, ports: [{{port: 80}}]"))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.layers.dns import DNS, DNSQR, DNSRR
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, LLC, STP, Dot1Q, Dot3, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet
 
-from emunet.packet.summary import frame_line
+from emunet.packet.summary import frame_line, summarize
 
 LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 V4 = LINK / IP(src="1.2.3.4", dst="5.6.7.8")
@@ -77,3 +78,46 @@ def test_any_bytes_give_a_line(frame: bytes, length: int, noise: bytes, at: int)
     line = frame_line(damaged)
     assert line
     assert "\n" not in line
+
+
+_ADDRESSES = [DNSRR(rrname="db.x.", type="A", rdata=f"10.0.0.{last}") for last in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (DNS(qd=DNSQR(qname="web.x.", qtype="AAAA")), "DNS AAAA web.x?"),
+        (DNS(qr=1, qd=DNSQR(qname="db.x."), an=_ADDRESSES[:2]), "DNS A db.x: 10.0.0.1, 10.0.0.2"),
+        (
+            DNS(qr=1, qd=DNSQR(qname="db.x."), an=_ADDRESSES),
+            "DNS A db.x: 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 2 more",
+        ),
+        (
+            DNS(
+                qr=1, qd=DNSQR(qname="a.x.", qtype="AAAA"),
+                an=[
+                    DNSRR(rrname="a.x.", type="CNAME", rdata="b.x."),
+                    DNSRR(rrname="b.x.", type="AAAA", rdata="fd00::1"),
+                ],
+            ),
+            "DNS AAAA a.x: CNAME, fd00::1",
+        ),
+        (DNS(qr=1, qd=DNSQR(qname="a.x."), an=[]), "DNS A a.x: no such record"),
+        (DNS(qr=1, rcode=3, qd=DNSQR(qname="a.x.")), "DNS A a.x: no such name"),
+    ],
+)  # fmt: skip
+def test_what_a_name_server_is_asked_and_says(message: DNS, said: str) -> None:
+    ports = {"sport": 53, "dport": 50000} if message.qr else {"sport": 50000, "dport": 53}
+    packet = V4 / UDP(**ports) / message
+    assert summarize(bytes(packet)).said == said
+    wrapped = V4 / UDP(sport=50000, dport=4789) / VXLAN(vni=7, flags="Instance") / packet
+    assert summarize(bytes(wrapped)).said == said
+
+
+@given(st.integers(0, 300), st.binary(max_size=6), st.integers(0, 300))
+def test_a_damaged_answer_is_told_as_far_as_it_goes(length: int, noise: bytes, at: int) -> None:
+    whole = bytes(V4 / UDP(sport=53, dport=50000) / DNS(qr=1, qd=DNSQR(qname="db.x."), an=_ADDRESSES))
+    damaged = (whole[: 42 + at] + noise + whole[42 + at + len(noise) :])[: 42 + length]
+    said = summarize(damaged).said
+    assert said.isprintable()
+    assert not said or said.startswith("DNS ")

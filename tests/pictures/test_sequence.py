@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from scapy.layers.inet import ICMP, IP
 
 from emunet.cli.draw import draw
-from emunet.lab.lab import Lab
 from emunet.packet.pcap import PcapWriter
 from emunet.packet.pcapng import read_capture, read_facts
 from emunet.pictures.raster import png
 from emunet.pictures.sequence import Course, sequence
 from emunet.pictures.sequence_svg import sequence_svg
 from emunet.pictures.sequence_text import sequence_lines
+from emunet.testing import Lab
 
 ROOT = Path(__file__).parent.parent.parent
 PORTS = ["web-1", "host1:eth0", "web-3"]
@@ -39,6 +40,44 @@ def arrows(course: Course) -> list[tuple[str, str, str]]:
 
 def text_of(course: Course, width: int = 200) -> str:
     return "\n".join("".join(text for text, _ in line) for line in sequence_lines(course, width))
+
+
+def test_containers_with_one_address_on_two_hosts_are_two(tmp_path: Path) -> None:
+    """Both have 172.17.0.2, and the same MAC: who it is follows from where a frame was seen."""
+    path, ports = tmp_path / "x.pcapng", ["host1/shop", "host1:eth0", "host2/stock"]
+    with Lab(ROOT / "topologies/primer/ip-per-pod.yaml") as lab:
+        with lab.capture(ports, path):
+            assert lab.pod("host1/shop").get("http://192.168.9.12:8080/").status == 200
+        astray = lab.trace("host1/shop", IP(dst="172.17.0.3") / ICMP())
+        assert (astray.reason.name, astray.hops[-1].device) == ("NEIGHBOR_UNREACHABLE", "host1/shop")
+    course = course_of(path)
+    opening = [(one.source, one.target, one.detail.partition(":")[0]) for one in course.messages if one.words == "SYN"]
+    assert opening == [
+        ("host1/shop", "host1", "172.17.0.2"),
+        ("host1", "host2", "192.168.9.11"),
+        ("host2", "host2/stock", "192.168.9.11"),
+    ]
+
+
+def test_what_a_wire_loses_is_told_where_it_was_seen_last(tmp_path: Path) -> None:
+    """By a lane that loses all, and by a cable that is cut; again from the flow cache."""
+
+    def act(lab: Lab) -> None:
+        lab.ping("web-1", "web-3")
+        lab.link("host2--switch1", mtu=100)
+        assert not lab.ping("web-1", "web-3")
+        assert not lab.ping("web-1", "web-3")
+        lab.link("host2--switch1", up=False)
+        assert not lab.ping("web-1", "web-3")
+
+    path = captured(tmp_path, act, ["web-1", "switch1:1", "switch1:2"])
+    told = [(frame.interface, frame.comments[0]) for frame in read_capture(path) if frame.comments]
+    assert {port for port, _ in told} == {"switch1:2"}
+    reasons = [comment.split(": ")[1] for _, comment in told]
+    assert reasons.count("WIRE_TOO_LONG") == 2
+    assert "WIRE_DOWN" in reasons
+    lost = [one for one in course_of(path).messages if one.dropped and one.kind == "vxlan"]
+    assert [(one.source, one.target) for one in lost] == [("host1", "host2")] * 3
 
 
 def test_a_ping_across_hosts_is_a_message_for_each_link(tmp_path: Path) -> None:
@@ -102,6 +141,23 @@ def test_a_loss_later_on_the_way_stands_beside_the_device(tmp_path: Path) -> Non
     assert beside
     assert all(one.source == one.target and one.dropped for one in beside)
     assert beside[0].title.startswith("echo request 1: dropped")
+
+
+@pytest.mark.rule("SVC-04", element="translate")
+def test_a_message_to_oneself_is_an_arrow_that_comes_back(tmp_path: Path) -> None:
+    """A pod that calls itself by a Service: the frame that comes in has its own MAC as source (SVC-04)."""
+    path = tmp_path / "hairpin.pcapng"
+    with Lab(ROOT / "topologies/primer/service.yaml") as lab, lab.capture(["web-2"], path):
+        lab.pod("web-2").get("http://10.96.0.80/")
+    course = course_of(path, limit=4, wanted=lambda frame: frame[12:14] == b"\x08\x00")
+    ways = [(one.source, one.target, one.detail.partition(":")[0]) for one in course.messages]
+    assert ways[:2] == [("web-2", "host2", "web-2"), ("web-2", "web-2", "10.244.2.1")]
+    rows = text_of(course).splitlines()
+    there = next(number for number, row in enumerate(rows) if "├──╮ SYN" in row)
+    assert "│◀─╯ 10.244.2.1:" in rows[there + 1]
+    assert "→ web-2:8080, TTL 64" in rows[there + 1]
+    texts = [one.text for one in ElementTree.fromstring(sequence_svg(course)).iter("{http://www.w3.org/2000/svg}text")]
+    assert course.messages[1].detail in texts
 
 
 def test_http_is_read_and_segments_are_counted_together(tmp_path: Path) -> None:

@@ -5,6 +5,10 @@
 The second run must fail, or the test proves nothing about that element. Which rules are
 put to that test: `all`, `none`, or a random `tenth`, drawn from the date or a seed.
 
+A test that takes long (marked `slow`) or has a lab on TAPs (`kernel`) is left out where each of its
+rules has a faster one that names an element, unless all rules are put to the test: `make test` runs
+it anyway. What runs in other processes no pass-through reaches.
+
 Rule of this file: it notes outcomes; `__main__` makes verdicts of them.
 """
 
@@ -61,6 +65,20 @@ def drawn(rules: list[str], share: str, seed: str) -> set[str]:
     return set(rules) if share == "all" else set()
 
 
+def left_out(pairs: dict[str, list[tuple[str, str]]], slow: set[str]) -> set[str]:
+    """The slow tests all of whose rules are proved by a faster one that names an element."""
+    proved = {rule for name, rows in pairs.items() if name not in slow for rule, element in rows if element}
+    return {name for name in slow & pairs.keys() if {rule for rule, _ in pairs[name]} <= proved}
+
+
+def seen(reports: list[pytest.TestReport]) -> str:
+    """What a test said without its element: `failed`, `passed`, or that it did not get as far as to say."""
+    failed = [report.when for report in reports if report.failed]
+    if failed and failed[0] == "setup":
+        return "no set-up"
+    return "failed" if failed else "passed"
+
+
 class Notes:
     """What became of each test, and of its second run."""
 
@@ -71,14 +89,19 @@ class Notes:
         self.drawn: set[str] = set()
         self.tests: dict[str, dict[str, Any]] = {}
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Draw."""
-        rules = sorted({rule for item in session.items for rule, _ in bound(item)})
-        self.drawn = drawn(rules, self.share, self.seed)
-        for item in session.items:
-            pairs = bound(item)
-            if pairs:
-                self.tests[item.nodeid] = {"rules": pairs, "outcome": "passed", "reason": "", "passed through": {}}
+    @pytest.hookimpl(trylast=True)  # only what `-m` and `-k` have left counts
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Draw, and leave out what is slow."""
+        pairs = {item.nodeid: bound(item) for item in items}
+        pairs = {name: rows for name, rows in pairs.items() if rows}
+        self.drawn = drawn(sorted({rule for rows in pairs.values() for rule, _ in rows}), self.share, self.seed)
+        slow = {item.nodeid for item in items if any(item.iter_markers("slow")) or any(item.iter_markers("kernel"))}
+        spared = left_out(pairs, slow) if self.share != "all" else set()
+        for name, rows in pairs.items():
+            outcome = "left out" if name in spared else "passed"
+            self.tests[name] = {"rules": rows, "outcome": outcome, "reason": "", "passed through": {}}
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in spared])
+        items[:] = [item for item in items if item.nodeid not in spared]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the worst that was said of a test."""
@@ -97,8 +120,7 @@ class Notes:
             for element in sorted({name for rule, name in noted["rules"] if name and rule in self.drawn}):
                 with passed_through(element):
                     reports = runtestprotocol(item, log=False, nextitem=nextitem)
-                failed = any(report.failed for report in reports)
-                noted["passed through"][element] = "failed" if failed else "passed"
+                noted["passed through"][element] = seen(reports)
         return result
 
     def pytest_sessionfinish(self) -> None:

@@ -47,7 +47,7 @@ def balanced(lab: Lab) -> None:
     assert set(lab.plane.balance().values()) == {0}
 
 
-@pytest.mark.rule("DK-01")
+@pytest.mark.rule("DK-01", element="docker-networks")
 def test_a_fresh_host_has_three_networks(docker: LabDocker) -> None:
     rows = [(one.name, one.driver, len(one.id)) for one in docker.networks]
     assert rows == [("bridge", "bridge", 64), ("host", "host", 64), ("none", "null", 64)]
@@ -61,12 +61,18 @@ def test_an_engine_that_nobody_uses_costs_nothing(lab: Lab, docker: LabDocker) -
     assert all(host.connections is None and not host.segments for host in before.hosts)
 
 
-@pytest.mark.rule("DK-02", "DK-03")
+@pytest.mark.rule("DK-03", element="attachments")
+def test_a_mac_is_made_of_the_address(lab: Lab, docker: LabDocker) -> None:
+    docker.run("one")
+    docker.run("two")
+    assert [lab.pod(f"host1/{name}").mac for name in ("one", "two")] == ["02:42:ac:11:00:02", "02:42:ac:11:00:03"]
+
+
+@pytest.mark.rule("DK-02", element="docker-pools")
 def test_addresses_are_given_from_docker0_on(lab: Lab, docker: LabDocker) -> None:
     docker.run("one")
     docker.run("two")
     assert [lab.pod(f"host1/{name}").ip for name in ("one", "two")] == ["172.17.0.2", "172.17.0.3"]
-    assert lab.pod("host1/one").mac == "02:42:ac:11:00:02"
     assert lab.ping("host1/one", "172.17.0.1").ttl == 64
     docker.stop("one")
     docker.run("three")
@@ -210,13 +216,30 @@ def test_an_internal_network_has_no_way_out(lab: Lab, docker: LabDocker) -> None
     balanced(lab)
 
 
-@pytest.mark.rule("DK-12", "DK-13", "DK-14")
-def test_none_host_and_anothers_network(lab: Lab, docker: LabDocker) -> None:
+@pytest.mark.rule("DK-12", element="network-modes")
+def test_on_the_network_none_a_container_is_alone(lab: Lab, docker: LabDocker) -> None:
     before = set(lab.ports)
-    docker.run("alone", network="none")
-    guest = docker.run("guest", network="host", ports=["8080:80"])
+    alone = docker.run("alone", network="none")
+    assert alone.running
+    assert not alone.attachments
     assert set(lab.ports) == before
+    with pytest.raises(Refused, match=r"private \(none\) mode"):
+        docker.connect("alone", "bridge")
+
+
+@pytest.mark.rule("DK-13", element="network-modes")
+def test_on_the_network_host_a_container_has_the_hosts_and_publishes_nothing(lab: Lab, docker: LabDocker) -> None:
+    before, rules = set(lab.ports), [host.connections for host in lab.plane.world.config.hosts]
+    guest = docker.run("guest", network="host", ports=["8080:80"])
+    assert guest.running
+    assert not guest.attachments
     assert not guest.bindings
+    assert set(lab.ports) == before
+    assert [host.connections for host in lab.plane.world.config.hosts] == rules
+
+
+@pytest.mark.rule("DK-14", element="network-modes")
+def test_a_container_in_anothers_network_has_none_of_its_own_and_ends_with_it(lab: Lab, docker: LabDocker) -> None:
     web = docker.run("web", ports=["8080:80"])
     friend = docker.run("friend", network="container:web")
     assert friend.shares == web.id
@@ -231,7 +254,7 @@ def test_none_host_and_anothers_network(lab: Lab, docker: LabDocker) -> None:
         docker.containers.join(docker.containers.add("late", f"container:{docker.containers.add('idle').id}"))
 
 
-@pytest.mark.rule("DK-18", "DK-19")
+@pytest.mark.rule("DK-18", "DK-19", element="attachments")
 def test_a_container_on_two_networks(lab: Lab, docker: LabDocker) -> None:
     docker.network("blue")
     docker.network("amber", internal=True)

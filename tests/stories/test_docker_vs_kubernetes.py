@@ -33,7 +33,8 @@ def asked_by(lab: Lab, source: str, url: str) -> str:
     return str(json.loads(body)["client"]) if body else ""
 
 
-@pytest.mark.rule("DK-02", "DK-05", "DK-06", "NET-01")
+@pytest.mark.rule("DK-05", element="translate")
+@pytest.mark.rule("DK-06", element="published")
 def test_on_bridges_the_caller_is_lost_and_as_pods_it_is_kept(lab: Lab) -> None:
     # The names are the same, and so is what is asked. Containers have the same address on both hosts.
     assert lab.pod("host1/shop").ip == lab.pod("host2/stock").ip == "172.17.0.2"
@@ -49,7 +50,7 @@ def test_on_bridges_the_caller_is_lost_and_as_pods_it_is_kept(lab: Lab) -> None:
     assert set(lab.plane.balance().values()) == {0}
 
 
-@pytest.mark.rule("DK-10", "NET-01")
+@pytest.mark.rule("DK-10", element="isolation")
 def test_a_containers_own_address_means_nothing_on_another_host(lab: Lab) -> None:
     docker = lab.docker("host2")
     docker.run("other", ports=["8081:80"])

@@ -213,13 +213,19 @@ def _notes(pod: Object, fact: PodFact | None) -> Iterator[Action]:
         yield Note(pod, "NoEffect", f"Accepted without effect in a lab: {', '.join(without)}", NAME)
 
 
+_IGNORED = (
+    "activeDeadlineSeconds", "hostIPC", "hostPID", "priorityClassName", "readinessGates", "runtimeClassName",
+    "shareProcessNamespace", "topologySpreadConstraints",
+)  # fmt: skip
+"""Of a pod's spec, what does nothing where it is set."""
+
 _ACTS = ("runAsUser", "runAsGroup", "runAsNonRoot")
 """Of a security context, what a lab does as it is asked."""
 
 
 def _without_effect(spec: Object) -> Iterator[str]:
     """Fields of a pod that are accepted and ignored."""
-    for name in ("hostPID", "hostIPC", "runtimeClassName", "priorityClassName", "shareProcessNamespace"):
+    for name in _IGNORED:
         if spec.get(name):
             yield name
     for name, value in (spec.get("securityContext") or {}).items():

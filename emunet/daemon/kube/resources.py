@@ -26,6 +26,27 @@ GIVEN_BACK = {
 }  # fmt: skip
 """Kinds whose objects are the answer to their own DELETE; for all others it is a Status. Typed clients count on it."""
 
+_FIELDS = {
+    "Event": (
+        *(f"involvedObject.{name}" for name in (
+            "kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"
+        )),
+        "reason", "reportingComponent", "source", "type",
+    ),
+    "Job": ("status.successful",),
+    "Namespace": ("status.phase",),
+    "Node": ("spec.unschedulable",),
+    "Pod": (
+        "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+        "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName",
+    ),
+    "ReplicaSet": ("status.replicas",),
+    "ReplicationController": ("status.replicas",),
+    "Secret": ("type",),
+    "Service": ("spec.clusterIP", "spec.type"),
+}  # fmt: skip
+"""The fields by which objects of a kind can be selected, beside their name and namespace: those of Kubernetes 1.33."""
+
 PROPAGATIONS = ("Background", "Foreground", "Orphan")
 
 _PATCHES: dict[str, Literal["json", "merge", "strategic", "apply"]] = {
@@ -56,6 +77,9 @@ class Question:
     def fields(self) -> FieldSelector | None:
         """The fieldSelector of the query. StatusError."""
         found: FieldSelector | None = _selector(parse_fields, self.query.get("fieldSelector"))
+        for path, _, _ in found.terms if found is not None else ():
+            if path not in ("metadata.name", "metadata.namespace", *_FIELDS.get(self.kind.name, ())):
+                raise status.bad_request(f"field label not supported: {path}")
         return found
 
     def view(self, item: Object) -> Object:
@@ -88,6 +112,7 @@ def get(question: Question) -> Object:
 def select(question: Question) -> tuple[list[Object], Object]:
     """The objects of a list, and the list's metadata: a page of them where the query has a limit."""
     store = question.backend.control.store
+    number(question.query, "resourceVersion")
     items = store.select(question.kind.resource, question.target.namespace, question.labels, question.fields)
     metadata: Object = {"resourceVersion": str(store.version)}
     start = 0

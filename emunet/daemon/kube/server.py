@@ -101,7 +101,7 @@ async def answer(backend: Backend, token: str, request: web.Request, path: str) 
         if any(target.plural == plural for plural, _ in discovery.REVIEWS.get(target.api_version, ())):
             body = await _object(request)
             return _json(resources.review(target.api_version, body), 201)
-        raise StatusError(404, "NotFound", "the server could not find the requested resource")
+        raise _not_served(path)
     query = dict(request.query)
     wish = backend.control.request(
         backend.now(), target.api_version, _validation(query), dry_run="All" in request.query.getall("dryRun", [])
@@ -155,8 +155,10 @@ async def _subresource(question: Question, token: str, request: web.Request) -> 
             resources.get(question)
             body = await _object(request)
             expires = question.backend.control.store.moment(question.backend.now() + 3600 * 10**9)
-            return _json({**body, "status": {"token": token, "expirationTimestamp": expires}}, 201)
-    message = f'{kind.plural} of a lab have no subresource "{name}" that takes {method}'
+            named = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+            return _json({**named, **body, "status": {"token": token, "expirationTimestamp": expires}}, 201)
+    hint = f"; {_INSTEAD[name]}" if name in _INSTEAD else ""
+    message = f'{kind.plural} of a lab have no subresource "{name}" that takes {method}{hint}'
     raise StatusError(404, "NotFound", message)
 
 
@@ -238,8 +240,27 @@ def _about_itself(backend: Backend, request: web.Request, path: str) -> web.Resp
     elif parts[0] == "apis" and len(parts) == 3:
         found = discovery.resources(kinds, f"{parts[1]}/{parts[2]}")
     if found is None:
-        raise StatusError(404, "NotFound", "the server could not find the requested resource")
+        raise _not_served(path)
     return _json(found)
+
+
+_INSTEAD = {
+    "proxy": "`kubectl port-forward` or `emunet forward` leads there",
+    "ephemeralcontainers": "nothing is added to a pod that runs; `kubectl exec` starts a program in it",
+    "resize": "a lab limits no resources",
+    "metrics.k8s.io": "a lab measures no use of resources; `emunet top` has the figures of its network",
+    "metrics": "`emunet top` and `emunet status -o json` have the figures of a lab",
+    "logs": "`kubectl logs` has those of containers",
+}
+"""What to do instead of asking for what a lab does not serve, by a word of the path."""
+
+
+def _not_served(path: str) -> StatusError:
+    words = path.strip("/").split("/")
+    hint = next(
+        (_INSTEAD[word] for word in words if word in _INSTEAD), "`kubectl api-resources` lists what a lab serves"
+    )
+    return StatusError(404, "NotFound", f"the server could not find the requested resource: {hint}")
 
 
 def _wants_table(request: web.Request) -> tuple[bool, str]:

@@ -72,8 +72,11 @@ class LabClock:
 
     def advance(self, seconds: float) -> None:
         """Let time pass; everything that is due on the way happens, in order: frames, timers, controllers."""
+        self.advance_to(self.now + int(seconds * SECOND))
+
+    def advance_to(self, target: int) -> None:
+        """The same until a moment in nanoseconds."""
         world = self._lab.plane.world
-        target = world.now + int(seconds * SECOND)
         while (due := self._lab.control.due()) is not None and due <= target:
             world.advance(max(due, world.now))
             self._lab.settle()
@@ -486,6 +489,10 @@ class Lab:
         its pods are made elsewhere (`lab.clock.advance`).
         """
         self.plane.trouble.set_power(device, on=on)
+        self.notice_power(device, on=on)
+
+    def notice_power(self, device: str, *, on: bool) -> None:
+        """Let the cluster know that a host's power has gone or come back: what `power` does beside doing it."""
         if any(host.name == device for host in self.plane.world.config.hosts):
             self.control.set_power(device, on=on, now=self.clock.now)
             self.settle()

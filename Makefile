@@ -77,7 +77,7 @@ deps: ## install the Debian packages that pods and tests use
 	@bash .ci/install-packages
 
 clean: ## remove the environment and all caches (labs: `make down` first)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build .cache dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The generator is 90 MB, so it is there only for whoever builds the site.

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scapy.layers.inet import IP, TCP
 
 from emunet.cluster.load import BadInput
 from emunet.testing import Lab
@@ -47,7 +46,7 @@ def test_it_has_a_network_and_no_pods(overlay: str) -> None:
         assert [str(route.prefix) for route in laptop.routes] == ["192.168.9.0/24"]
         assert not [row for row in host1.routes if row.via == lab.address("laptop")]
         assert lab.ping("host1", "laptop").answered
-        assert lab.trace("laptop", IP(dst=lab.pod("web-1").ip) / TCP(dport=80)).reason.name == "NO_ROUTE"
+        assert lab.explain("laptop", "web-1:80")[0].there["reason"] == "NO_ROUTE"
         lab.power("laptop", on=False)
         lab.clock.advance(600)
         assert lab.pod("web-1").host == "host1"

@@ -102,12 +102,19 @@ def _of_lab(name: str | None, title: str | None) -> Any:
     ails = {name: "not ready" for name, pod in pods.items() if not pod["ready"] and pod["host"] not in off}
     ails |= dict.fromkeys(trouble["frozen"], "frozen")
     in_hosts = [(pod["host"], name) for name, pod in pods.items() if pod["mac"] is None]
-    about = _about(len(status["hosts"]), len(pods), f"{status['wires']} wires")
+    containers = client.get("containers")
+    in_hosts += [(one["host"], one["name"]) for one in containers if one["mode"] == "host"]
+    alone = [(one["host"], one["name"]) for one in containers if one["mode"] == "none"]
+    guests: dict[str, list[str]] = {}
+    for one in containers:
+        if one["mode"].startswith("container:"):
+            guests.setdefault(f"{one['host']}/{one['mode'].partition(':')[2]}", []).append(one["name"])
+    about = _about(len(status["hosts"]), len(pods), len(containers), f"{status['wires']} wires")
     if trouble["groups"]:
         about += "; parted: " + " | ".join(", ".join(group) for group in trouble["groups"])
     return network(
         title or client.name, about, [asdict(port) for port in ports], client.get("wires"), off=off, troubled=ails,
-        in_hosts=in_hosts,
+        in_hosts=in_hosts, alone=alone, guests=guests,
     )  # fmt: skip
 
 
@@ -129,16 +136,21 @@ def _of_files(files: Sequence[str], title: str | None) -> Any:
         desired = lab.desired
         ports = [asdict(port) for port in ports_of(lab.plane.world.config)]
         in_hosts = [(pod.host, pod.port) for pod in desired.pods if pod.host_network]
-        about = _about(len(desired.cluster.hosts), len(desired.pods), f"overlay {desired.cluster.overlay.kind.value}")
+        about = _about(
+            len(desired.cluster.hosts), len(desired.pods), 0, f"overlay {desired.cluster.overlay.kind.value}"
+        )
         return network(
             title or desired.cluster.name, about, ports, lab.plane.trouble.wires(), in_hosts=in_hosts
         )  # fmt: skip
 
 
-def _about(hosts: int, pods: int, more: str) -> str:
+def _about(hosts: int, pods: int, containers: int, more: str) -> str:
     from emunet.cli.render import count
 
-    return f"{count(hosts, 'host')}, {count(pods, 'pod')}, {more}"
+    told = [count(hosts, "host")]
+    told += [count(pods, "pod")] if pods or not containers else []
+    told += [count(containers, "container")] if containers else []
+    return ", ".join((*told, more))
 
 
 def _port(pod: dict[str, Any]) -> str:

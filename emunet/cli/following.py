@@ -12,10 +12,11 @@ import time
 from collections import OrderedDict
 from typing import BinaryIO, TextIO
 
+from emunet.daemon.capture_file import names_of
 from emunet.daemon.capture_filter import CaptureFilter
 from emunet.daemon.frame_channel import FrameChannel
 from emunet.daemon.frame_format import INBOUND, NOTICE, FrameRecord, PortInfo
-from emunet.packet.address import parse_ip, parse_mac
+from emunet.packet.address import parse_mac
 from emunet.packet.difference import changes, view
 from emunet.packet.pcapng import PcapngWriter
 from emunet.packet.summary import frame_line
@@ -121,7 +122,7 @@ class Follower:
         writer = PcapngWriter(stream, "emunet", where)
         for port in self._channel.ports:
             writer.interface(port.name, port.description, parse_mac(port.mac) if port.mac else None)
-        names = {parse_ip(row.partition("/")[0]): (port.name,) for port in every for row in port.addresses}
+        names = names_of(every)
         if names:
             writer.names(names)
         for sightings in self.packets.values():

@@ -216,7 +216,7 @@ def _own_ports(container: Object, field: str) -> Iterator[Cause]:
     """In its host's network a container's ports are the host's: none leads to another."""
     for index, port in enumerate(container.get("ports", ())):
         number = port.get("containerPort")
-        if number is not None and port.get("hostPort", number) != number:
+        if number is not None and (port.get("hostPort") or number) != number:
             place = f"{field}.ports[{index}].containerPort"
             yield wrong(place, number, "must match `hostPort` when `hostNetwork` is true")
 

@@ -17,6 +17,7 @@
     POST /time                      {"seconds"}: lab time jumps ahead (memory wires)
     GET  /kubeconfig                {"kubeconfig": text} that points kubectl to the lab's Kubernetes API
     GET  /docker                    {host: path} of the Docker Engine API's socket of each host
+    GET  /containers                [{"host", "name", "mode"}] of what those engines run
     *    /kube/PATH                 that same API, without TLS and token, in its own forms
     POST /down                      ends the lab; answered when all of it but this server is gone
 
@@ -95,6 +96,7 @@ class Server:
                 web.post("/down", self._down),
                 web.get("/kubeconfig", self._kubeconfig),
                 web.get("/docker", self._docker_hosts),
+                web.get("/containers", self._containers),
                 web.route("*", "/kube/{path:.*}", self._objects),
                 *trouble_routes(lab),
             ]
@@ -187,6 +189,9 @@ class Server:
 
     async def _docker_hosts(self, request: web.Request) -> web.Response:
         return web.json_response(self._docker.paths)
+
+    async def _containers(self, request: web.Request) -> web.Response:
+        return web.json_response(self._docker.running())
 
     async def _objects(self, request: web.Request) -> web.StreamResponse:
         answer: web.StreamResponse = await self._kube.answer(request, "/" + request.match_info["path"])

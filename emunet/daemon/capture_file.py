@@ -23,13 +23,19 @@ from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
 from emunet.daemon.frame_format import NOTICE, FrameRecord, PortInfo
 from emunet.packet.address import parse_ip, parse_mac
 from emunet.packet.pcap import PcapWriter
-from emunet.packet.pcapng import PcapngWriter
+from emunet.packet.pcapng import PcapngWriter, unambiguous
 
 STANDARD_OUTPUT = "-"
 
 _MESSAGES_A_TURN = 64
 _BUFFER = 1 << 20
 _DRAIN_SECONDS = 5.0
+
+
+def names_of(ports: Sequence[PortInfo]) -> dict[bytes, tuple[str, ...]]:
+    """Names of the addresses and MACs of ports."""
+    rows = [(parse_ip(row.partition("/")[0]), port.name) for port in ports for row in port.addresses]
+    return unambiguous([*rows, *((parse_mac(port.mac), port.name) for port in ports if port.mac)])
 
 
 class CaptureFile:
@@ -139,8 +145,7 @@ class CaptureFile:
                 writer = self._pcapng = PcapngWriter(self._stream, "emunet", where)
                 for port in (known.get(port.name, port) for port in self._channel.ports):
                     writer.interface(port.name, port.description, parse_mac(port.mac) if port.mac else None)
-                names = {parse_ip(row.partition("/")[0]): (port.name,) for port in every for row in port.addresses}
-                names |= {parse_mac(port.mac): (port.name,) for port in every if port.mac}
+                names = names_of(every)
                 if names:
                     writer.names(names)
             self._stream.flush()

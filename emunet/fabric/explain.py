@@ -45,23 +45,23 @@ def frame_from(world: World, edge: Edge, packet: bytes) -> bytes | Trace:
             edge, Verdict.DROP, Reason.NO_ROUTE, {"device": edge.name, "destination": destination, "sent": ""}
         )
     next_hop = destination if on_link else gateways[0]
-    mac = owner(world, next_hop) or proxy(world, edge)
+    mac = owner(world, edge.device, next_hop) or proxy(world, edge)
     if mac is None:
         arguments = {"interface": "eth0", "device": edge.name, "address": next_hop, "tries": 3, "sent": ""}
         return _ended(edge, Verdict.DROP, Reason.NEIGHBOR_UNREACHABLE, arguments)
     return mac + edge.mac + ethertype + packet
 
 
-def owner(world: World, address: bytes) -> bytes | None:
-    """The MAC of the stack or host interface that has an address, or None."""
+def owner(world: World, host: str, address: bytes) -> bytes | None:
+    """The MAC of the stack or interface that has an address on a host's own bridges, or None.
+
+    Other hosts are not asked: Docker gives the same addresses out on each.
+    """
     for edge in world.edges.values():
-        if not edge.entry.startswith(LOCAL_PREFIX) and any(row.address == address for row in edge.addresses):
+        here = edge.device == host and not edge.entry.startswith(LOCAL_PREFIX)
+        if here and any(row.address == address for row in edge.addresses):
             return edge.mac
-    for config in world.config.hosts:
-        mac = interface_mac(config, address)
-        if mac is not None:
-            return mac
-    return None
+    return next((interface_mac(config, address) for config in world.config.hosts if config.name == host), None)
 
 
 def proxy(world: World, edge: Edge) -> bytes | None:

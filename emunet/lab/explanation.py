@@ -12,7 +12,7 @@ Rule of this file: it retells what the steps of two traces say, and decides noth
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,11 +90,11 @@ class Explanation:
     def _why(self) -> Iterator[str]:
         way = _way(self.there, self.source, self.at)
         if not self.at:
-            yield f"{_capital(str(self.there['sentence']))}."
+            yield f"{_capital(str(self.there['sentence']), way)}."
             if len(way) > 2:
                 yield f"It got as far as {way[-1]}: {' → '.join(way)}."
         elif len(way) == 1:
-            yield f"{_capital(str(self.there['sentence']))}."
+            yield f"{_capital(str(self.there['sentence']), way)}."
         else:
             yield f"It goes {' → '.join(way)}{_tunnels(self.there)}."
         yield from _translations(self.there)
@@ -102,7 +102,7 @@ class Explanation:
         if not self.at or self.back is None:
             return
         if self.back["verdict"] != "delivered":
-            yield f"{_capital(str(self.back['sentence']))}."
+            yield f"{_capital(str(self.back['sentence']), way)}."
             back = _way(self.back, self.at, "")
             if len(back) > 2:
                 yield f"The answer got as far as {back[-1]}: {' → '.join(back)}."
@@ -161,10 +161,11 @@ def _policies(trace: TraceDict) -> Iterator[str]:
             yield f"At {device} it is {step['why']}."
 
 
-def _capital(sentence: str) -> str:
-    """A sentence as it stands, but for one that begins with a common word."""
+def _capital(sentence: str, names: Sequence[str] = ()) -> str:
+    """A sentence as it stands, but for one that begins with a common word: a name keeps its small letter."""
     first = sentence.partition(" ")[0]
-    return sentence[0].upper() + sentence[1:] if first.isalpha() and first.islower() else sentence
+    is_word = first.isalpha() and first.islower() and first not in names
+    return sentence[0].upper() + sentence[1:] if is_word else sentence
 
 
 __all__ = ["Explanation", "explained"]

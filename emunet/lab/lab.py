@@ -51,7 +51,7 @@ from emunet.lab.plane import Plane
 from emunet.lab.trouble import WireChange
 from emunet.packet.address import format_ip, format_mac, parse_ip
 from emunet.packet.dns import Type, describe
-from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter, read_capture
+from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter, read_capture, unambiguous
 from emunet.plane.table import NEVER
 from emunet.plane.trace import Trace
 
@@ -72,8 +72,11 @@ class LabClock:
 
     def advance(self, seconds: float) -> None:
         """Let time pass; everything that is due on the way happens, in order: frames, timers, controllers."""
+        self.advance_to(self.now + int(seconds * SECOND))
+
+    def advance_to(self, target: int) -> None:
+        """The same until a moment in nanoseconds."""
         world = self._lab.plane.world
-        target = world.now + int(seconds * SECOND)
         while (due := self._lab.control.due()) is not None and due <= target:
             world.advance(max(due, world.now))
             self._lab.settle()
@@ -401,7 +404,7 @@ class Lab:
             known = list(stations(self.plane.world.config))
             macs = {port: mac for port, mac, _ in known}
             interfaces = {name: writer.interface(name, f"emunet port {name}", macs.get(name)) for name in names}
-            writer.names({one: (port,) for port, mac, addresses in known for one in (mac, *addresses)})
+            writer.names(unambiguous((one, port) for port, mac, addresses in known for one in (mac, *addresses)))
             sink = _FileSink(writer, interfaces)
             self.plane.tap(names, sink)
             try:
@@ -486,6 +489,10 @@ class Lab:
         its pods are made elsewhere (`lab.clock.advance`).
         """
         self.plane.trouble.set_power(device, on=on)
+        self.notice_power(device, on=on)
+
+    def notice_power(self, device: str, *, on: bool) -> None:
+        """Let the cluster know that a host's power has gone or come back: what `power` does beside doing it."""
         if any(host.name == device for host in self.plane.world.config.hosts):
             self.control.set_power(device, on=on, now=self.clock.now)
             self.settle()

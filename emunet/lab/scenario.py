@@ -111,12 +111,17 @@ def play(
             for event in scenario.events:
                 world.at(began + event.at, _happening(lab, event, played))
             traffic = Traffic(lab.plane, [flow_of(wish) for wish in scenario.flows], began, scenario.duration)
-            for stretch in range(1, _STRETCHES + 1):
-                world.advance(began + scenario.duration * stretch // _STRETCHES)
+            powers = [event for event in scenario.events if event.act == "power"]
+            stretches = [scenario.duration * number // _STRETCHES for number in range(1, _STRETCHES + 1)]
+            for moment in sorted({*stretches, *(event.at for event in powers)}):
+                lab.clock.advance_to(began + moment)
+                for event in powers:
+                    if event.at == moment:
+                        lab.notice_power(event.subject, on=event.arguments["on"])
                 if progress is not None:
-                    progress(stretch / _STRETCHES)
+                    progress(moment / scenario.duration)
             traffic.stop()
-            world.advance(began + scenario.duration + SETTLING)
+            lab.clock.advance_to(began + scenario.duration + SETTLING)
             traffic.end()
         played.flows = [outcome.as_dict() for outcome in traffic.outcome()]
         played.frames = lab.counters()

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emunet.fabric.capture import Record
+from emunet.fabric.config import WorldConfig
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge
 from emunet.fabric.explain import frame_from
 from emunet.fabric.names import LOCAL_PREFIX, UnknownPort
@@ -88,10 +89,11 @@ class Traffic:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two flows are called {name}")
-        self._macs = {edge.name: edge.mac for edge in self._world.config.pods}
-        self._pods: dict[str, str] = {edge.name: edge.device for edge in self._world.config.pods}
-        self._watched = [port for port in self._world.port_names() if not self._world.locate(port)[2]]
-        plane.tap(self._watched, self)
+        self._macs: dict[str, bytes] = {}
+        self._pods: dict[str, str] = {}
+        self._watched: dict[tuple[str, str], str] = {}
+        self._config: WorldConfig | None = None
+        self.watch()
         for stream in self.streams:
             self._world.at(now, stream.send)
 
@@ -103,14 +105,28 @@ class Traffic:
     def end(self) -> None:
         """Send and watch no more."""
         self.stop()
-        self._plane.untap(self._watched, self)
-        self._watched = []
+        self._plane.untap(self._watched.values(), self)
+        self._watched = {}
 
     def outcome(self) -> list[Outcome]:
         """What became of each flow until now."""
         return [stream.outcome() for stream in self.streams]
 
     # Watching
+
+    def watch(self) -> None:
+        """Watch the ports of pods that have come: a flow may be led to them."""
+        config = self._world.config
+        if config is self._config:
+            return
+        self._config = config
+        self._macs = {edge.name: edge.mac for edge in config.pods}
+        self._pods = {edge.name: edge.device for edge in config.pods}
+        for port in self._world.port_names():
+            device, entry, inner = self._world.locate(port)
+            if not inner and (device.name, entry) not in self._watched:
+                self._plane.tap([port], self)
+                self._watched[device.name, entry] = port
 
     def write(self, record: Record) -> None:
         """A frame passed a port: if it is of a stream, note where it is."""
@@ -131,7 +147,7 @@ class Traffic:
                     stream.entered(number, port.rpartition(":")[0])
             elif not record.inbound:
                 stream.entered(number, host)
-            elif frame[:6] == self._macs[port]:  # a bridge that floods shows it to others as well
+            elif frame[:6] == self._macs.get(port):  # a bridge that floods shows it to others as well
                 stream.arrived(number, port, record.at)
 
 
@@ -199,6 +215,7 @@ class _Stream:
         if not self.running:
             return
         edge = self._edge()
+        self._traffic.watch()
         self._listen()
         if edge is not None and self._alive(edge):
             number, self._sent = self._sent, self._sent + 1

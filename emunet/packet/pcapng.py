@@ -143,6 +143,14 @@ def interface_statistics(
     return _block(_INTERFACE_STATISTICS, head + _options(options))
 
 
+def unambiguous(rows: Iterable[tuple[bytes, str]]) -> dict[bytes, tuple[str, ...]]:
+    """Names by address, but for addresses that several have: Docker gives the same ones out on each host."""
+    found: dict[bytes, set[str]] = {}
+    for address, name in rows:
+        found.setdefault(address, set()).add(name)
+    return {address: tuple(names) for address, names in found.items() if len(names) == 1}
+
+
 def name_resolution(names: Mapping[bytes, Iterable[str]]) -> bytes:
     """Names of IPv4, IPv6 and MAC addresses (4, 16, 6 bytes); of several, Wireshark shows the last. None: left out."""
     records = b""

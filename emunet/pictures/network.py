@@ -9,7 +9,7 @@ Rule of this file: values, in an order that depends on nothing but the values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from emunet.packet.address import InterfaceAddress, Prefix, parse_ip
@@ -44,13 +44,28 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A host or a switch. `pods` are those of no bridge: with a routed link of their own, or in the host's network."""
+    """A host or a switch.
+
+    pods   those of no bridge: with a routed link of their own, or (without an address) in the host's network
+    alone  containers without any network
+    """
 
     name: str
     is_host: bool
     interfaces: tuple[Interface, ...] = ()
     pods: tuple[Pod, ...] = ()
     trouble: str = ""
+    alone: tuple[Pod, ...] = ()
+
+    @property
+    def groups(self) -> tuple[tuple[str, tuple[Pod, ...]], ...]:
+        """What is on no bridge, and in what way."""
+        rows = {
+            "a routed link to each": tuple(pod for pod in self.pods if pod.addresses),
+            "in the host's own network": tuple(pod for pod in self.pods if not pod.addresses),
+            "without a network": self.alone,
+        }
+        return tuple((said, pods) for said, pods in rows.items() if pods)
 
     @property
     def bridges(self) -> tuple[Interface, ...]:
@@ -170,20 +185,23 @@ def network(
     off: Sequence[str] = (),
     troubled: Mapping[str, str] | None = None,
     in_hosts: Sequence[tuple[str, str]] = (),
+    alone: Sequence[tuple[str, str]] = (),
+    guests: Mapping[str, Sequence[str]] | None = None,
 ) -> Network:
     """What a lab says of its ports (`name`, `kind`, `device`, `addresses`, `mtu`) and wires (`emunet link -o json`).
 
     `off` are machines without power, `troubled` what ails a pod, `in_hosts` (host, pod) of pods without
-    a network of their own.
+    a network of their own, `alone` the same of those without any; `guests` are in the network of a port's owner.
     """
-    ails = troubled or {}
+    ails, living = troubled or {}, guests or {}
     interfaces: dict[str, list[Interface]] = {}
     pods: dict[str, list[Pod]] = {}
     kinds: dict[str, bool] = {}
     for port in ports:
         device, addresses = port["device"], tuple(port["addresses"])
         if port["kind"] == "pod":
-            pods.setdefault(device, []).append(Pod(port["name"], addresses, ails.get(port["name"], "")))
+            name = " + ".join((port["name"], *living.get(port["name"], ())))
+            pods.setdefault(device, []).append(Pod(name, addresses, ails.get(port["name"], "")))
             continue
         kinds[device] = port["kind"] == "host"
         if port["kind"] == "host":
@@ -195,7 +213,10 @@ def network(
         for end in wire["ends"]:
             kinds.setdefault(end.partition(":")[0], False)
     machines = [
-        _machine(name, is_host, interfaces.get(name, []), pods.get(name, []), "no power" if name in off else "")
+        replace(
+            _machine(name, is_host, interfaces.get(name, []), pods.get(name, []), "no power" if name in off else ""),
+            alone=tuple(Pod(one) for host, one in alone if host == name),
+        )
         for name, is_host in kinds.items()
     ]
     return Network(title, about, tuple(machines), tuple(_cable(wire) for wire in wires))

@@ -138,7 +138,7 @@ class _Card:
         self.machine = machine
         self.rows = [one for one in machine.interfaces if not one.pods]
         self.grids = [(bridge, _Grid.of(bridge.pods)) for bridge in machine.bridges]
-        self.loose = _Grid.of(machine.pods)
+        self.loose = [(said, _Grid.of(pods)) for said, pods in machine.groups]
         if not machine.is_host:
             self.width = max(text_width(machine.name, 13, bold=True), text_width(machine.trouble, 11)) + 40
             self.height = float(SWITCH_HIGH)
@@ -147,13 +147,11 @@ class _Card:
         inner = [text_width(machine.name, 15, bold=True) + text_width(machine.trouble, 11) + 40]
         inner += [self.named + 14 + text_width(_addresses(one), 11, mono=True) for one in self.rows]
         inner += [max(_bridge_width(bridge), grid.width) for bridge, grid in self.grids]
-        inner.append(self.loose.width)
+        inner += [max(text_width(said, 11) + 20, grid.width) for said, grid in self.loose]
         self.width = max(inner) + 2 * PAD
         height = float(TITLE) + len(self.rows) * ROW + 6
-        for _, grid in self.grids:
+        for _, grid in (*self.grids, *self.loose):
             height += 10 + BRIDGE_HIGH + STEM + grid.height
-        if self.loose.shown:
-            height += 10 + BRIDGE_HIGH + STEM + self.loose.height
         self.height = height + PAD - 2
 
     def draw(self, x: float, y: float) -> list[str]:
@@ -195,25 +193,14 @@ class _Card:
             at += BRIDGE_HIGH
             parts += self._pods(grid, x, at, BLUE)
             at += STEM + grid.height
-        if self.loose.shown:
-            said = (
-                "a routed link to each" if any(pod.addresses for pod in machine.pods) else "in the host's own network"
-            )
+        for said, grid in self.loose:
             at += 10
-            parts.append(
-                box(
-                    x + PAD,
-                    at,
-                    self.width - 2 * PAD,
-                    BRIDGE_HIGH,
-                    fill=TINTS[FAINT],
-                    stroke=FAINT,
-                    radius=5,
-                    dash="4 4",
-                )
-            )
+            wide = self.width - 2 * PAD
+            parts.append(box(x + PAD, at, wide, BRIDGE_HIGH, fill=TINTS[FAINT], stroke=FAINT, radius=5, dash="4 4"))
             parts.append(text(x + self.width / 2, at + 18, said, size=11, fill=FAINT, anchor="middle"))
-            parts += self._pods(self.loose, x, at + BRIDGE_HIGH, FAINT)
+            at += BRIDGE_HIGH
+            parts += self._pods(grid, x, at, FAINT)
+            at += STEM + grid.height
         return parts
 
     def _pods(self, grid: _Grid, x: float, y: float, color: str) -> list[str]:
@@ -245,12 +232,11 @@ def _chip_width(pod: Pod) -> float:
 def _chip(pod: Pod, x: float, y: float, width: float, height: float) -> list[str]:
     color = AMBER if pod.trouble else GREEN
     parts = [box(x, y, width, height, fill=TINTS[color], stroke=color, radius=6)]
-    middle, at = x + width / 2, y + 17
+    middle, at = x + width / 2, y + (17 if pod.addresses else height / 2 + 4)
     parts.append(text(middle, at, pod.name, bold=True, anchor="middle"))
-    said = [one.partition("/")[0] for one in pod.addresses] or ["its host's network"]
-    for one in said:
+    for one in pod.addresses:
         at += 13
-        parts.append(text(middle, at, one, size=10, mono=bool(pod.addresses), fill=FAINT, anchor="middle"))
+        parts.append(text(middle, at, one.partition("/")[0], size=10, mono=True, fill=FAINT, anchor="middle"))
     if pod.trouble:
         parts.append(pill(middle, y - 2, pod.trouble, AMBER, size=10))
     return parts

@@ -128,10 +128,9 @@ def _inside(machine: Machine) -> Iterator[Line]:
         style = "magenta" if one.is_tunnel else "bold blue" if one.pods else "bold"
         yield [(f" {one.name:<{wide}}", style), (f"  {_told(one)} ", "dim")]
         yield from _pods(one.pods)
-    if machine.pods:
-        routed = any(pod.addresses for pod in machine.pods)
-        yield [(" a routed link to each of " if routed else " in the host's own network ", "dim")]
-        yield from _pods(machine.pods)
+    for said, pods in machine.groups:
+        yield [(f" {said} ", "dim")]
+        yield from _pods(pods)
 
 
 def _told(interface: Interface) -> str:

@@ -122,10 +122,11 @@ def _loss(at: int, found: re.Match[str], what: str) -> Message:
 
 def _message(frame: CapturedFrame, names: _Names) -> Message:
     summary = summarize(frame.data)
-    source, target = names.owner(frame.data[6:12]), frame.data[:6]
+    target = frame.data[:6]
+    source = names.at(frame.interface, frame.data[6:12]) or names.owner(frame.data[6:12])
     to_all = bool(target[0] & 1)
     if not to_all:
-        there = names.owner(target)
+        there = names.at(frame.interface, target) or names.owner(target)
     elif summary.asks and names.of(summary.asks):
         there = _machine(names.of(summary.asks))
     else:
@@ -204,7 +205,7 @@ class _Names:
 
     def __init__(self, facts: Facts, frames: Sequence[CapturedFrame]) -> None:
         self._addresses = facts.names
-        self._stations = facts.macs.keys()
+        self._macs = facts.macs
         self._owners = {mac: _machine(name) for name, mac in facts.macs.items()}
         self._sources: dict[bytes, set[str]] = {}
         tunnels: list[tuple[bytes, str]] = []
@@ -242,9 +243,13 @@ class _Names:
             return _machine(self.of(address)) or address
         return format_mac(mac)
 
+    def at(self, port: str, mac: bytes) -> str:
+        """The machine or pod whose port this is, if the MAC is its own; two may have one, on networks apart."""
+        return _machine(port) if self._macs.get(port) == mac else ""
+
     def station(self, port: str) -> str:
         """The machine or pod whose port this is; "" of a switch, which is nobody's partner."""
-        return _machine(port) if port in self._stations else ""
+        return _machine(port) if port in self._macs else ""
 
     def of(self, address: str) -> str:
         """The name of an address, or ""."""

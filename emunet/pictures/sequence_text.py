@@ -64,7 +64,7 @@ class _Canvas:
                 gaps[place] = max(gaps[place], _LOOP + max(len(one.words), len(one.detail)) + 2)
         for one in sorted(course.messages, key=lambda one: abs(order[one.source] - order[one.target])):
             first, last = sorted((order[one.source], order[one.target]))
-            missing = max(len(one.words), len(one.detail)) + 3 - sum(gaps[first:last])
+            missing = max(len(one.words), len(one.detail)) + 4 - sum(gaps[first:last])
             for number in range(first, last) if missing > 0 else ():
                 gaps[number] += -(-missing // (last - first))
         return gaps

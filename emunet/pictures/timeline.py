@@ -16,7 +16,9 @@ from xml.sax.saxutils import escape
 from emunet.lab.outcome import seconds
 
 WIDTH, LEFT, RIGHT = 960, 64, 24
-TOP, PANEL, BETWEEN, BELOW = 76, 190, 44, 40
+TOP, PANEL, BETWEEN, BELOW = 104, 190, 44, 40
+MARKS = 34
+"""Room above the upper panel for the numbers of events, below its caption."""
 LINE = 19
 COLORS = ("#0b66c3", "#c2410c", "#0f7b4f", "#7c3aed", "#a16207", "#be185d", "#0e7490", "#4b5563")
 """Told apart by people who see few colours too; lines are also named beside their figures."""
@@ -44,7 +46,8 @@ def figure(played: dict[str, Any]) -> str:
         _text(LEFT, 44, _subtitle(played), fill=FAINT),
     ]
     first, second = TOP, TOP + PANEL + BETWEEN
-    parts += _panel(first, "arrived per second", _rates(flows), x, lambda value: f"{value:,g}", filled=False)
+    parts.append(_text(LEFT, first - MARKS, "arrived per second", fill=FAINT))
+    parts += _panel(first, "", _rates(flows), x, lambda value: f"{value:,g}", filled=False)
     parts += _panel(second, "took, ms (least, median, most)", _latencies(flows), x, lambda value: f"{value:,g}")
     parts += _lost(flows, x, first + PANEL)
     parts += _time_axis(x, began, end, second + PANEL)
@@ -116,7 +119,7 @@ def _panel(
     def y(value: float) -> float:
         return top + PANEL - PANEL * min(value, ticks[-1]) / ticks[-1]
 
-    parts = [_text(LEFT, top - 8, title, fill=FAINT)]
+    parts = [_text(LEFT, top - 8, title, fill=FAINT)] if title else []
     for tick in ticks:
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{_n(y(tick))}" y2="{_n(y(tick))}" stroke="{GRID}"/>')
         parts.append(_text(LEFT - 8, y(tick) + 4, label(tick), anchor="end", fill=FAINT))
@@ -159,7 +162,7 @@ def _lost(flows: Sequence[dict[str, Any]], x: Callable[[int], float], base: floa
                     f' height="{_n(tall)}" fill="{BAD}" fill-opacity="0.55"/>'
                 )
     if parts:
-        parts.append(_text(WIDTH - RIGHT, TOP - 8, "red: share lost", anchor="end", fill=BAD))
+        parts.append(_text(WIDTH - RIGHT, TOP - MARKS, "red: share lost", anchor="end", fill=BAD))
     return parts
 
 

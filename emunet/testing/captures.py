@@ -12,7 +12,7 @@ from emunet.fabric.names import stations
 from emunet.fabric.recording import Recording
 from emunet.fabric.world import World
 from emunet.lab.rerun import Rerun
-from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter
+from emunet.packet.pcapng import INBOUND, OUTBOUND, PcapngWriter, unambiguous
 
 
 class _Sink:
@@ -35,8 +35,8 @@ class _Sink:
         """An interface for a port, when its first frame comes, and the names of addresses that are new by then."""
         known = list(stations(self._world.config))
         number = self._writer.interface(port, f"emunet port {port}", {name: mac for name, mac, _ in known}.get(port))
-        rows = [(one, name) for name, mac, addresses in known for one in (mac, *addresses)]
-        names = {one: (name,) for one, name in rows if one not in self._named}
+        rows = unambiguous((one, name) for name, mac, addresses in known for one in (mac, *addresses))
+        names = {one: name for one, name in rows.items() if one not in self._named}
         if names:
             self._writer.names(names)
             self._named |= names.keys()

@@ -71,8 +71,8 @@ def interface_mac(config: WorldConfig, host: str, interface: str) -> str:
     return format_mac(found)
 
 
-@pytest.mark.rule("FL-03")
-@pytest.mark.rule("FL-10")
+@pytest.mark.rule("FL-03", element="remote-routes")
+@pytest.mark.rule("FL-10", element="tunnel-addresses")
 def test_two_hosts_with_vxlan() -> None:
     config = world_of("two-hosts")
     vtep = interface_mac(config, "host2", "flannel.1")

@@ -73,7 +73,7 @@ def test_reading_ports() -> None:
         ({"from": [{}]}, "must specify a peer"),
     ],
 )
-@pytest.mark.rule("NP-11", "NP-12")
+@pytest.mark.rule("NP-11", "NP-12", element="validation")
 def test_what_the_api_refuses(rule: dict[str, Any], message: str) -> None:
     with Lab(TEXT) as lab, pytest.raises(StatusError) as error:
         lab.control.request(0).create(lab.control.find("networkpolicies"), policy("bad", ingress=[rule]), "x")

@@ -40,7 +40,7 @@ def test_a_pods_call_to_the_world_comes_from_its_host_and_the_answer_finds_the_p
     ]
 
 
-@pytest.mark.rule("NET-02")
+@pytest.mark.rule("NET-02", element="connections")
 def test_pods_see_each_others_own_addresses(net: Tracked) -> None:
     trace = net.say("web-1", datagram(POD1, POD3, 5000, 53, b"x"))
     assert net.heard("web-3") == ["udp 10.244.1.2:5000 -> 10.244.2.2:53 ttl 62"]
@@ -164,7 +164,7 @@ def test_a_hosts_own_error_about_a_first_packet_is_translated_too(net: Tracked) 
     assert net.lines() == []
 
 
-@pytest.mark.rule("ARP-03")
+@pytest.mark.rule("ARP-03", element="translate")
 def test_that_nobody_is_there_is_told_to_the_pod_that_was_masqueraded(net: Tracked) -> None:
     net.say("web-1", datagram(POD1, ip("192.168.9.55"), 5000, 80, b"x"))
     net.world.advance(net.world.now + 4 * SECOND)

@@ -55,7 +55,7 @@ def echo_to(dst: bytes, src: bytes, data: bytes = b"data", **fields: Any) -> byt
     return IPv6(src, dst, 58).pack(icmpv6.echo_request(9, 3, data).pack(src, dst))
 
 
-@pytest.mark.rule("IC-14")
+@pytest.mark.rule("IC-14", element="endpoint")
 def test_an_echo_reply() -> None:
     us = knowing()
     asked = IPv4(PEER4, OUR4, 1, ttl=3, tos=0xB8, identification=77, dont_fragment=True)
@@ -76,7 +76,7 @@ def test_an_echo_reply_over_ipv6() -> None:
     assert IPv6.parse(answer[14:])[0].src == OUR6
 
 
-@pytest.mark.rule("IC-14")
+@pytest.mark.rule("IC-14", element="endpoint")
 @pytest.mark.parametrize("group", ["255.255.255.255", "10.0.0.255", "224.0.0.1"])
 def test_an_echo_to_a_group_is_ignored(group: str) -> None:
     dst = parse_ip(group)
@@ -150,7 +150,7 @@ def datagram(dst: bytes, src: bytes, port: int = 9, **fields: Any) -> bytes:
     return IPv6(src, dst, 17).pack(segment)
 
 
-@pytest.mark.rule("IC-05")
+@pytest.mark.rule("IC-05", element="endpoint")
 def test_a_closed_udp_port() -> None:
     packet = datagram(OUR4, PEER4, ttl=1, tos=0xB8)
     (answer,) = knowing().receive(frame(packet), 0)
@@ -159,15 +159,15 @@ def test_a_closed_udp_port() -> None:
     assert Icmp.parse(message) == Icmp(3, 3, bytes(4), packet)
 
 
-@pytest.mark.rule("V6-09")
+@pytest.mark.rule("V6-09", element="endpoint")
 def test_a_closed_udp_port_over_ipv6() -> None:
     packet = datagram(OUR6, PEER6)
     (answer,) = knowing().receive(frame(packet), 0)
     assert Icmpv6.parse(OUR6, PEER6, answer[54:]) == Icmpv6(1, 4, bytes(4), packet)
 
 
-@pytest.mark.rule("IC-05")
-@pytest.mark.rule("V6-09")
+@pytest.mark.rule("IC-05", element="endpoint")
+@pytest.mark.rule("V6-09", element="endpoint")
 def test_unknown_protocols() -> None:
     packet = IPv4(PEER4, OUR4, 253).pack(b"whatever")
     (answer,) = knowing().receive(frame(packet), 0)
@@ -177,8 +177,8 @@ def test_unknown_protocols() -> None:
     assert Icmpv6.parse(OUR6, PEER6, answer[54:]) == Icmpv6(4, 1, (40).to_bytes(4, "big"), packet)
 
 
-@pytest.mark.rule("IC-09")
-@pytest.mark.rule("V6-12")
+@pytest.mark.rule("IC-09", element="endpoint")
+@pytest.mark.rule("V6-12", element="endpoint")
 def test_udp_checksums() -> None:
     for dst, src, accepted in ((OUR4, PEER4, True), (OUR6, PEER6, False)):
         us = knowing()
@@ -193,7 +193,7 @@ def test_udp_checksums() -> None:
         assert us.receive(frame(good[: len(good) - 1] + b"!"), 0) == [], "no error either"
 
 
-@pytest.mark.rule("IC-07")
+@pytest.mark.rule("IC-07", element="endpoint")
 def test_never_an_error_about_what_went_to_many_or_came_from_nobody() -> None:
     us = knowing()
     silent = [
@@ -209,7 +209,7 @@ def test_never_an_error_about_what_went_to_many_or_came_from_nobody() -> None:
         assert us.receive(one, 0) == []
 
 
-@pytest.mark.rule("IC-10")
+@pytest.mark.rule("IC-10", element="endpoint")
 def test_errors_are_rationed_per_destination() -> None:
     us = knowing()
 
@@ -222,7 +222,7 @@ def test_errors_are_rationed_per_destination() -> None:
     assert burst(60 * SECOND) == 6
 
 
-@pytest.mark.rule("V6-11")
+@pytest.mark.rule("V6-11", element="endpoint")
 def test_errors_over_ipv6_are_rationed_too() -> None:
     us = knowing()
     assert sum(len(us.receive(frame(datagram(OUR6, PEER6)), 0)) for _ in range(30)) == 6
@@ -234,7 +234,7 @@ def segment(flags: int, sequence: int = 100, acknowledgment: int = 0, data: byte
     return IPv4(PEER4, OUR4, 6).pack(header.pack(PEER4, OUR4, data))
 
 
-@pytest.mark.rule("IC-06")
+@pytest.mark.rule("IC-06", element="endpoint")
 def test_closed_tcp_ports() -> None:
     us = knowing()
     (answer,) = us.receive(frame(segment(tcp.SYN)), 0)
@@ -253,7 +253,7 @@ def test_closed_tcp_ports() -> None:
 # --- fragments
 
 
-@pytest.mark.rule("FR-05")
+@pytest.mark.rule("FR-05", element="endpoint")
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 1, 2, 0, 0), (2, 0, 0, 2, 1)])
 @BOTH
 def test_fragments_in_any_order_and_twice(our: bytes, peer: bytes, order: tuple[int, ...]) -> None:
@@ -274,7 +274,7 @@ def test_fragments_in_any_order_and_twice(our: bytes, peer: bytes, order: tuple[
     assert socket.receive() is None
 
 
-@pytest.mark.rule("FR-05")
+@pytest.mark.rule("FR-05", element="endpoint")
 @BOTH
 def test_unfinished_datagrams_are_given_up(our: bytes, peer: bytes) -> None:
     us = knowing()
@@ -296,7 +296,7 @@ def test_unfinished_datagrams_are_given_up(our: bytes, peer: bytes) -> None:
     assert [target_of(one)[1] for one in frames] == [peer], "no error if the first fragment never came"
 
 
-@pytest.mark.rule("FR-05")
+@pytest.mark.rule("FR-05", element="endpoint")
 def test_overlapping_fragments_drop_the_datagram() -> None:
     us = knowing()
     socket = us.udp_bind(9)
@@ -306,7 +306,7 @@ def test_overlapping_fragments_drop_the_datagram() -> None:
     assert socket.receive() is None
 
 
-@pytest.mark.rule("FR-06")
+@pytest.mark.rule("FR-06", element="endpoint")
 def test_impossible_fragments_are_ignored() -> None:
     us = knowing()
     us.receive(frame(IPv4(PEER4, OUR4, 17, more_fragments=True).pack(bytes(7))), 0)
@@ -318,7 +318,7 @@ def test_impossible_fragments_are_ignored() -> None:
 # --- path MTU
 
 
-@pytest.mark.rule("IC-18")
+@pytest.mark.rule("IC-18", element="endpoint")
 def test_fragmentation_needed_lowers_the_path_mtu_for_ten_minutes() -> None:
     us = knowing()
     socket = us.udp_bind()
@@ -335,7 +335,7 @@ def test_fragmentation_needed_lowers_the_path_mtu_for_ten_minutes() -> None:
     assert us.path_mtu(FAR4, 600 * SECOND) == 1500
 
 
-@pytest.mark.rule("IC-18")
+@pytest.mark.rule("IC-18", element="endpoint")
 @pytest.mark.parametrize(("told", "believed"), [(68, 552), (0, 1492), (1500, 1500), (9000, 1500)])
 def test_the_path_mtu_has_a_floor_and_only_falls(told: int, believed: int) -> None:
     us = knowing()
@@ -348,7 +348,7 @@ def test_the_path_mtu_has_a_floor_and_only_falls(told: int, believed: int) -> No
         assert not IPv4.parse(again[14:])[0].dont_fragment, "a path below our least needs routers to cut"
 
 
-@pytest.mark.rule("V6-19")
+@pytest.mark.rule("V6-19", element="endpoint")
 def test_packet_too_big() -> None:
     us = knowing()
     ping, (sent,) = us.ping(FAR6, 0, size=1452)
@@ -393,7 +393,7 @@ def test_tcp_sends_again_in_smaller_segments() -> None:
     assert [len(one) - 54 for one in again] == [1360, 1360, 280]
 
 
-@pytest.mark.rule("IC-18")
+@pytest.mark.rule("IC-18", element="endpoint")
 def test_unreachable_ends_an_attempt_and_not_a_connection() -> None:
     us = knowing()
     connection, (syn,) = us.connect(FAR4, 80, 0)

@@ -45,7 +45,7 @@ from tests.elements.endpoint_frames import (
 # --- neighbours
 
 
-@pytest.mark.rule("ARP-01")
+@pytest.mark.rule("ARP-01", element="endpoint")
 def test_a_request_is_answered_and_the_asker_remembered() -> None:
     us = pod()
     (answer,) = us.receive(request_for(OUR4), 0)
@@ -60,17 +60,19 @@ def test_a_unicast_request_is_answered_with_padding_too() -> None:
     assert len(pod().receive(request_for(OUR4, dst=US) + bytes(18), 0)) == 1
 
 
-@pytest.mark.rule("ARP-07")
+@pytest.mark.rule("ARP-07", element="endpoint")
 @pytest.mark.parametrize("operation", [arp.REQUEST, arp.REPLY])
 def test_an_announcement_alone_makes_no_entry(operation: int) -> None:
     us = pod()
     gratuitous = build(BROADCAST_MAC, PEER, 0x0806, Arp(operation, PEER, PEER4, bytes(6), PEER4).pack())
     assert us.receive(gratuitous, 0) == []
     assert us.neighbors(0) == []
+    us.receive(request_for(OUR4), 0)
+    assert [row[:2] for row in us.neighbors(0)] == [(PEER4, PEER)], "a question to us does"
 
 
-@pytest.mark.rule("ARP-08")
-@pytest.mark.rule("ARP-13")
+@pytest.mark.rule("ARP-08", element="endpoint")
+@pytest.mark.rule("ARP-13", element="endpoint")
 def test_an_announcement_of_a_known_address_replaces_its_mac() -> None:
     us = knowing()
     moved = build(BROADCAST_MAC, GATE, 0x0806, Arp(arp.REPLY, GATE, PEER4, bytes(6), PEER4).pack())
@@ -81,7 +83,7 @@ def test_an_announcement_of_a_known_address_replaces_its_mac() -> None:
     assert (PEER4, GATE, NeighborState.STALE) in us.neighbors(2 * SECOND)
 
 
-@pytest.mark.rule("ARP-09")
+@pytest.mark.rule("ARP-09", element="endpoint")
 def test_a_probe_is_answered_and_not_remembered() -> None:
     us = pod()
     (answer,) = us.receive(request_for(OUR4, sender=bytes(4)), 0)
@@ -90,7 +92,7 @@ def test_a_probe_is_answered_and_not_remembered() -> None:
     assert us.neighbors(0) == []
 
 
-@pytest.mark.rule("V6-03")
+@pytest.mark.rule("V6-03", element="endpoint")
 def test_a_solicitation_is_answered() -> None:
     us = pod()
     (answer,) = us.receive(request_for(OUR6), 0)
@@ -105,7 +107,7 @@ def test_a_solicitation_is_answered() -> None:
     assert Icmpv6.parse(OUR6, PEER6, router[54:]).rest[0] == 0xE0
 
 
-@pytest.mark.rule("V6-04")
+@pytest.mark.rule("V6-04", element="endpoint")
 def test_a_duplicate_address_probe_is_answered_to_all_nodes() -> None:
     us = pod()
     (answer,) = us.receive(request_for(OUR6, sender=bytes(16)), 0)
@@ -116,13 +118,15 @@ def test_a_duplicate_address_probe_is_answered_to_all_nodes() -> None:
     assert us.neighbors(0) == []
 
 
-@pytest.mark.rule("V6-05")
+@pytest.mark.rule("V6-05", element="endpoint")
 def test_discovery_that_was_forwarded_is_ignored() -> None:
     group = solicited_node(OUR6)
     question = NeighborSolicitation(OUR6, PEER).pack(PEER6, group)
     far = frame(IPv6(PEER6, group, 58, 254).pack(question), multicast_mac(group))
     assert pod().receive(far, 0) == []
     assert answer_neighbor_request(far, [OUR6], US) is None
+    near = frame(IPv6(PEER6, group, 58, 255).pack(question), multicast_mac(group))
+    assert len(pod().receive(near, 0)) == 1, "one that comes from the link itself is answered"
 
 
 def test_what_is_not_asked_of_us_is_not_answered() -> None:
@@ -137,8 +141,8 @@ def test_what_is_not_asked_of_us_is_not_answered() -> None:
 
 
 @BOTH
-@pytest.mark.rule("ARP-04")
-@pytest.mark.rule("V6-06")
+@pytest.mark.rule("ARP-04", element="endpoint")
+@pytest.mark.rule("V6-06", element="endpoint")
 def test_an_unresolved_neighbour_is_asked_three_times_then_the_sender_hears_it(our: bytes, peer: bytes) -> None:
     us = pod()
     pings = []
@@ -163,7 +167,7 @@ def test_an_unresolved_neighbour_is_asked_three_times_then_the_sender_hears_it(o
 
 
 @BOTH
-@pytest.mark.rule("ARP-05")
+@pytest.mark.rule("ARP-05", element="endpoint")
 def test_packets_wait_for_the_answer_in_order_the_last_92_of_a_thousand_bytes(our: bytes, peer: bytes) -> None:
     us = pod()
     socket = us.udp_bind(5000)
@@ -177,7 +181,7 @@ def test_packets_wait_for_the_answer_in_order_the_last_92_of_a_thousand_bytes(ou
 
 
 @BOTH
-@pytest.mark.rule("ARP-06")
+@pytest.mark.rule("ARP-06", element="endpoint")
 def test_a_stale_entry_is_used_then_checked(our: bytes, peer: bytes) -> None:
     us = knowing()
     later = 31 * SECOND
@@ -232,7 +236,7 @@ def test_a_far_destination_goes_to_the_gateway() -> None:
     assert (connection.error, connection.state, frames) == (Failure.NETWORK_UNREACHABLE, State.CLOSED, [])
 
 
-@pytest.mark.rule("ARP-14")
+@pytest.mark.rule("ARP-14", element="endpoint")
 def test_group_destinations_are_never_asked_for() -> None:
     us = pod()
     socket = us.udp_bind()
@@ -244,6 +248,10 @@ def test_group_destinations_are_never_asked_for() -> None:
     ):
         (sent,) = socket.send(b"hello", group, 5353, 0)
         assert Ethernet.parse(sent)[0].dst == mac
+    (question,) = socket.send(b"hello", PEER4, 5353, 0)
+    assert target_of(question) == (BROADCAST_MAC, PEER4), "one station is asked for"
+    (sent,) = us.receive(answer_from(PEER4), 0)
+    assert Ethernet.parse(sent)[0].dst == PEER
 
 
 @pytest.mark.rule("ARP-10")

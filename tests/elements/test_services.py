@@ -65,7 +65,7 @@ def test_a_backend_on_the_same_bridge_stays_bridged(net: Services) -> None:
 
 
 @pytest.mark.rule("SVC-04", element="services")
-@pytest.mark.rule("SVC-39", element="translate")
+@pytest.mark.rule("SVC-39", element="random-fully")
 def test_a_pod_that_calls_itself_by_its_service(net: Services) -> None:
     net.with_backends("p1a")
     trace = net.call("p1a", SERVICE)
@@ -173,7 +173,7 @@ def test_a_node_port_is_open_on_every_address_of_the_node(net: Services, called:
     assert net.heard("p1a")[0].startswith(f"udp {'.'.join(map(str, called))}:30080 -> 10.244.1.2:5000")
 
 
-@pytest.mark.rule("SVC-12", element="services")
+@pytest.mark.rule("SVC-12", element="traffic-policies")
 def test_a_local_policy_keeps_the_callers_address(net: Services) -> None:
     net.with_backends("p1a", "p2a", node_port=NODE_PORT, external_local=True)
     for sport in range(5000, 5010):
@@ -185,8 +185,8 @@ def test_a_local_policy_keeps_the_callers_address(net: Services) -> None:
     assert net.heard("p1a") == []
 
 
-@pytest.mark.rule("SVC-13", element="services")
-@pytest.mark.rule("SVC-30", element="services")
+@pytest.mark.rule("SVC-13", element="refusals")
+@pytest.mark.rule("SVC-30", element="refusals")
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_a_local_policy_without_a_backend_here_is_silence(net: Services, protocol: int) -> None:
     net.with_backends("p2a", protocol=protocol, node_port=NODE_PORT, external_local=True)
@@ -200,7 +200,7 @@ def test_a_local_policy_without_a_backend_here_is_silence(net: Services, protoco
     assert net.lines("n1") == []
 
 
-@pytest.mark.rule("SVC-14", element="services")
+@pytest.mark.rule("SVC-14", element="traffic-policies")
 def test_a_pod_is_no_stranger_to_a_local_policy(net: Services) -> None:
     net.with_backends("p2a", node_port=NODE_PORT, external_local=True)
     net.call("p1a", N1, NODE_PORT)
@@ -215,7 +215,7 @@ def test_a_node_that_calls_its_own_node_port_with_a_local_policy(net: Services) 
     assert caller_of(heard) == "192.168.9.11"
 
 
-@pytest.mark.rule("SVC-16", element="services")
+@pytest.mark.rule("SVC-16", element="traffic-policies")
 def test_a_pod_that_calls_the_other_node(net: Services) -> None:
     net.with_backends("p2a", node_port=NODE_PORT, external_local=True)
     for node in ("n1", "n2"):  # without flannel's own masquerade of what leaves the pods' range
@@ -229,8 +229,8 @@ def test_a_pod_that_calls_the_other_node(net: Services) -> None:
 # Where there is nobody
 
 
-@pytest.mark.rule("SVC-17", element="services")
-@pytest.mark.rule("SVC-30", element="services")
+@pytest.mark.rule("SVC-17", element="refusals")
+@pytest.mark.rule("SVC-30", element="refusals")
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_a_service_without_endpoints_refuses_a_pod(net: Services, protocol: int) -> None:
     net.with_backends(protocol=protocol)
@@ -241,7 +241,7 @@ def test_a_service_without_endpoints_refuses_a_pod(net: Services, protocol: int)
     assert net.lines("n1") == []
 
 
-@pytest.mark.rule("SVC-17", element="services")
+@pytest.mark.rule("SVC-17", element="refusals")
 def test_and_in_ipv6(net: Services) -> None:
     net.with_backends(family=16)
     net.call("p1a", VIP[16])
@@ -249,7 +249,7 @@ def test_and_in_ipv6(net: Services) -> None:
     assert heard.startswith("icmp 1/4 fd00:244:0:1::1 -> fd00:244:0:1::2")
 
 
-@pytest.mark.rule("SVC-18", element="services")
+@pytest.mark.rule("SVC-18", element="refusals")
 def test_a_node_port_without_endpoints_refuses_a_stranger(net: Services) -> None:
     net.with_backends(protocol=TCP, node_port=NODE_PORT)
     net.call("ext", N1, NODE_PORT, protocol=TCP)
@@ -258,7 +258,7 @@ def test_a_node_port_without_endpoints_refuses_a_stranger(net: Services) -> None
     ]
 
 
-@pytest.mark.rule("SVC-19", element="services")
+@pytest.mark.rule("SVC-19", element="refusals")
 def test_a_service_without_endpoints_refuses_the_node_itself(net: Services) -> None:
     net.with_backends(protocol=TCP)
     net.call("n1:eth0", SERVICE, protocol=TCP)
@@ -285,7 +285,7 @@ def test_a_ping_of_the_vip_leaks_likewise(net: Services) -> None:
     assert net.heard("p1a")[0].startswith("icmp 3/1 10.244.1.1"), "nobody has it"
 
 
-@pytest.mark.rule("SVC-22", element="services")
+@pytest.mark.rule("SVC-22", element="traffic-policies")
 def test_an_internal_local_policy_without_a_backend_here_is_silence(net: Services) -> None:
     net.with_backends("p2a", internal_local=True)
     trace = net.call("p1a", SERVICE)
@@ -321,7 +321,7 @@ def test_a_traceroute_to_a_vip_shows_the_vip_at_every_hop(net: Services, ttl: in
 # Which backend
 
 
-@pytest.mark.rule("SVC-25", element="services")
+@pytest.mark.rule("SVC-25", element="draw")
 @pytest.mark.parametrize("backends", [2, 3, 10])
 def test_connections_are_shared_evenly(net: Services, backends: int) -> None:
     """Pearson's chi-square over 3000 connections: below what chance exceeds once in a thousand times."""
@@ -337,7 +337,7 @@ def test_connections_are_shared_evenly(net: Services, backends: int) -> None:
     assert statistic < {2: 10.83, 3: 13.82, 10: 27.88}[backends], counts
 
 
-@pytest.mark.rule("SVC-25", element="services")
+@pytest.mark.rule("SVC-25", element="connections")
 def test_a_flow_sticks_to_its_backend_and_one_seed_gives_the_same_choices() -> None:
     chosen = []
     for _ in range(2):
@@ -392,7 +392,7 @@ def test_affinity_is_a_services_own_and_a_dry_run_remembers_nothing(net: Service
     assert {key[0] for key, _ in clients.items(net.world.now)} == {"default/web:http", "default/other"}
 
 
-@pytest.mark.rule("SVC-36", element="services")
+@pytest.mark.rule("SVC-36", element="ending")
 def test_backends_that_end_serve_where_no_other_is_ready(net: Services) -> None:
     net.with_backends("ending-p1b", "p2a", node_port=NODE_PORT)
     for sport in range(10):
@@ -422,7 +422,7 @@ def test_an_external_address_is_taken_by_the_node_that_gets_the_packet(net: Serv
     assert len(net.heard("p2a")) == 1, "from pods inside too"
 
 
-@pytest.mark.rule("SVC-32", element="services")
+@pytest.mark.rule("SVC-32", element="source-ranges")
 def test_source_ranges_are_for_load_balancers_alone(net: Services) -> None:
     ranges = (Prefix.parse("10.0.0.0/8"),)
     net.with_backends("p2a", balancers=(BALANCER,), external=(EXTERNAL,), node_port=NODE_PORT, sources=ranges)

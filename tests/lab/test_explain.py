@@ -98,6 +98,13 @@ def test_policies_are_told_where_they_permit_and_where_they_do_not(lab: Lab) -> 
     assert not lab.trace("web-1", IP(dst=lab.pod("db-1").ip) / TCP(dport=8080)).dropped_by(policy="default/other")
 
 
+def test_a_name_keeps_its_small_letter(lab: Lab) -> None:
+    lab.apply(POLICY)
+    lab.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: spy}\nspec: {containers: [{name: a, image: b}]}")
+    assert told(lab, "spy", "db-1:5432")[1].startswith("spy may not send to db-1: ")
+    assert told(lab, "spy", "10.244.1.99")[1].startswith("Nobody on ")
+
+
 def test_a_trace_as_scripts_get_it_names_the_policies_too(lab: Lab) -> None:
     lab.apply(POLICY)
     trace = lab.trace("web-1", IP(dst=lab.pod("db-1").ip) / TCP(dport=8080))

@@ -86,6 +86,18 @@ def test_a_flow_that_moves(tmp_path: Path) -> None:
         assert outcome.lost == outcome.on_the_way == 0
 
 
+def test_a_flow_to_a_service_follows_the_pod_of_a_dead_host() -> None:
+    """40 s until the node is NotReady, five minutes until the pod is elsewhere: to a pod that was not there before."""
+    played = play(read_scenario(ROOT / "scenarios/host-dies.yaml"))
+    (flow,) = played.flows
+    assert flow["why"] == {"SERVICE_NO_ENDPOINTS": 3000, "DEVICE_OFF": 401}
+    assert flow["on_the_way"] == 0
+    (move,) = flow["moves"]
+    assert move["path"][:3] == ["host1", "switch1", "host3"]
+    assert round((move["at_ns"] - played.began) / 1e9) == 350
+    assert played.frames["queued"] == 0
+
+
 def test_an_event_that_cannot_be_done_names_its_place(tmp_path: Path) -> None:
     path = written(tmp_path, "3s", "{from: web-1, to: web-3}", "{at: 1s, link: host1--switch1, jitter: 1ms}")
     with pytest.raises(ScenarioFailed, match=r"scenario.yaml:8:12: jitter cannot be larger than delay"):

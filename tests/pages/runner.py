@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.pages.page import Command, Page, differences, shape
+from tests.pages.page import Command, Page, alike, differences, shape
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(ROOT / ".ci/docker-cli/usr/bin")])
@@ -127,10 +127,14 @@ def _pictures(page: Page, here: Path, *, write: bool) -> Iterator[str]:
             shutil.copyfile(drawn, shown)
         elif not shown.exists():
             yield f"{page.path.name}: {drawn.name} is drawn, and {shown} is not there"
-        elif (one := _words(drawn)) != (other := _words(shown)):
+        elif not _alike(one := _words(drawn), other := _words(shown)):
             yield f"{page.path.name}: {drawn.name} says otherwise than the page's picture"
             yield from (f"  - {word}" for word in other if word not in one)
             yield from (f"  + {word}" for word in one if word not in other)
+
+
+def _alike(drawn: list[str], shown: list[str]) -> bool:
+    return len(drawn) == len(shown) and all(alike(want, got) for want, got in zip(shown, drawn, strict=True))
 
 
 def _words(svg: Path) -> list[str]:

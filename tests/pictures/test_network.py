@@ -68,6 +68,18 @@ def test_pods_hang_on_the_bridge_whose_network_they_are_in() -> None:
     assert [one.name for one in routed.interfaces] == ["eth0"]
 
 
+def test_containers_of_each_kind_have_their_place() -> None:
+    ways = {"in_hosts": [("host1", "shared")], "alone": [("host1", "alone")], "guests": {"web-1": ["helper"]}}
+    picture = drawn(ROOT / "topologies/two-hosts.yaml", **ways)
+    host1, host2 = (machine for machine in picture.machines if machine.is_host)
+    assert [(said, [pod.name for pod in pods]) for said, pods in host1.groups] == [
+        ("in the host's own network", ["shared"]), ("without a network", ["alone"]),
+    ]  # fmt: skip
+    assert host2.groups == ()
+    assert {"web-1 + helper", "shared", "without a network", "alone"} <= set(words(network_svg(picture)))
+    assert "web-1 + helper  10.244.1.2" in said(picture)
+
+
 def test_cables_say_what_goes_wrong_on_them_by_direction() -> None:
     with Lab(ROOT / "topologies/two-hosts.yaml") as lab:
         lab.link("host1--switch1", delay="20ms", loss="1%")

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from scapy.layers.inet import ICMP, IP
 
 from emunet.cli.draw import draw
-from emunet.lab.lab import Lab
 from emunet.packet.pcap import PcapWriter
 from emunet.packet.pcapng import read_capture, read_facts
 from emunet.pictures.raster import png
 from emunet.pictures.sequence import Course, sequence
 from emunet.pictures.sequence_svg import sequence_svg
 from emunet.pictures.sequence_text import sequence_lines
+from emunet.testing import Lab
 
 ROOT = Path(__file__).parent.parent.parent
 PORTS = ["web-1", "host1:eth0", "web-3"]
@@ -39,6 +40,23 @@ def arrows(course: Course) -> list[tuple[str, str, str]]:
 
 def text_of(course: Course, width: int = 200) -> str:
     return "\n".join("".join(text for text, _ in line) for line in sequence_lines(course, width))
+
+
+def test_containers_with_one_address_on_two_hosts_are_two(tmp_path: Path) -> None:
+    """Both have 172.17.0.2, and the same MAC: who it is follows from where a frame was seen."""
+    path, ports = tmp_path / "x.pcapng", ["host1/shop", "host1:eth0", "host2/stock"]
+    with Lab(ROOT / "topologies/primer/ip-per-pod.yaml") as lab:
+        with lab.capture(ports, path):
+            assert lab.pod("host1/shop").get("http://192.168.9.12:8080/").status == 200
+        astray = lab.trace("host1/shop", IP(dst="172.17.0.3") / ICMP())
+        assert (astray.reason.name, astray.hops[-1].device) == ("NEIGHBOR_UNREACHABLE", "host1/shop")
+    course = course_of(path)
+    opening = [(one.source, one.target, one.detail.partition(":")[0]) for one in course.messages if one.words == "SYN"]
+    assert opening == [
+        ("host1/shop", "host1", "172.17.0.2"),
+        ("host1", "host2", "192.168.9.11"),
+        ("host2", "host2/stock", "192.168.9.11"),
+    ]
 
 
 def test_what_a_wire_loses_is_told_where_it_was_seen_last(tmp_path: Path) -> None:

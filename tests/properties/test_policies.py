@@ -26,7 +26,7 @@ def end(net: Policed, name: str, family: int) -> End:
     return End(format_ip(net[name].address(family)), pod.namespace, dict(pod.labels), DECLARED)
 
 
-@pytest.mark.rule("NP-01", "NP-02", "NP-03", "NP-06", "NP-07", "NP-08", "NP-10", "NP-12")
+@pytest.mark.rule("NP-01", "NP-02", "NP-03", "NP-06", "NP-07", "NP-08", "NP-10", "NP-12", element="policy")
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
 def test_who_reaches_whom_is_what_the_specification_says(seed: int) -> None:
     """50 cases a seed: 144 probes each."""

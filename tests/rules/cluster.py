@@ -30,6 +30,7 @@ from emunet.cluster.zone import ZoneOf
 from emunet.daemon.docker import container_files
 from emunet.daemon.docker.proxy import Proxies
 from emunet.elements import resolver
+from emunet.packet.address import InterfaceAddress
 from emunet.packet.dns import MESSAGE_LIMIT, Code
 from tests.rules.forwarding import PassThroughs
 
@@ -99,10 +100,12 @@ CLUSTER: PassThroughs = {
     "host-network": [(bound, "pod_of", _in_its_own_network)],
     "hosts-file": [(pod_files, "hosts_file", lambda *_: "")],
     "macs": [(assign, "derive_mac", lambda seed, name, attempt=0: attempt.to_bytes(6))],
+    "remote-routes": [(compiling, "remote_routes", lambda cluster, host, remote: ())],
     "resolv-conf": [(pod_files, "resolv_conf", _any_policy)],
     "round-robin": [(assign, "_next", _first_free)],
     "service-routes": [(compiling, "service_routes", lambda cluster, host: iter(()))],
     "service-rows": [(service_rows, "rows_of", lambda service, slices: ())],
+    "tunnel-addresses": [(compiling, "tunnel_address", lambda subnet: InterfaceAddress(subnet.broadcast, 32))],
     # Docker's engines
     "attachments": [(Containers, "_attach", lambda self, container, network, place: None)],
     "docker-files": [(container_files, "resolver", lambda engine, found: "")],

@@ -16,7 +16,7 @@ from typing import Any
 
 from emunet.elements import options
 from emunet.elements.bridge import LOCAL, UP, Bridge
-from emunet.elements.connections import Connections
+from emunet.elements.connections import Connections, services
 from emunet.elements.connections.rules import Published
 from emunet.elements.connections.services import Services
 from emunet.elements.endpoint.stack import Endpoint
@@ -89,6 +89,8 @@ def _fragment(self: Fragment, packet: Packet, port: str, now: int) -> Step:
 
 def _vxlan(self: VxlanElement, packet: Packet, port: str, now: int) -> Step:
     if port == "encapsulate":
+        if not packet.is_ipv4 and not packet.is_ipv6:
+            return consume(self.name, Reason.TIMER, what="passes")  # the way out is for packets alone
         return _pass(self.name, "outer", MARKS)
     return _pass(self.name, "inner", {"interface": self.config.interface, "local": False})
 
@@ -109,6 +111,20 @@ def _no_choice(self: Any, flow: Any, packet: Packet, now: int) -> None:
     return None
 
 
+def _refuse_nobody(self: Services, flow: Any, packet: Packet, now: int, *, choose: Any = Services.choose) -> Any:
+    choice = choose(self, flow, packet, now)
+    return None if choice is not None and choice.refusal is not None else choice
+
+
+def _keep_ports(self: Services, flow: Any, packet: Packet, now: int, *, choose: Any = Services.choose) -> Any:
+    choice = choose(self, flow, packet, now)
+    return None if choice is None else replace(choice, random_fully=False)
+
+
+def _put_in_for_all(self: Services, row: Any, *, put_in: Any = Services._put_in) -> None:
+    put_in(self, replace(row, internal_local=False, external_local=False))
+
+
 def _pick_afresh(self: Services, row: Any, backends: Any, flow: Any, now: int, *, pick: Any = Services._pick) -> Any:
     return pick(self, replace(row, affinity=0), backends, flow, now)
 
@@ -121,6 +137,8 @@ FORWARDING: PassThroughs = {
     "affinity": [(Services, "_pick", _pick_afresh)],
     "bridge": [(Bridge, "handle", _bridge)],
     "connections": [(Connections, "handle", _same_way)],
+    "draw": [(Services, "_pick", lambda self, row, backends, flow, now: (0, False))],
+    "ending": [(services, "_usable", lambda backends: backends)],
     "endpoint": [
         (Endpoint, "receive", lambda self, frame, now: []),
         (Endpoint, "_receive_packet", lambda self, packet, group, now: []),
@@ -148,14 +166,18 @@ FORWARDING: PassThroughs = {
     ],
     "policy": [(Policy, "handle", _same_way)],
     "published": [(Published, "choose", _no_choice)],
+    "random-fully": [(Services, "choose", _keep_ports)],
     "reassemble": [(Reassemble, "handle", _same_way)],
     "redirect": [(Redirects, "about", lambda self, *_: ((), ()))],
+    "refusals": [(Services, "choose", _refuse_nobody)],
     "router": [(Router, "handle", _router)],
     "routes": [(RouteTable, "candidates", _candidates)],
     "services": [(Services, "choose", _no_choice)],
     "sockets": [(Sockets, "handle", _sockets)],
     "solicited": [(Solicited, "hear_arp", _unheard), (Solicited, "hear_discovery", _unheard)],
+    "source-ranges": [(Services, "_may_call", lambda self, row, flow: True)],
     "sources": [(Sources, "problem", lambda self, source, interface: None)],
+    "traffic-policies": [(Services, "_put_in", _put_in_for_all)],
     "translate": [(Translate, "handle", _same_way)],
     "vxlan": [(VxlanElement, "handle", _vxlan)],
 }

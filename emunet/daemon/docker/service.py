@@ -77,6 +77,19 @@ class DockerService:
         """The socket of each host's engine."""
         return {host: os.fspath(self.path(host)) for host in self._listeners}
 
+    def running(self) -> list[dict[str, str]]:
+        """The containers that run: host, name, and how each is joined; to another container by that one's name."""
+        return [
+            {
+                "host": host,
+                "name": one.name,
+                "mode": f"container:{engine.find(one.shares).name}" if one.shares else one.mode,
+            }
+            for host, engine in self._keeper.engines.items()
+            for one in engine.items.values()
+            if one.running
+        ]
+
     async def close(self) -> None:
         """Answer no more."""
         loop = asyncio.get_running_loop()

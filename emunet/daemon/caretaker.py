@@ -27,6 +27,7 @@ from emunet.cluster.defaults import containers_of
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.docker.containers import Containers as EngineContainers
 from emunet.cluster.docker.values import Engine
+from emunet.cluster.gateway import with_way_out
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
@@ -62,6 +63,7 @@ from emunet.linux.keeper_client import (
     WriteFiles,
 )
 from emunet.linux.specification import ProgramSpec, SandboxSpec
+from emunet.linux.way_out import machine_resolver
 from emunet.packet.address import format_ip
 
 BEGIN_SECONDS = 2.0
@@ -107,6 +109,8 @@ class Caretaker:
         finally:
             os.chdir(before)
         _, objects, desired = read_manifests(documents)
+        if settings.internet:
+            desired = replace(desired, cluster=with_way_out(desired.cluster, machine_resolver()))
         self.control = ControlPlane(desired.cluster, settings.seed, epoch=time.time_ns())
         faults, warnings = self.control.check(objects)
         if faults:

@@ -17,7 +17,7 @@ OF_LAB := $(if $(LAB),--lab $(LAB))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help topology shell capture down test rules soak check fmt bench bench-quick bench-deps deps clean
+.PHONY: help topology shell capture down test rules soak check fmt site bench bench-quick bench-deps deps clean
 
 help: ## say what there is
 	@echo 'make TARGET, where TARGET is one of'
@@ -61,6 +61,9 @@ fmt: $(READY) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
+site: $(VENV)/site ## the pages of docs/ as a site in build/site, every link checked; it is read from there, without a server
+	$(BIN)/zensical build --strict --clean
+
 bench: $(READY) ## how fast it is, beside others, in a quarter of an hour: tables and bench.json   [ARGS="--only VXLAN"]
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -74,8 +77,14 @@ deps: ## install the Debian packages that pods and tests use
 	@bash .ci/install-packages
 
 clean: ## remove the environment and all caches (labs: `make down` first)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build .cache dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The generator is 90 MB, so it is there only for whoever builds the site.
+$(VENV)/site: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --no-build-isolation --editable '.[docs]'
+	@touch $@
 
 # The first Python that is new enough and can make an environment. Exact versions come from
 # constraints.txt, setuptools included: nothing is resolved twice, nothing drifts.

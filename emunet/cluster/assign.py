@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from emunet.cluster.check import is_pod_address
 from emunet.cluster.desired import Cluster, Desired, Host, OverlayKind, Pod, PodLinks
+from emunet.cluster.gateway import interfaces as gateway_interfaces
 from emunet.cluster.load import BadInput, Problem
 from emunet.cluster.ranges import natural, pod_offsets
 from emunet.packet.address import InterfaceAddress, Prefix, format_ip, format_mac
@@ -92,6 +93,8 @@ def assign(desired: Desired, allocation: Allocation = Allocation(), seed: int = 
     hosts = {host.name: host for host in desired.cluster.hosts}
     addresses, last = _pod_addresses(pods, hosts, allocation)
     interfaces = [f"{host.name}:{name}" for host in desired.cluster.hosts for name in interface_names(desired.cluster)]
+    if desired.cluster.gateway is not None:
+        interfaces += gateway_interfaces()
     macs = _macs(pods, interfaces, allocation, seed)
     return Allocation(
         tuple(PodAddresses(pod.port, macs[pod.port], addresses[pod.port], pod.uid) for pod in pods),

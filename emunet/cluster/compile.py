@@ -55,6 +55,7 @@ from emunet.cluster.desired import (
     Publish,
 )
 from emunet.cluster.docker.compile import with_engines
+from emunet.cluster.gateway import with_gateway
 from emunet.cluster.mtu import VXLAN_OVERHEAD
 from emunet.cluster.policing import Policing, stations
 from emunet.cluster.service_rows import PROTOCOLS
@@ -136,7 +137,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
         seed=seed,
         services=desired.services,
     )
-    return with_engines(world, desired.engines)
+    return with_gateway(with_engines(world, desired.engines), cluster, macs)
 
 
 def compile_policies(

@@ -139,10 +139,15 @@ class ControlPlane:
         return bool(changed)
 
     def set_power(self, host: str, *, on: bool, now: int) -> None:
-        """A host is switched on or off. KeyError where there is none of that name."""
-        self.cluster.host(host)
+        """A host is switched on or off. KeyError where there is none of that name.
+
+        Its kubelet registers it as it begins, where somebody has deleted its Node.
+        """
+        machine = self.cluster.host(host)
         if on:
             self.health.silent.pop(host, None)
+            if self.store.get("nodes", "", host) is None:
+                self.store.insert(node_of(machine), now)
         else:
             self.health.silent.setdefault(host, now)
         self.runner.mark("node-controller", [Key("nodes", "", host)])

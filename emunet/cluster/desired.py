@@ -174,6 +174,20 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Gateway:
+    """The way to the outside (`gateway`): where it is plugged in, and its addresses.
+
+    `next_hop` is the program that leads there, in a range of its own. `resolver` is the machine's name server.
+    """
+
+    switch: str
+    inside: InterfaceAddress
+    outside: InterfaceAddress
+    next_hop: bytes
+    resolver: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """The machines and the network between them."""
 
@@ -187,6 +201,7 @@ class Cluster:
     pod_links: PodLinks = PodLinks.BRIDGE
     dns: Dns = Dns()
     network_policy: PolicyMode | None = None
+    gateway: Gateway | None = None
 
     def host(self, name: str) -> Host:
         """The host of that name; KeyError if there is none."""

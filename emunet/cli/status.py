@@ -48,6 +48,8 @@ def show_lab(out: Any, answer: dict[str, Any]) -> None:
             (answer["timing"], "yellow" if late else "green"),
         )
     )
+    if answer["internet"] is not None:
+        out.print(way_out(answer["internet"]), soft_wrap=True)
     out.print()
     hosts = table("host", "address", "pods", "state", right=("pods",))
     for host in answer["hosts"]:
@@ -71,6 +73,17 @@ def show_lab(out: Any, answer: dict[str, Any]) -> None:
         for one in answer["containers"]:
             containers.add_row(one["name"], one["host"], " ".join(one["ips"]), one["mac"])
         out.print(containers)
+
+
+def way_out(found: dict[str, Any]) -> Any:
+    """How pods get out of the lab, as a line."""
+    from rich.text import Text
+
+    if not found["ready"]:
+        return Text(f"The way to the outside is closed: {found['program']} has ended. Start the lab anew.", "red")
+    names = f"names from {found['resolver']}" if found["resolver"] else "no names: its resolver is out of reach"
+    text = f"Open to the outside: by {found['gateway']} and {found['program']} to all that this machine reaches"
+    return Text(f"{text} but its loopback; {names}.", "yellow")
 
 
 def show_frames(out: Any, frames: dict[str, Any]) -> None:

@@ -80,12 +80,16 @@ class LabName(click.ParamType[str]):
     help="Lab seconds per second, on memory wires.",
 )  # fmt: skip
 @click.option("--no-flow-cache", is_flag=True, help="Decide about every frame anew; slower, and the same in all else.")
+@click.option(
+    "--internet", is_flag=True,
+    help="Let pods out: to all that this machine reaches but its loopback, through passt or slirp4netns.",
+)  # fmt: skip
 @click.option("--offload", type=click.Choice(["on", "off"]), default="on", help="Let TCP of up to 64 KB pass uncut.")
 @output_option
 def up(
     files: tuple[str, ...], lab: str | None, wires: Wires, captures: tuple[CaptureWish, ...], filter: str,
     record: str | None, seed: int, speed: float,
-    no_flow_cache: bool, offload: str, output: str,
+    no_flow_cache: bool, internet: bool, offload: str, output: str,
 ) -> None:  # fmt: skip
     """Start a lab in the background; returns once every pod is ready.
 
@@ -95,6 +99,7 @@ def up(
     emunet up
     emunet up topologies/leaf-spine.yaml --capture web-1,host1:eth0=first.pcapng
     emunet up topologies/two-hosts.yaml --wires memory --speed 10
+    emunet up --internet
     """  # noqa: D301 - click knows the character by this escape
     from emunet.daemon.start import StartFailed, start
 
@@ -113,6 +118,7 @@ def up(
         speed=speed,
         flow_cache=not no_flow_cache,
         offload=offload == "on",
+        internet=internet,
     )
     began = time.monotonic()
     warnings: list[str] = []
@@ -157,6 +163,10 @@ def _summarize(status: dict[str, Any], seconds: float) -> None:
     wires = "TAP wires" if status["wires"] == "tap" else "memory wires"
     out = console()
     out.print(Text.assemble((status["lab"], "bold green"), f" is up in {seconds:.1f} s: {told}, on {wires}"))
+    if status["internet"] is not None:
+        from emunet.cli.status import way_out
+
+        out.print(way_out(status["internet"]), soft_wrap=True)
     if status["wires_reason"]:
         reason = f"Memory wires, because: {status['wires_reason']} `emunet doctor` tells how to allow TAPs."
         out.print(Text(reason, "yellow"), soft_wrap=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from emunet.cluster.check import is_pod_address
 from emunet.cluster.desired import Cluster, Desired, Host, OverlayKind, Pod, PodLinks
+from emunet.cluster.gateway import interfaces as gateway_interfaces
 from emunet.cluster.load import BadInput, Problem
 from emunet.cluster.ranges import natural, pod_offsets
 from emunet.packet.address import InterfaceAddress, Prefix, format_ip, format_mac
@@ -59,8 +60,10 @@ class Allocation:
         raise KeyError(port)
 
 
-def interface_names(cluster: Cluster) -> tuple[str, ...]:
-    """The interfaces with addresses that every host of the cluster has."""
+def interface_names(cluster: Cluster, host: Host) -> tuple[str, ...]:
+    """The interfaces with addresses that a host of the cluster has."""
+    if not host.node:
+        return (UPLINK,)
     bridge = (BRIDGE,) if cluster.pod_links is PodLinks.BRIDGE else ()
     tunnel = (TUNNEL,) if cluster.overlay.kind is OverlayKind.VXLAN else ()
     return (UPLINK, *bridge, *tunnel)
@@ -89,9 +92,12 @@ def assign(desired: Desired, allocation: Allocation = Allocation(), seed: int = 
     BadInput where an annotation fixes what another pod has, or a range is used up.
     """
     pods = [pod for pod in desired.pods if not pod.host_network]
-    hosts = {host.name: host for host in desired.cluster.hosts}
+    cluster = desired.cluster
+    hosts = {host.name: host for host in cluster.hosts}
     addresses, last = _pod_addresses(pods, hosts, allocation)
-    interfaces = [f"{host.name}:{name}" for host in desired.cluster.hosts for name in interface_names(desired.cluster)]
+    interfaces = [f"{host.name}:{name}" for host in cluster.hosts for name in interface_names(cluster, host)]
+    if cluster.gateway is not None:
+        interfaces += gateway_interfaces()
     macs = _macs(pods, interfaces, allocation, seed)
     return Allocation(
         tuple(PodAddresses(pod.port, macs[pod.port], addresses[pod.port], pod.uid) for pod in pods),

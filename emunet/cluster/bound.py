@@ -4,7 +4,7 @@ Only pods that are bound to a host that is there, and not over, are built. A con
 worked out here, because it speaks of other objects: config maps, secrets, Services, the pod itself.
 
 Rule of this file: objects in, values out; what a pod refers to and is not there is left out, as an
-optional reference is.
+optional reference is (`lacking` tells of those that are not).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from emunet.cluster import pod_files
 from emunet.cluster.controllers.pods import is_finished, is_terminating
 from emunet.cluster.desired import Cluster, Container, ContainerPort, Pod
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION
+from emunet.cluster.quantities import MACHINE, whole
 from emunet.cluster.ranges import natural
 from emunet.cluster.schema import unicast_mac
 from emunet.cluster.store import Object, View, controller_of, labels_of, meta
@@ -35,7 +36,7 @@ def bound_pods(view: View, cluster: Cluster, silent: Iterable[str] = ()) -> tupl
     dead = set(silent)
     found = [
         pod_of(view, item, cluster.dns.domain)
-        for host in [host.name for host in cluster.hosts]
+        for host in [host.name for host in cluster.nodes]
         for item in view.pods_on(host)
         if not (is_finished(item) and controller_of(item) is not None)
         and not (host in dead and is_terminating(item))
@@ -178,9 +179,48 @@ def field_of(pod: Object, path: str) -> str | None:
     found: Any = pod
     for step in path.split("."):
         found = found.get(step) if isinstance(found, dict) else None
+    if isinstance(found, list):  # status.podIPs
+        return ",".join(str(one.get("ip", "")) for one in found)
     if isinstance(found, dict):
         return "\n".join(f'{name}="{text}"' for name, text in sorted(found.items()))
     return None if found is None else str(found)
+
+
+def resource_of(container: Object, reference: Object) -> str:
+    """What the downward API says of a container's resources: in units, or in what its divisor says, rounded up."""
+    group, _, name = reference.get("resource", "").partition(".")
+    otherwise = MACHINE.get(name, "0") if group == "limits" else "0"
+    value = container.get("resources", {}).get(group, {}).get(name, otherwise)
+    return str(whole(str(value), str(reference.get("divisor", ""))))
+
+
+def lacking(view: View, pod: Object, container: Object) -> str | None:
+    """What a container's variables refer to that is not there and not optional: a kubelet's sentence."""
+    namespace = meta(pod)["namespace"]
+    for source in container.get("envFrom", ()):
+        for field, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
+            if field in source and not source[field].get("optional"):
+                why = lacking_data(view, resource, namespace, source[field].get("name", ""))
+                if why is not None:
+                    return why
+    for one in container.get("env", ()):
+        for field, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
+            wanted = one.get("valueFrom", {}).get(field)
+            if wanted is not None and not wanted.get("optional"):
+                why = lacking_data(view, resource, namespace, wanted.get("name", ""), wanted.get("key"))
+                if why is not None:
+                    return why
+    return None
+
+
+def lacking_data(view: View, resource: str, namespace: str, name: str, key: str | None = None) -> str | None:
+    """Why a config map or secret (`resource`), or a key of it, cannot be had; None where it can."""
+    kind = view.kind(resource).name
+    if view.get(resource, namespace, name) is None:
+        return f'{kind.lower()} "{name}" not found'
+    if key is not None and key not in data_of(view, resource, namespace, name):
+        return f"couldn't find key {key} in {kind} {namespace}/{name}"
+    return None
 
 
 def _data_of(view: View, pod: Object, source: Object) -> dict[str, str]:
@@ -196,9 +236,7 @@ def _value_from(view: View, pod: Object, container: Object, source: Object) -> s
     if "fieldRef" in source:
         return field_of(pod, source["fieldRef"]["fieldPath"])
     if "resourceFieldRef" in source:
-        group, _, name = source["resourceFieldRef"]["resource"].partition(".")
-        value = container.get("resources", {}).get(group, {}).get(name)
-        return str(value) if value is not None else "0"
+        return resource_of(container, source["resourceFieldRef"])
     for field, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
         if field in source:
             found = data_of(view, resource, meta(pod)["namespace"], source[field].get("name", ""))

@@ -139,10 +139,15 @@ class ControlPlane:
         return bool(changed)
 
     def set_power(self, host: str, *, on: bool, now: int) -> None:
-        """A host is switched on or off. KeyError where there is none of that name."""
-        self.cluster.host(host)
+        """A host is switched on or off. KeyError where there is none of that name.
+
+        Its kubelet registers it as it begins, where somebody has deleted its Node.
+        """
+        machine = self.cluster.host(host)
         if on:
             self.health.silent.pop(host, None)
+            if self.store.get("nodes", "", host) is None:
+                self.store.insert(node_of(machine), now)
         else:
             self.health.silent.setdefault(host, now)
         self.runner.mark("node-controller", [Key("nodes", "", host)])
@@ -155,11 +160,11 @@ class ControlPlane:
         self.name_server.cluster = cluster
         self.runner.mark(self.name_server.name, [self.name_server.key])
         self._set_rules()
-        names = {host.name for host in cluster.hosts}
+        names = {host.name for host in cluster.nodes}
         for node in list(self.store.items("nodes")):
             if meta(node)["name"] not in names:
                 self.store.delete(Key("nodes", "", meta(node)["name"]), now)
-        for host in cluster.hosts:
+        for host in cluster.nodes:
             wanted = node_of(host)
             old = self.store.get("nodes", "", host.name)
             if old is None:

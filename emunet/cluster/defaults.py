@@ -46,6 +46,11 @@ def containers_of(spec: Object) -> Iterator[Object]:
     yield from spec.get("containers", ())
 
 
+def is_sidecar(init: Object) -> bool:
+    """Whether an init container is one that goes on beside the others: they begin when it has begun."""
+    return bool(init.get("restartPolicy") == "Always")
+
+
 def _pod_spec(spec: Object) -> None:
     spec.setdefault("restartPolicy", "Always")
     spec.setdefault("terminationGracePeriodSeconds", 30)
@@ -76,11 +81,19 @@ def _pod_spec(spec: Object) -> None:
         if "limits" in resources:  # who may have so much is taken to want it
             resources["requests"] = {**resources["limits"], **resources.get("requests", {})}
     for volume in spec.get("volumes", ()):
-        for source, key in (("configMap", "defaultMode"), ("secret", "defaultMode"), ("downwardAPI", "defaultMode")):
+        for source in ("configMap", "secret", "downwardAPI", "projected"):
             if source in volume:
-                volume[source].setdefault(key, 0o644)
+                volume[source].setdefault("defaultMode", 0o644)
         if "hostPath" in volume:
             volume["hostPath"].setdefault("type", "")
+        projected = volume.get("projected", {}).get("sources", ())
+        for one in projected:
+            if "serviceAccountToken" in one:
+                one["serviceAccountToken"].setdefault("expirationSeconds", 3600)
+        for one in (volume, *projected):
+            for item in one.get("downwardAPI", {}).get("items", ()):
+                if "fieldRef" in item:
+                    item["fieldRef"].setdefault("apiVersion", "v1")
 
 
 def _probe(probe: Object) -> None:

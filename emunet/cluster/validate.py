@@ -13,12 +13,12 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
 from typing import Any
 
 from emunet.cluster.defaults import template_of
 from emunet.cluster.kinds import Kind
 from emunet.cluster.pod_files import NAMESERVERS_MAX, SEARCH_CHARACTERS_MAX, SEARCHES_MAX
+from emunet.cluster.quantities import QUANTITY, amount
 from emunet.cluster.schema import is_dns_label, is_dns_subdomain
 from emunet.cluster.selectors import of_map, of_object
 from emunet.cluster.status import Cause
@@ -64,7 +64,6 @@ _1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-|$))*")
 _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]+")
-_QUANTITY = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?")
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 _FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
@@ -301,7 +300,7 @@ def _container(container: Object, field: str, volumes: set[str]) -> Iterator[Cau
             yield required(f"{field}.volumeMounts[{index}].mountPath")
     for group in ("limits", "requests"):
         for key, value in container.get("resources", {}).get(group, {}).items():
-            if not _QUANTITY.fullmatch(value):
+            if not QUANTITY.fullmatch(value):
                 yield wrong(f"{field}.resources.{group}[{key}]", value, "quantities must match the regular expression"
                             " '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")  # fmt: skip
     yield from _within_limits(f"{field}.resources", container.get("resources", {}))
@@ -314,21 +313,8 @@ def _within_limits(field: str, resources: Object) -> Iterator[Cause]:
     limits = resources.get("limits", {})
     for key, value in resources.get("requests", {}).items():
         limit = limits.get(key, value)
-        if _QUANTITY.fullmatch(value) and _QUANTITY.fullmatch(limit) and _amount(value) > _amount(limit):
+        if QUANTITY.fullmatch(value) and QUANTITY.fullmatch(limit) and amount(value) > amount(limit):
             yield wrong(f"{field}.requests", value, f"must be less than or equal to {key} limit of {limit}")
-
-
-def _amount(quantity: str) -> Decimal:
-    """What a sound quantity is in units: `500m` is a half."""
-    number, unit = re.fullmatch(r"([+-]?[0-9.]+)(.*)", quantity).groups()  # type: ignore[union-attr]
-    if unit[:1] in ("e", "E") and unit[1:]:
-        return Decimal(number).scaleb(int(unit[1:]))
-    if unit.endswith("i"):
-        return Decimal(number) * Decimal(1024) ** (1 + "KMGTPE".index(unit[0]))
-    return Decimal(number).scaleb(_SCALES[unit])
-
-
-_SCALES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 
 
 def _probe(probe: Object, field: str) -> Iterator[Cause]:

@@ -19,6 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
+from emunet.cluster.assign import derive_mac
+from emunet.cluster.desired import Gateway
+from emunet.cluster.gateway import EDGE, OUTSIDE
 from emunet.cluster.plan import PodState, State
 from emunet.daemon.capture_file import CaptureFile
 from emunet.daemon.capture_filter import BadFilter
@@ -29,7 +32,7 @@ from emunet.daemon.names import Names
 from emunet.daemon.plane_client import PlaneClient
 from emunet.daemon.port_facts import ports_of
 from emunet.daemon.recordings import record
-from emunet.daemon.running import RunningLab
+from emunet.daemon.running import Internet, RunningLab
 from emunet.daemon.sandboxes import host_interfaces, host_spec, hosts_file
 from emunet.daemon.settings import CaptureWish, Settings
 from emunet.linux import limits
@@ -44,6 +47,8 @@ from emunet.linux.keeper_client import (
 )
 from emunet.linux.refusals import LinuxRefused
 from emunet.linux.specification import SandboxSpec
+from emunet.linux.way_out import Guest, WayOut, find
+from emunet.packet.address import format_ip
 
 HOLD_SECONDS = 30.0
 """How long an `up` waits for another lab of that name to end, or to have begun."""
@@ -68,6 +73,7 @@ class Site:
     plane: PlaneClient
     folder: HeldFolder | None = None
     keeper: KeeperLink | None = None
+    way_out: WayOut | None = None
     captures: list[CaptureFile] = field(default_factory=list)
     lab: RunningLab | None = None
     notices: list[ProcessExited | SandboxEnded] = field(default_factory=list)
@@ -106,11 +112,11 @@ async def hold(name: str, tell: Tell) -> HeldFolder:
 
 async def make(
     site: Site, settings: Settings, name: str, state: State, log: int, tell: Tell, load: Callable[[], Loaded],
-    specify: Callable[[PodState, State], SandboxSpec],
+    specify: Callable[[PodState, State], SandboxSpec], gateway: Gateway | None = None,
 ) -> tuple[RunningLab, Loaded]:  # fmt: skip
     """The running lab, and what `load` gives, which runs beside, while others work for us.
 
-    `specify` says what the sandbox of a pod is to be, given all of the lab.
+    `specify` says what the sandbox of a pod is to be, given all of the lab; `gateway` is its way out, if it has one.
 
     `site.folder` is held already, and `site` has at any moment all that was made.
     """
@@ -146,6 +152,8 @@ async def make(
         name, settings, wires, reason, site.folder, site.plane, site.keeper, state, Names(state), sandboxes
     )
     lab.captures = site.captures
+    if gateway is not None:
+        lab.internet = await _open_way_out(site, state, gateway)
     site.lab = lab
     for notice in site.notices:
         if isinstance(notice, SandboxEnded):
@@ -166,6 +174,32 @@ async def make(
             await _begin_capture(site, state, name, wish)
     await _join(lab, state)
     return lab, await loading
+
+
+async def _open_way_out(site: Site, state: State, gateway: Gateway) -> Internet:
+    """Run the program at the other end of the gateway, and hand its socket to the plane."""
+    assert site.folder is not None
+    macs = {one.name: one.mac for router in state.world.routers for one in router.interfaces}
+    program_mac = derive_mac(state.world.seed, f"{EDGE} next hop")
+    guest = Guest(macs[OUTSIDE], gateway.outside.address, gateway.next_hop, program_mac)
+    try:
+        made = await asyncio.to_thread(WayOut.start, find(), guest, site.folder.folder.path)
+    except LinuxRefused as error:
+        raise CannotBuild(str(error)) from None
+    site.way_out = made
+    await site.plane.give_taps([(EDGE, made.take())])
+    resolver = None if gateway.resolver is None else format_ip(gateway.resolver)
+    found = Internet(made.name, format_ip(gateway.inside.address), resolver)
+    loop, watched = asyncio.get_running_loop(), os.pidfd_open(made.process.pid)
+
+    def ended() -> None:
+        loop.remove_reader(watched)
+        os.close(watched)
+        found.ready = False
+        print(f"the way to the outside is closed: {made.name} has ended with code {made.process.wait()}", flush=True)
+
+    loop.add_reader(watched, ended)
+    return found
 
 
 def _counted(state: State) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from emunet.cluster.defaults import containers_of
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.docker.containers import Containers as EngineContainers
 from emunet.cluster.docker.values import Engine
+from emunet.cluster.gateway import with_way_out
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
@@ -47,7 +48,8 @@ from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
 from emunet.daemon.sandboxes import bridge_spec, hosts_file, known_gateways, name_files, pod_spec
 from emunet.daemon.settings import Settings
-from emunet.daemon.volumes import files_of, folders_of, host_folders_of
+from emunet.daemon.supplies import Supplies
+from emunet.daemon.volumes import folders_of, host_folders_of
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux import limits
@@ -61,6 +63,7 @@ from emunet.linux.keeper_client import (
     WriteFiles,
 )
 from emunet.linux.specification import ProgramSpec, SandboxSpec
+from emunet.linux.way_out import machine_resolver
 from emunet.packet.address import format_ip
 
 BEGIN_SECONDS = 2.0
@@ -106,12 +109,15 @@ class Caretaker:
         finally:
             os.chdir(before)
         _, objects, desired = read_manifests(documents)
+        if settings.internet:
+            desired = replace(desired, cluster=with_way_out(desired.cluster, machine_resolver()))
         self.control = ControlPlane(desired.cluster, settings.seed, epoch=time.time_ns())
         faults, warnings = self.control.check(objects)
         if faults:
             raise BadInput(faults)
         for warning in sorted([*desired.warnings, *warnings]):
             tell("warning", str(warning))
+        self._supplies = Supplies(self.control.store)
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
         self._policing = Policing()
         self.desired = Desired(
@@ -174,7 +180,7 @@ class Caretaker:
 
     def power(self, device: str, on: bool) -> None:
         """A device lost its power or got it back. A host without power is a node that says nothing more."""
-        if any(host.name == device for host in self.control.cluster.hosts):
+        if any(host.name == device for host in self.control.cluster.nodes):
             self.control.set_power(device, on=on, now=self.now())
             self.containers.power(device, on)
             if self._responders is not None:
@@ -258,6 +264,7 @@ class Caretaker:
     def _forget(self, uid: str) -> None:
         """A pod's sandbox is gone, or about to go."""
         self.containers.forget(uid)
+        self._supplies.forget(uid)
         if self._responders is not None:
             self._responders.leave(uid)
 
@@ -278,6 +285,7 @@ class Caretaker:
                 async with self._building:
                     await self._serve(services)
             await self._tell_names()
+            await self._supply()
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
                     return
@@ -397,7 +405,7 @@ class Caretaker:
         binds = host_folders_of(item, str(store))
         if binds:
             store.mkdir(parents=True, exist_ok=True)
-        return replace(spec, files={**spec.files, **files_of(self.control.store, item)}, binds=binds)
+        return replace(spec, files={**spec.files, **self._supplies.first(item)}, binds=binds)
 
     def _name_files(self, pod: PodState, item: Object, state: State) -> dict[str, str]:
         return name_files(pod, item, state, self._server, self.control.cluster.dns.domain)
@@ -420,14 +428,28 @@ class Caretaker:
         self._server = server
         if lab is None or lab.keeper is None:
             return
+        await self._write(lab, lambda pod, item: self._name_files(pod, item, lab.state))
+
+    async def _supply(self) -> None:
+        """Give pods what config maps and secrets say now; what waited for them begins."""
+        if self._lab is not None and self._supplies.take_change():
+            await self._write(self._lab, lambda _, item: self._supplies.news(item))
+            self.containers.supplied()
+
+    async def _write(self, lab: RunningLab, files: Callable[[PodState, Object], dict[str, str]]) -> None:
+        """Give each pod's sandbox files with another text, where it has any."""
+        if lab.keeper is None:
+            return
         requests = []
         for pod in lab.state.pods:
             item, place = self._object_of(pod), lab.names.places.get(pod.name)
             if item is not None and place is not None and place.sandbox in lab.sandboxes:
-                requests.append(WriteFiles(place.sandbox, self._name_files(pod, item, lab.state)))
+                wanted = files(pod, item)
+                if wanted:
+                    requests.append(WriteFiles(place.sandbox, wanted))
         for answer in await asyncio.gather(*[lab.keeper.ask(one) for one in requests], return_exceptions=True):
             if isinstance(answer, KeeperRefused):  # it has ended meanwhile
-                print(f"the files of a pod by which it finds names stay as they were: {answer}", flush=True)
+                print(f"files of a pod stay as they were: {answer}", flush=True)
             elif isinstance(answer, BaseException):
                 raise answer
 

@@ -1,6 +1,7 @@
 """Containers as processes: what a pod's manifest says should run, run in the pod's own sandbox.
 
-Init containers run one after the other, then all others side by side. One that ends is started again
+Init containers run one after the other, then all others side by side; after one that is a sidecar the next begins
+as soon as it has begun. One that ends is started again
 as its pod's restart policy says, after a pause that doubles from ten seconds to five minutes. What is a
 program and what a placeholder is said in `pod_run`.
 
@@ -31,6 +32,7 @@ from emunet.daemon.pod_run import PodRun, Slot, is_program, program_of, words_of
 from emunet.daemon.probes import Prober
 from emunet.daemon.programs import Output, Programs, open_streams
 from emunet.daemon.resolvers import Resolvers
+from emunet.daemon.supplies import missing
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited
 from emunet.linux.specification import ProgramSpec
 
@@ -85,6 +87,12 @@ class Containers:
         run = self.runs.get(uid)
         if run is not None:
             self._next(run)
+
+    def supplied(self) -> None:
+        """What containers cannot begin without may have come."""
+        for run in self.runs.values():
+            if any(slot.held for slot in run.slots.values()):
+                self._next(run)
 
     def power(self, host: str, on: bool) -> None:
         """A host lost its power: nothing is started on it. Or got it back: what is to run there is started."""
@@ -169,10 +177,8 @@ class Containers:
         """Start the next init container, or all others once these are done."""
         if run.stopping:
             return
-        first = [slot for slot in run.slots.values() if slot.init]
-        for slot in first:
-            done = slot.fact.state == "terminated" and slot.fact.code == 0
-            if done:
+        for slot in [slot for slot in run.slots.values() if slot.init]:
+            if slot.is_past or (slot.is_sidecar and slot.fact.restarts):
                 continue
             if not slot.number and slot.restart is None and slot.fact.state == "waiting":
                 self._begin(run, slot)
@@ -191,6 +197,11 @@ class Containers:
 
     async def _start(self, run: PodRun, slot: Slot, programs: Programs) -> None:
         pod = self._control.store.get("pods", meta(run.pod)["namespace"], meta(run.pod)["name"]) or run.pod
+        lack = missing(self._control.store, pod, slot.spec, again=slot.fact.restarts > 0)
+        if lack is not None:
+            self._hold(run, slot, *lack)
+            return
+        slot.held = ""
         log = ContainerLog(self._now, lambda at: to_text_micro(at, self._control.store.epoch))
         early: list[ProcessExited] = []
 
@@ -239,6 +250,19 @@ class Containers:
             self._task(self._ask_to_end(run, slot, 0))
         if not self._resolvers_run:
             self.let_resolvers_run(False)
+        if slot.is_sidecar:
+            self._next(run)
+        self._changed()
+
+    def _hold(self, run: PodRun, slot: Slot, reason: str, event: str, why: str) -> None:
+        """It cannot begin without what is not there; `supplied` tries again."""
+        slot.number = 0
+        if slot.held == why:
+            return
+        slot.held = why
+        message = why.removeprefix("Error: ") if event == "Failed" else ""
+        slot.fact = replace(slot.fact, state="waiting", reason=reason, message=message)
+        self._control.note(run.pod, event, why, self._now(), warning=True)
         self._changed()
 
     def _program(self, pod: Object, slot: Slot) -> ProgramSpec:
@@ -270,12 +294,14 @@ class Containers:
                 return
             slot.fact = running
             self._changed()
-        if handlers is None or slot.init or not any(name in slot.spec for name in _PROBES):
+        if handlers is None or not any(name in slot.spec for name in _PROBES) or (slot.init and not slot.is_sidecar):
             return
 
         def ready(is_ready: bool) -> None:
             if slot.fact.state == "running" and slot.fact.ready != is_ready:
                 slot.fact = replace(slot.fact, ready=is_ready)
+                if slot.is_sidecar:
+                    self._next(run)
                 self._changed()
 
         def unhealthy(which: str, why: str) -> None:
@@ -342,7 +368,7 @@ class Containers:
             "terminated", False, since, reason, message, what.code, now, slot.fact.restarts, True, slot.fact.last
         )
         if not run.stopping:
-            if slot.init and what.code == 0:
+            if slot.init and what.code == 0 and not slot.is_sidecar:
                 self._next(run)
             else:
                 self._again(run, slot)
@@ -350,8 +376,10 @@ class Containers:
 
     def _again(self, run: PodRun, slot: Slot) -> None:
         """Start it again, if its pod wants that, after a while."""
-        policy = run.pod["spec"].get("restartPolicy", "Always")
-        if policy == "Never" or (slot.fact.code == 0 and (policy == "OnFailure" or slot.init)):
+        policy = "Always" if slot.is_sidecar else run.pod["spec"].get("restartPolicy", "Always")
+        if policy == "Never" or (
+            slot.fact.code == 0 and (policy == "OnFailure" or (slot.init and not slot.is_sidecar))
+        ):
             return
         if slot.fact.finished - slot.fact.since > SOUND_SECONDS * SECOND:
             slot.crashes = 0

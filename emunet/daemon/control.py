@@ -27,6 +27,7 @@ import sys
 import traceback
 from typing import Any
 
+from emunet.cluster.gateway import NoGateway
 from emunet.cluster.load import BadInput
 from emunet.daemon import building
 from emunet.daemon.caretaker import Caretaker
@@ -35,8 +36,9 @@ from emunet.daemon.folder import FolderError, HeldFolder
 from emunet.daemon.kube.service import KubeService
 from emunet.daemon.plane_client import PlaneClient, PlaneGone, PlaneRefused
 from emunet.daemon.settings import Settings
-from emunet.linux import syscalls
+from emunet.linux import syscalls, way_out
 from emunet.linux.keeper_client import KeeperGone
+from emunet.linux.refusals import LinuxRefused
 
 
 class Control:
@@ -83,6 +85,9 @@ class Control:
     async def _build(self, site: building.Site) -> Any:
         """The server of a lab that is ready; None where it could not be made, and `emunet up` was told why."""
         try:
+            if self.settings.internet:
+                way_out.find()
+                way_out.check_route()
             caretaker = Caretaker(self.settings, self._tell)
             name = self.settings.lab or caretaker.desired.cluster.name
             site.folder = await building.hold(name, self._tell)
@@ -93,8 +98,9 @@ class Control:
             try:
                 state = caretaker.state
                 lab, api = await building.make(
-                    site, self.settings, name, state, log, self._tell, _load_api, caretaker.specify
-                )
+                    site, self.settings, name, state, log, self._tell, _load_api, caretaker.specify,
+                    caretaker.desired.cluster.gateway,
+                )  # fmt: skip
             finally:
                 os.close(log)
             self._caretaker = caretaker
@@ -114,7 +120,7 @@ class Control:
             return server
         except BadInput as error:
             self._tell("error", str(error))
-        except (building.CannotBuild, FolderError, PlaneRefused) as error:
+        except (building.CannotBuild, FolderError, PlaneRefused, LinuxRefused, NoGateway) as error:
             self._tell("error", str(error))
         except (PlaneGone, KeeperGone) as error:
             said = site.folder.folder.log.read_text(errors="replace") if site.folder is not None else ""
@@ -198,6 +204,8 @@ class Control:
             await asyncio.to_thread(capture.close)
         keeper = site.keeper
         await asyncio.gather(site.plane.stop(), *([keeper.stop()] if keeper is not None else []))
+        if site.way_out is not None:
+            await asyncio.to_thread(site.way_out.close)
         if self.ended_by_itself:
             code = site.plane.process.returncode
             how = f" (killed by {signal.Signals(-code).name})" if code < 0 else ""

@@ -187,10 +187,12 @@ class PlaneProcess:
             self._outside.pop(config).close()
         for config in wanted:
             if config not in self._outside:
-                self._outside[config] = Outside(config, self.loop)
+                descriptor = self._taps.pop(config.name) if config.kind == "given" else None
+                given = None if descriptor is None else socket.socket(fileno=descriptor)
+                self._outside[config] = Outside(config, self.loop, given)
 
     def _take_taps(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
-        """TAPs for edges that the next configuration brings."""
+        """TAPs (and sockets of wires that leave the lab) for edges that the next configuration brings."""
         for name, descriptor in zip(body["names"], descriptors, strict=True):
             os.set_blocking(descriptor, False)
             self._taps[name] = descriptor

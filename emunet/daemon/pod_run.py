@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from emunet.cluster.bound import environment, expand
 from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
+from emunet.cluster.defaults import is_sidecar
 from emunet.cluster.store import Object, View, meta
 from emunet.daemon.container_log import ContainerLog
 from emunet.daemon.program_input import Input
@@ -53,8 +54,22 @@ class Slot:
     """The line to it, where it is a name server."""
     attached: bool = False
     restart: asyncio.TimerHandle | None = None
+    held: str = ""
+    """What it cannot begin without, in words."""
     beside: asyncio.Task[None] | None = None
     """Its hook after the start, then its probes."""
+
+    @property
+    def is_sidecar(self) -> bool:
+        """Whether it is an init container that goes on beside the others."""
+        return self.init and is_sidecar(self.spec)
+
+    @property
+    def is_past(self) -> bool:
+        """Of an init container: whether the next one may begin."""
+        if self.is_sidecar:
+            return self.fact.state == "running" and ("startupProbe" not in self.spec or self.fact.ready)
+        return self.fact.state == "terminated" and self.fact.code == 0
 
     @property
     def is_probed(self) -> bool:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from emunet.cluster.plan import PodState, State
@@ -55,6 +55,16 @@ class ContainerState:
 
 
 @dataclass(slots=True)
+class Internet:
+    """The lab's way out: the program that it goes through, the gateway's address, and the machine's name server."""
+
+    program: str
+    gateway: str
+    resolver: str | None
+    ready: bool = True
+
+
+@dataclass(slots=True)
 class RunningLab:
     """A lab whose World and sandboxes are there.
 
@@ -86,6 +96,7 @@ class RunningLab:
     names_changed: Callable[[bool], None] = lambda on: None
     """Who hears that the cluster's name servers are to end, or may begin again."""
     names_on: bool = True
+    internet: Internet | None = None
     off: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     _overruns: tuple[float, int] = (0.0, 0)
@@ -139,6 +150,7 @@ class RunningLab:
             "speed": self.settings.speed,
             "timing": timing(counters["late_ns"]),
             "pid": os.getpid(),
+            "internet": None if self.internet is None else asdict(self.internet),
             "hosts": [self._host(name) for name in (host.name for host in self.state.hosts)],
             "pods": [self._pod(pod) for pod in self.state.pods],
             "containers": [

@@ -27,7 +27,7 @@ class Settings:
 
     `files` are named as the person named them, so that errors do too, relative to `directory`.
     `lab` is empty where the topology's own name serves. `speed` is lab seconds per second, on
-    memory wires.
+    memory wires. `internet`: a way out, through a program of the machine (`linux.way_out`).
     """
 
     files: tuple[str, ...]
@@ -40,6 +40,7 @@ class Settings:
     speed: float = 1.0
     flow_cache: bool = True
     offload: bool = True
+    internet: bool = False
 
     def encode(self) -> str:
         """One line of JSON."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from emunet.cluster.bound import data_of, field_of
+from emunet.cluster.bound import data_of, field_of, lacking_data, resource_of
 from emunet.cluster.defaults import containers_of
 from emunet.cluster.store import Object, View, meta
 from emunet.linux.specification import BindSpec
@@ -43,9 +43,41 @@ def files_of(view: View, pod: Object) -> dict[str, str]:
     return found
 
 
+def parts_of(pod: Object) -> set[str]:
+    """The paths at which a pod has one file of a volume (`subPath`): these do not follow what the volume is of."""
+    return {posixpath.normpath(mount["mountPath"]) for _, mount in _mounts(pod) if "subPath" in mount}
+
+
+def lacking_volume(view: View, pod: Object) -> str | None:
+    """Which volume cannot be had, since what it is of is not there and not optional: a kubelet's sentence."""
+    namespace = meta(pod)["namespace"]
+    for volume in pod["spec"].get("volumes", ()):
+        for resource, source, name in _sources(volume):
+            if source.get("optional"):
+                continue
+            why = lacking_data(view, resource, namespace, name)
+            for one in source.get("items") or () if why is None else ():
+                if one["key"] not in data_of(view, resource, namespace, name):
+                    why = f"references non-existent {'secret' if resource == 'secrets' else 'config'} key: {one['key']}"
+            if why is not None:
+                return f'MountVolume.SetUp failed for volume "{volume["name"]}" : {why}'
+    return None
+
+
+def _sources(volume: Object) -> Iterator[tuple[str, Object, str]]:
+    """The config maps and secrets that a volume is of: (resource, how it is taken, name)."""
+    for one in (volume, *volume.get("projected", {}).get("sources", ())):
+        if "configMap" in one:
+            yield "configmaps", one["configMap"], one["configMap"].get("name", "")
+        if "secret" in one:
+            yield "secrets", one["secret"], one["secret"].get("secretName") or one["secret"].get("name", "")
+
+
 def folders_of(pod: Object) -> list[tuple[str, str]]:
     """(path, what it leads to) of each folder that containers share; a path that leads to itself is the folder."""
-    shared = {one["name"] for one in pod["spec"].get("volumes", ()) if any(key in one for key in _SHARED)}
+    volumes = pod["spec"].get("volumes", ())
+    shared = {one["name"] for one in volumes if any(key in one for key in _SHARED)}
+    empty = {one["name"] for one in volumes if any(source.get("optional") for _, source, _ in _sources(one))}
     first: dict[str, str] = {}
     found: list[tuple[str, str]] = []
     for _, mount in _mounts(pod):
@@ -54,6 +86,8 @@ def folders_of(pod: Object) -> list[tuple[str, str]]:
             pair = (path, first.setdefault(name, path))
             if pair not in found:
                 found.append(pair)
+        elif name in empty and "subPath" not in mount and path.startswith("/") and path != "/":
+            found.append((path, path))  # it is there, whatever is in it
     return found
 
 
@@ -115,6 +149,11 @@ def _chosen(data: dict[str, bytes], source: Object) -> dict[str, bytes]:
 def _downward(pod: Object, source: Object) -> dict[str, bytes]:
     found = {}
     for one in source.get("items", ()):
-        text = field_of(pod, one.get("fieldRef", {}).get("fieldPath", ""))
-        found[one["path"]] = (text or "").encode()
+        if "resourceFieldRef" in one:
+            reference = one["resourceFieldRef"]
+            named = [c for c in containers_of(pod["spec"]) if c["name"] == reference.get("containerName")]
+            text = resource_of(named[0], reference) if named else ""
+        else:
+            text = field_of(pod, one.get("fieldRef", {}).get("fieldPath", "")) or ""
+        found[one["path"]] = text.encode()
     return found

@@ -140,7 +140,8 @@ class HostEdge:
 class OutsideConfig:
     """A wire from a switch's port that leaves the lab. `name` is the port's global name (`switch1:vm`).
 
-    kind  `unix`: connect to the socket file `at`; `listen`: be it; `udp`: datagrams from address `at` to `to`
+    kind  `unix`: connect to the socket file `at`; `listen`: be it; `udp`: datagrams from address `at` to `to`;
+          `given`: a socket that whoever configures the World hands over, as it does TAPs
     """
 
     name: str
@@ -156,7 +157,8 @@ class OutsideConfig:
 class WorldConfig:
     """Everything `World.configure` needs. Names are unique across all tuples.
 
-    `services` are those of every host that tracks connections.
+    `services` are those of every host that tracks connections. `routers` forward as hosts do, and nothing else:
+    there are no pods, no programs and no Services on them.
     """
 
     hosts: tuple[HostConfig, ...] = ()
@@ -167,6 +169,7 @@ class WorldConfig:
     outside: tuple[OutsideConfig, ...] = ()
     seed: int = 0
     services: tuple[ServicePort, ...] = ()
+    routers: tuple[HostConfig, ...] = ()
 
 
 def without_policies(config: WorldConfig) -> WorldConfig:

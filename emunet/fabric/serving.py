@@ -32,6 +32,8 @@ class Serving:
         self._look = look
         self._rows: dict[ServiceKey, ServicePort] = {}
         self._moved = False
+        self.spared: frozenset[str] = frozenset()
+        """Devices that track connections and have no part in Services: a Service is its hosts' affair."""
 
     def change(self, change: ServiceChange) -> None:
         """Let every host have other rows, in effect for the next connection."""
@@ -60,6 +62,8 @@ class Serving:
         return replace(config, services=tuple(self._rows.values()))
 
     def _serve(self, device: Device, change: ServiceChange) -> None:
+        if device.name in self.spared:
+            return
         connections, neighbor = device.elements.get("connections"), device.elements.get("neighbor")
         if not isinstance(connections, Connections) or not isinstance(neighbor, NeighborElement):
             return

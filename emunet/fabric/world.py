@@ -109,7 +109,8 @@ class World:
             self.serving.become(config.services)
             return
         self.flows.clear("the configuration changed")
-        self._layout.become((*config.hosts, *config.switches))
+        self.serving.spared = frozenset(router.name for router in config.routers)
+        self._layout.become((*config.hosts, *config.routers, *config.switches))
         self.serving.become(config.services)
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._layout.join(config.wires, self)

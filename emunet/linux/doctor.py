@@ -30,6 +30,7 @@ _TOOLS = {
     "tshark": ("tshark", "to read captures in a terminal; Wireshark reads them too"),
     "tcpdump": ("tcpdump", "to sniff inside a pod"),
     "iperf3": ("iperf3", "to measure throughput (make bench)"),
+    "passt": ("passt", "to let pods out of a lab (emunet up --internet)"),
     "ethtool": ("ethtool", "to see offloads of a pod's interface"),
 }
 

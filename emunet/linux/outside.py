@@ -1,8 +1,8 @@
 """Wires that leave the lab: to a virtual machine, to passt, to another lab; by a Unix socket or by UDP.
 
 On a Unix socket each frame has its length before it, 4 bytes, big endian: QEMU's `-netdev stream` and
-passt speak so. In UDP a datagram is a frame. While nobody is at the other end of a Unix socket the
-switch's port has no carrier.
+passt speak so. In UDP a datagram is a frame, and so is a message of a socket that keeps them apart
+(slirp4netns). While nobody is at the other end of a Unix socket the port has no carrier.
 
 Rule of this file: nothing waits. What the other end does not take in time is refused, and so counted.
 """
@@ -32,11 +32,14 @@ _READ_SIZE = 1 << 18
 
 
 class Outside:
-    """One such wire; to the World it is the edge of a switch's port. ValueError where its socket is not to be had."""
+    """One such wire; to the World it is the edge of a device's port. ValueError where its socket is not to be had.
+
+    `given` is the socket of a wire of kind `given`; once its other end is closed the wire has no carrier for good.
+    """
 
     keeps_time = False
 
-    def __init__(self, config: OutsideConfig, loop: Loop) -> None:
+    def __init__(self, config: OutsideConfig, loop: Loop, given: socket.socket | None = None) -> None:
         self.config = config
         self.name = config.name
         self.device = config.device
@@ -51,8 +54,12 @@ class Outside:
         self._unread = bytearray()
         self._unsent = b""
         self._closed = False
+        self._whole = config.kind == "udp" or (given is not None and given.type == socket.SOCK_SEQPACKET)
+        """Whether a message is a frame."""
         try:
-            if config.kind == "udp":
+            if given is not None:
+                self._begin(given)
+            elif config.kind == "udp":
                 self._begin(_datagrams(config))
             elif config.kind == "listen":
                 self._listener = _listen(config.at)
@@ -81,7 +88,7 @@ class Outside:
             return None
         pieces = [frame] if offload is None else split(frame, offload)
         try:
-            if self.config.kind == "udp":
+            if self._whole:
                 for piece in pieces:
                     self._peer.send(piece)
                 return ()
@@ -154,7 +161,7 @@ class Outside:
 
     def _read(self) -> None:
         now = self._loop.now()
-        if self.config.kind == "udp":
+        if self._whole:
             self._read_datagrams(now)
             return
         assert self._peer is not None
@@ -185,6 +192,9 @@ class Outside:
             try:
                 frame = self._peer.recv(LONGEST)
             except OSError:  # no more; or nobody was there for the one before
+                return
+            if not frame and self.config.kind != "udp":
+                self._gone()
                 return
             self._loop.world.receive(self, frame, now)
 

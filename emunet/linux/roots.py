@@ -129,7 +129,7 @@ def rewrite_files(files: dict[str, str], isolated: bool) -> None:
     for path, text in files.items():
         target = os.path.realpath(path)
         if target in laid_over:
-            with open(target, "w") as file:
+            with open(target, "w", **AS_BYTES) as file:
                 file.write(text)
         elif isolated:
             _write_file(path, text)

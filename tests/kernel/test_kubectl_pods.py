@@ -217,6 +217,62 @@ def test_an_init_container_that_fails_holds_the_others_up(kubectl: Kubectl) -> N
     assert 'container "c0" in pod "held" is waiting to start' in refused.stderr
 
 
+def test_a_sidecar_goes_on_beside_the_others(kubectl: Kubectl) -> None:
+    """An init container that is always restarted: what comes after begins when its startup probe says so."""
+    side = {
+        "name": "side", "image": "busybox", "restartPolicy": "Always",
+        "command": ["sh", "-c", "touch /tmp/up; python3 -m http.server 8000 & until rm /tmp/end; do sleep 0.1; done"],
+        "startupProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
+    }  # fmt: skip
+    last = {"name": "last", "image": "busybox", "command": ["sh", "-c", "cat /tmp/up && touch /tmp/after"]}
+    main = sh("cat /tmp/after && exec sleep 1000")
+    kubectl.ok("create", "-f", "-", stdin=pod("beside", main, initContainers=[side, last]))
+    kubectl.ok("wait", "--for=condition=Ready", "pod/beside", "--timeout=20s")
+    assert kubectl.ok("get", "pod", "beside").splitlines()[1].split()[1:4] == ["2/2", "Running", "0"]
+    kubectl.ok("exec", "beside", "-c", "side", "--", "touch", "/tmp/end")
+    again = "{.status.initContainerStatuses[0].restartCount}"
+    eventually(lambda: kubectl.ok("get", "pod", "beside", "-o", f"jsonpath={again}") == "1", "it is not started again")
+    assert state_of(kubectl, "beside")["restartCount"] == 0
+    job = {"restartPolicy": "Never", "initContainers": [{**side, "startupProbe": None}]}
+    kubectl.ok("create", "-f", "-", stdin=pod("short", sh("exit 0"), **job))
+    eventually(lambda: state_of(kubectl, "short")["phase"] == "Succeeded", "its sidecar keeps it from its end")
+
+
+def test_config_maps_and_secrets_that_are_not_there_and_that_change(kubectl: Kubectl) -> None:
+    """A container waits for what it refers to, as an event says; files follow their config map, variables do not."""
+    name = {"name": "later"}
+    volumes = [
+        {"name": "v", "configMap": name},
+        {"name": "none", "secret": {"secretName": "never", "optional": True}},
+        {"name": "d", "downwardAPI": {"items": [
+            {"path": "memory", "resourceFieldRef": {"containerName": "c0", "resource": "limits.memory"}}]}},
+    ]  # fmt: skip
+    mounts = [
+        {"name": "v", "mountPath": "/settings"}, {"name": "v", "mountPath": "/settings-color", "subPath": "color"},
+        {"name": "none", "mountPath": "/none"}, {"name": "d", "mountPath": "/about"},
+    ]  # fmt: skip
+    variable = {"name": "COLOR", "valueFrom": {"configMapKeyRef": {**name, "key": "color"}}}
+    half = {"resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}}
+    cores = {"name": "CORES", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}
+    main = {**sh("exec sleep 1000"), **half, "env": [variable, cores]}
+    kubectl.ok("create", "-f", "-", stdin=pod("reads", {**main, "volumeMounts": mounts}, volumes=volumes))
+    kubectl.ok("create", "-f", "-", stdin=pod("asks", main))
+    eventually(lambda: "FailedMount" in events_of(kubectl, "reads"), "nobody says what is missing")
+    assert 'MountVolume.SetUp failed for volume "v" : configmap "later" not found' in events_of(kubectl, "reads")
+    eventually(lambda: "CreateContainerConfigError" in kubectl.ok("get", "pod", "asks"), "nobody says what is missing")
+    assert 'Error: configmap "later" not found' in events_of(kubectl, "asks")
+    kubectl.ok("create", "configmap", "later", "--from-literal=shape=round")
+    eventually(lambda: "couldn't find key color in ConfigMap default/later" in events_of(kubectl, "asks"), "which key?")
+    kubectl.ok("patch", "configmap", "later", "-p", '{"data":{"color":"blue"}}')
+    kubectl.ok("wait", "--for=condition=Ready", "pod/reads", "pod/asks", "--timeout=20s")
+    look = ("exec", "reads", "--", "sh", "-c")
+    told = kubectl.ok(*look, "echo $COLOR $CORES; cat /settings/color /settings-color /about/memory; ls -d /none")
+    assert told == "blue 1\nblueblue67108864/none\n"
+    kubectl.ok("patch", "configmap", "later", "-p", '{"data":{"color":"red"}}')
+    eventually(lambda: kubectl.ok(*look, "cat /settings/color") == "red", "the file stays as it was")
+    assert kubectl.ok(*look, "echo $COLOR; cat /settings-color") == "blue\nblue"
+
+
 def test_probes_say_why(kubectl: Kubectl) -> None:
     """Each kind of probe, well and not, in the kubelet's words; `emunet status` counts who is not ready."""
     server = {"command": ["python3", "-m", "http.server", "8000"]}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from emunet.cluster.controllers.actions import NOTHING, Action, Delete, Note, Outcome, Watch, Write
 from emunet.cluster.controllers.nodes import Health
 from emunet.cluster.controllers.pods import is_terminating, pod_key, with_condition
-from emunet.cluster.defaults import containers_of
+from emunet.cluster.defaults import containers_of, is_sidecar
 from emunet.cluster.store import Change, Key, Object, View, meta, with_status
 
 NAME = "kubelet"
@@ -101,15 +101,16 @@ class Kubelet:
             for group in ("initContainers", "containers")
         }
         phase = _phase(spec, fact)
-        ready = phase == "Running" and all(one["ready"] for one in statuses["containers"])
+        sidecars = {one["name"] for one in spec.get("initContainers", ()) if is_sidecar(one)}
+        lasting = [*(one for one in statuses["initContainers"] if one["name"] in sidecars), *statuses["containers"]]
+        ready = phase == "Running" and all(one["ready"] for one in lasting)
         initialized = fact is not None and all(
-            fact.container(one["name"]).state == "terminated" or not fact.container(one["name"]).program
-            for one in spec.get("initContainers", ())
+            _is_past(fact.container(one["name"]), one) for one in spec.get("initContainers", ())
         )
         conditions: list[Object] = before.get("conditions", [])
         reason = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(phase, "")
         unready = reason or ("" if ready else "ContainersNotReady")
-        names = [one["name"] for one in statuses["containers"] if not one["ready"]]
+        names = [one["name"] for one in lasting if not one["ready"]]
         message = f"containers with unready status: [{' '.join(names)}]" if names and not reason else ""
         for name, holds, why, told in (
             ("PodReadyToStartContainers", fact is not None, "", ""),
@@ -144,12 +145,11 @@ def _phase(spec: Object, fact: PodFact | None) -> str:
     policy = spec.get("restartPolicy", "Always")
     for one in spec.get("initContainers", ()):
         state = fact.container(one["name"])
-        if not state.program:
+        if _is_past(state, one):
             continue
-        if state.state == "terminated" and state.code and policy == "Never":
+        if state.state == "terminated" and policy == "Never" and not is_sidecar(one):
             return "Failed"
-        if state.state != "terminated" or state.code:
-            return "Pending"
+        return "Pending"
     found = [fact.container(one["name"]) for one in spec["containers"]]
     if all(one.state == "terminated" for one in found) and policy != "Always":
         if all(one.code == 0 for one in found):
@@ -157,6 +157,15 @@ def _phase(spec: Object, fact: PodFact | None) -> str:
         if policy == "Never":
             return "Failed"
     return "Pending" if any(one.state == "waiting" and not one.restarts for one in found) else "Running"
+
+
+def _is_past(state: ContainerFact, init: Object) -> bool:
+    """Whether what comes after an init container may begin: it is done, or (a sidecar) it has begun."""
+    if not state.program:
+        return True
+    if is_sidecar(init):
+        return state.state != "waiting" or bool(state.restarts)
+    return state.state == "terminated" and not state.code
 
 
 def _container_status(view: View, container: Object, fact: PodFact | None) -> Object:
@@ -242,5 +251,8 @@ def _without_effect(spec: Object) -> Iterator[str]:
         source = next((name for name in volume if name != "name"), "")
         if source == "hostPath" and volume["hostPath"].get("type") in ("Socket", "CharDevice", "BlockDevice"):
             yield f"volume {volume['name']} ({volume['hostPath']['type']} of the host)"
+        tokens = [one for one in volume.get("projected", {}).get("sources", ()) if "serviceAccountToken" in one]
+        if tokens:
+            yield f"volume {volume['name']} (serviceAccountToken)"
         if source in ("persistentVolumeClaim", "nfs", "csi", "iscsi", "cephfs", "rbd", "gcePersistentDisk"):
             yield f"volume {volume['name']} ({source})"

@@ -28,6 +28,7 @@ from emunet.cluster.controllers.scheduler import tolerates
 from emunet.cluster.defaults import UNREACHABLE
 from emunet.cluster.desired import Host
 from emunet.cluster.moments import SECOND, from_text
+from emunet.cluster.quantities import MACHINE
 from emunet.cluster.ranges import pod_capacity
 from emunet.cluster.store import Change, Key, Object, View, meta, with_status
 from emunet.packet.address import format_ip
@@ -58,7 +59,7 @@ def node_of(host: Host) -> Object:
     }
     addresses = [{"type": "InternalIP", "address": format_ip(one.address)} for one in host.addresses]
     pods = str(min(pod_capacity(subnet) for subnet in host.subnets))
-    resources = {"cpu": "4", "memory": "8Gi", "pods": pods, "ephemeral-storage": "16Gi"}
+    resources = {**MACHINE, "pods": pods}
     ranges = [str(subnet) for subnet in host.subnets]
     return {
         "apiVersion": "v1",

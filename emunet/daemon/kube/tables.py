@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from emunet.cluster.defaults import is_sidecar
 from emunet.cluster.kinds import Kind
 from emunet.cluster.moments import SECOND, age, from_text
 from emunet.cluster.selectors import of_object
@@ -139,11 +140,16 @@ def pod_status(view: View, pod: Object) -> tuple[str, int, int, int]:
     word = status.get("reason") or status.get("phase", "Pending")
     ready, restarts = 0, 0
     initial = status.get("initContainerStatuses", ())
-    waiting_for_first = False
+    sidecars = {one["name"] for one in spec.get("initContainers", ()) if is_sidecar(one)}
+    again, waiting_for_first = 0, False
     for index, one in enumerate(initial):
         restarts += one.get("restartCount", 0)
         ended = one.get("state", {}).get("terminated")
         if ended is not None and ended.get("exitCode") == 0:
+            continue
+        if one.get("name") in sidecars and one.get("started"):
+            ready += bool(one.get("ready"))
+            again += one.get("restartCount", 0)
             continue
         if one.get("state", {}).get("running") is not None and one.get("imageID") == "" and not _unfinished(status):
             continue
@@ -153,7 +159,7 @@ def pod_status(view: View, pod: Object) -> tuple[str, int, int, int]:
         word, waiting_for_first = f"Init:{reason}", True
         break
     if not waiting_for_first:
-        restarts, running = 0, False
+        restarts, running = again, False
         for one in reversed(status.get("containerStatuses", ())):
             restarts += one.get("restartCount", 0)
             word = _reason_of(one.get("state", {})) or word
@@ -164,7 +170,7 @@ def pod_status(view: View, pod: Object) -> tuple[str, int, int, int]:
             word = "Running" if is_ready else "NotReady"
     if "deletionTimestamp" in meta(pod):
         word = "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
-    return word, ready, len(spec.get("containers", ())), restarts
+    return word, ready, len(spec.get("containers", ())) + len(sidecars), restarts
 
 
 def _unfinished(status: Object) -> bool:

@@ -1,0 +1,112 @@
+"""The gateway to the outside: where it is plugged in, what it is called and numbered, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emunet.cluster.assign import assign
+from emunet.cluster.compile import compile as compile_world
+from emunet.cluster.desired import Desired, DnsWish, Gateway, build
+from emunet.cluster.gateway import NoGateway, with_way_out
+from emunet.cluster.load import load_text
+from emunet.fabric.world import World
+from emunet.linux.refusals import LinuxRefused
+from emunet.linux.way_out import check_route, machine_resolver
+from emunet.packet.address import format_ip, parse_ip
+
+NAMES = parse_ip("9.9.9.9")
+
+
+def desired(resolver: bytes | None = NAMES, **spec: Any) -> Desired:
+    """A cluster with a way out."""
+    data = {"apiVersion": "emunet/v1", "kind": "Topology", "metadata": {"name": "lab"}, "spec": spec}
+    wanted = build(load_text(json.dumps(data)))
+    return Desired(with_way_out(wanted.cluster, resolver), wanted.pods)
+
+
+def gateway(resolver: bytes | None = NAMES, **spec: Any) -> Gateway:
+    """Its gateway."""
+    found = desired(resolver, **spec).cluster.gateway
+    assert found is not None
+    return found
+
+
+def test_it_takes_the_first_address_and_else_one_that_nobody_has() -> None:
+    assert str(gateway(hosts=["a"]).inside) == "192.168.9.1/24"
+    assert str(gateway(hosts=[{"name": "a", "address": "192.168.9.1"}]).inside) == "192.168.9.9/24"
+    pools = ["192.168.9.0/29", "192.168.9.8/31"]
+    assert str(gateway(hosts=["a"], loadBalancerPool=pools).inside) == "192.168.9.254/24"
+
+
+def test_the_range_outside_is_not_the_labs() -> None:
+    assert str(gateway(hosts=["a"]).outside) == "10.0.2.15/24"
+    assert format_ip(gateway(hosts=["a"], podCIDR="10.0.0.0/16").next_hop) == "192.168.255.2"
+
+
+def test_names_outside_are_asked_for_at_the_machines_own_server() -> None:
+    dns = desired(hosts=["a"]).cluster.dns
+    assert (dns.wish, dns.forward) == (DnsWish.ON, (NAMES,))
+    assert desired(hosts=["a"], dns=False).cluster.dns.wish is DnsWish.OFF
+    own = {"forward": "192.168.9.53"}
+    assert desired(hosts=["a"], dns=own).cluster.dns.forward == (parse_ip("192.168.9.53"),)
+    assert desired(None, hosts=["a"]).cluster.dns.wish is DnsWish.AUTO
+    assert gateway(parse_ip("192.168.9.200"), hosts=["a"]).resolver is None, "that address is the lab's, inside"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"hosts": ["a", "b"], "links": ["a -- b"]}, "plugged into a switch, and this topology has none"),
+        ({"hosts": ["gateway"]}, "a device called gateway, and the topology has one"),
+        ({"hosts": ["a", "b"], "underlay": "192.168.9.0/30"}, "no address of the underlay 192.168.9.0/30 is left"),
+        ({"hosts": ["a"], "podCIDR": "fd00:10::/48", "nodeMasks": {"IPv6": 64}}, "underlay has no IPv4 range"),
+        (
+            {"hosts": ["a"], "podCIDR": "10.0.0.0/16", "serviceCIDR": "192.168.128.0/17", "underlay": "172.16.0.0/12"},
+            "needs one of 10.0.2.0/24, 192.168.255.0/24, 172.31.255.0/24",
+        ),
+    ],
+)
+def test_what_has_no_place_for_it(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(NoGateway, match=said):
+        desired(**spec)
+
+
+def test_the_world_has_a_router_that_has_no_part_in_services() -> None:
+    wanted = desired(hosts=["a", "b"])
+    config = compile_world(wanted, assign(wanted))
+    [router] = config.routers
+    assert router.name == "gateway"
+    assert [str(route) for route in config.hosts[0].routes if route.prefix.length == 0] == [
+        "0.0.0.0/0 via 192.168.9.1 dev eth0"
+    ]
+    assert {str(route) for route in router.routes if route.via is not None and route.prefix.length} == {
+        "10.244.1.0/24 via 192.168.9.11 dev eth0",
+        "10.244.2.0/24 via 192.168.9.12 dev eth0",
+    }
+    world = World()
+    world.configure(config)
+    assert {"gateway:eth0", "gateway:out", "switch1:gateway"} <= set(world.port_names())
+    assert compile_world(Desired(build(load_text(TWO)).cluster, ()), assign(build(load_text(TWO)))).routers == ()
+
+
+TWO = json.dumps(
+    {"apiVersion": "emunet/v1", "kind": "Topology", "metadata": {"name": "lab"}, "spec": {"hosts": ["a", "b"]}}
+)
+
+
+def test_what_the_machine_has(tmp_path: Path) -> None:
+    stub, real, route = (tmp_path / name for name in ("resolv.conf", "real.conf", "route"))
+    stub.write_text("# a comment\nsearch x\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 169.254.169.254\n")
+    assert machine_resolver([stub, real]) is None
+    real.write_text("nameserver fd00::1\nnameserver 10.1.2.3\nnameserver 10.1.2.4\n")
+    assert machine_resolver([stub, real]) == parse_ip("10.1.2.3")
+    row = "\t01020304\t0003\t0\t0\t0\t"
+    route.write_text(f"Iface\nlo\t0000007F\t00000000\t0001\t0\t0\t0\t000000FF\neth0\t00000000{row}00000000\n")
+    check_route(route)
+    route.write_text("Iface\nlo\t0000007F\t00000000\t0001\t0\t0\t0\t000000FF\n")
+    with pytest.raises(LinuxRefused, match="no default route"):
+        check_route(route)

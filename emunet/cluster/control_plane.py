@@ -160,11 +160,11 @@ class ControlPlane:
         self.name_server.cluster = cluster
         self.runner.mark(self.name_server.name, [self.name_server.key])
         self._set_rules()
-        names = {host.name for host in cluster.hosts}
+        names = {host.name for host in cluster.nodes}
         for node in list(self.store.items("nodes")):
             if meta(node)["name"] not in names:
                 self.store.delete(Key("nodes", "", meta(node)["name"]), now)
-        for host in cluster.hosts:
+        for host in cluster.nodes:
             wanted = node_of(host)
             old = self.store.get("nodes", "", host.name)
             if old is None:

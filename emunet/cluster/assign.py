@@ -60,8 +60,10 @@ class Allocation:
         raise KeyError(port)
 
 
-def interface_names(cluster: Cluster) -> tuple[str, ...]:
-    """The interfaces with addresses that every host of the cluster has."""
+def interface_names(cluster: Cluster, host: Host) -> tuple[str, ...]:
+    """The interfaces with addresses that a host of the cluster has."""
+    if not host.node:
+        return (UPLINK,)
     bridge = (BRIDGE,) if cluster.pod_links is PodLinks.BRIDGE else ()
     tunnel = (TUNNEL,) if cluster.overlay.kind is OverlayKind.VXLAN else ()
     return (UPLINK, *bridge, *tunnel)
@@ -90,10 +92,11 @@ def assign(desired: Desired, allocation: Allocation = Allocation(), seed: int = 
     BadInput where an annotation fixes what another pod has, or a range is used up.
     """
     pods = [pod for pod in desired.pods if not pod.host_network]
-    hosts = {host.name: host for host in desired.cluster.hosts}
+    cluster = desired.cluster
+    hosts = {host.name: host for host in cluster.hosts}
     addresses, last = _pod_addresses(pods, hosts, allocation)
-    interfaces = [f"{host.name}:{name}" for host in desired.cluster.hosts for name in interface_names(desired.cluster)]
-    if desired.cluster.gateway is not None:
+    interfaces = [f"{host.name}:{name}" for host in cluster.hosts for name in interface_names(cluster, host)]
+    if cluster.gateway is not None:
         interfaces += gateway_interfaces()
     macs = _macs(pods, interfaces, allocation, seed)
     return Allocation(

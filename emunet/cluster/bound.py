@@ -36,7 +36,7 @@ def bound_pods(view: View, cluster: Cluster, silent: Iterable[str] = ()) -> tupl
     dead = set(silent)
     found = [
         pod_of(view, item, cluster.dns.domain)
-        for host in [host.name for host in cluster.hosts]
+        for host in [host.name for host in cluster.nodes]
         for item in view.pods_on(host)
         if not (is_finished(item) and controller_of(item) is not None)
         and not (host in dead and is_terminating(item))

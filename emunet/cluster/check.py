@@ -391,7 +391,7 @@ def read_annotations(document: Document, pod: Pod) -> tuple[PodRequest, list[Pro
 
 def check_pods(requests: Sequence[PodRequest], spec: Spec | None) -> Iterator[Problem]:
     """What concerns several pods, or pods and the topology (None where that could not be read)."""
-    hosts = [host.name for host in spec.hosts] if spec is not None else []
+    hosts = [host.name for host in spec.nodes] if spec is not None else []
     taken = _names_taken(spec) if spec is not None else {}
     names: dict[str, PodRequest] = {}
     macs: dict[bytes, PodRequest] = {}

@@ -116,6 +116,8 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
                 policies.get(host.name),
                 serving=bool(desired.services),
             )
+            if host.node
+            else compile_outsider(cluster, host, macs)
             for host in cluster.hosts
         ),
         switches=tuple(
@@ -127,7 +129,7 @@ def compile(desired: Desired, allocation: Allocation, seed: int = 0, policing: P
         host_edges=tuple(
             HostEdge(f"{host.name}:{name}", host.name, name)
             for host in cluster.hosts
-            for name in interface_names(cluster)
+            for name in interface_names(cluster, host)
         ),
         outside=tuple(
             OutsideConfig(f"{switch.name}:{one.name}", switch.name, one.name, one.kind, one.at, one.to)
@@ -187,7 +189,7 @@ def compile_host(
         interfaces.append(Interface(TUNNEL, macs[f"{host.name}:{TUNNEL}"], addresses, mtu))
     if routed:
         interfaces += [pod_link(pod, mtu) for pod in pods]
-    remotes = [remote for remote in cluster.hosts if remote.name != host.name]
+    remotes = [remote for remote in cluster.nodes if remote.name != host.name]
     tunnel = Vxlan(
         TUNNEL,
         cluster.overlay.vni,
@@ -218,6 +220,17 @@ def compile_host(
         vxlans=(tunnel,) if vxlan else (),
         connections=compile_connections(cluster, host, pods, policed=policies is not None, serving=serving),
         policies=policies or EVERYWHERE,
+    )
+
+
+def compile_outsider(cluster: Cluster, host: Host, macs: Mapping[str, bytes]) -> HostConfig:
+    """A host that is no node: it knows its own network, and nothing of pods and Services."""
+    mtu = uplink_mtu(cluster, host)
+    return HostConfig(
+        name=host.name,
+        ports=(Port(UPLINK, mtu),),
+        interfaces=(Interface(UPLINK, macs[f"{host.name}:{UPLINK}"], host.addresses, mtu),),
+        routes=tuple(Route(address.prefix, UPLINK) for address in host.addresses),
     )
 
 

@@ -132,7 +132,10 @@ class Dns:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine that runs pods: eth0's addresses in the underlay, and its part of each pod range (IPv4 first)."""
+    """A machine that runs pods: eth0's addresses in the underlay, and its part of each pod range (IPv4 first).
+
+    One that is no `node` has no such part: it is a machine of the underlay, and no part of the cluster.
+    """
 
     name: str
     addresses: tuple[InterfaceAddress, ...]
@@ -140,6 +143,7 @@ class Host:
     labels: Pairs = ()
     publish: tuple[Publish, ...] = ()
     docker: Furniture = EMPTY
+    node: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +206,11 @@ class Cluster:
     dns: Dns = Dns()
     network_policy: PolicyMode | None = None
     gateway: Gateway | None = None
+
+    @property
+    def nodes(self) -> tuple[Host, ...]:
+        """The hosts that run pods."""
+        return tuple(host for host in self.hosts if host.node)
 
     def host(self, name: str) -> Host:
         """The host of that name; KeyError if there is none."""
@@ -412,6 +421,7 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
         for name, address in given.items():
             addresses[name].append(InterfaceAddress(address, prefix.length))
             problems += check_pool_is_free(document, spec, name, address)
+    nodes = [host.name for host in spec.nodes]
     for index, prefix in _ipv4_first(spec.pod_cidrs):
         mask = spec.node_masks.of(prefix)
         ours = {host.name: p for host in spec.hosts for p in host.pod_cidrs if len(p.address) == len(prefix.address)}
@@ -422,9 +432,9 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
             if subnet.length == mask and prefix.contains(subnet.address)
         }
         try:
-            parts = ranges.give(names, ranges.subnets(prefix, mask), Prefix.overlaps, ours, had)
+            parts = ranges.give(nodes, ranges.subnets(prefix, mask), Prefix.overlaps, ours, had)
         except ranges.Exhausted as exhausted:
-            message = f"the pod range {prefix} in parts of /{mask} is too small for {len(names)} hosts"
+            message = f"the pod range {prefix} in parts of /{mask} is too small for {len(nodes)} hosts"
             problems.append(document.problem((*pods_path(document), index), f"{message}: {exhausted.name} gets none"))
             continue
         for name, subnet in parts.items():
@@ -442,7 +452,15 @@ def _cluster(document: Document, wish: Topology, previous: Desired | None) -> tu
             tuple(spec.load_balancer_pool),
         ),
         tuple(
-            Host(name, tuple(addresses[name]), tuple(subnets[name]), labels[name], published[name], docker[name])
+            Host(
+                name,
+                tuple(addresses[name]),
+                tuple(subnets[name]),
+                labels[name],
+                published[name],
+                docker[name],
+                node=name in nodes,
+            )
             for name in names
         ),
         tuple(Switch(switch.name, tuple(map(_outside, switch.outside))) for switch in spec.all_switches),
@@ -550,11 +568,11 @@ class _Placement:
     """
 
     def __init__(self, cluster: Cluster, requests: Sequence[PodRequest], previous: Desired | None) -> None:
-        self._hosts = {host.name: host for host in sorted(cluster.hosts, key=lambda host: natural(host.name))}
+        self._hosts = {host.name: host for host in sorted(cluster.nodes, key=lambda host: natural(host.name))}
         self._requests = requests
         self._before = {pod.port: pod.host for pod in previous.pods} if previous is not None else {}
         self._pods = dict.fromkeys(self._hosts, 0)
-        self._free = {host.name: min(ranges.pod_capacity(subnet) for subnet in host.subnets) for host in cluster.hosts}
+        self._free = {host.name: min(ranges.pod_capacity(subnet) for subnet in host.subnets) for host in cluster.nodes}
         self._problems: list[Problem] = []
         self._places: dict[str, str] = {}
 

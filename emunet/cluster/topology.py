@@ -194,14 +194,25 @@ class Docker(Model):
 
 
 class Host(Named):
-    """A machine that runs pods."""
+    """A machine that runs pods; with `node: false` one that is no part of the cluster: a caller from outside."""
 
     called: ClassVar[str] = "a host"
+    node: bool = True
     addresses: Addresses = Field([], validation_alias=AliasChoices("address", "addresses"))
     pod_cidrs: Networks = Field([], validation_alias=AliasChoices("podCIDR", "podCIDRs"))
     labels: dict[LabelKey, LabelValue] = {}
     publish: list[Publish] = []
     docker: Docker = Docker()
+
+    @model_validator(mode="after")
+    def _outside_of_the_cluster(self) -> Self:
+        if not self.node:
+            for name, given in (("podCIDR", self.pod_cidrs), ("publish", self.publish), ("labels", self.labels)):
+                if given:
+                    raise ValueError(f"{name} belongs to a node: with node: false a host runs no pods")
+            if self.docker.networks or self.docker.containers:
+                raise ValueError("docker belongs to a node: with node: false a host has no container engine")
+        return self
 
 
 class Outside(Model):
@@ -312,6 +323,17 @@ class Spec(Model):
     hosts: Annotated[list[Host], Field(min_length=1)]
     switches: list[Switch] | None = None
     links: list[Link] | None = None
+
+    @model_validator(mode="after")
+    def _some_node(self) -> Self:
+        if not any(host.node for host in self.hosts):
+            raise ValueError("hosts: expected a node at least: all of them say node: false")
+        return self
+
+    @property
+    def nodes(self) -> list[Host]:
+        """The hosts that run pods."""
+        return [host for host in self.hosts if host.node]
 
     @property
     def services(self) -> list[Prefix]:

@@ -180,7 +180,7 @@ class Caretaker:
 
     def power(self, device: str, on: bool) -> None:
         """A device lost its power or got it back. A host without power is a node that says nothing more."""
-        if any(host.name == device for host in self.control.cluster.hosts):
+        if any(host.name == device for host in self.control.cluster.nodes):
             self.control.set_power(device, on=on, now=self.now())
             self.containers.power(device, on)
             if self._responders is not None:

@@ -493,7 +493,7 @@ class Lab:
 
     def notice_power(self, device: str, *, on: bool) -> None:
         """Let the cluster know that a host's power has gone or come back: what `power` does beside doing it."""
-        if any(host.name == device for host in self.plane.world.config.hosts):
+        if any(host.name == device for host in self.control.cluster.nodes):
             self.control.set_power(device, on=on, now=self.clock.now)
             self.settle()
 

@@ -55,9 +55,23 @@ class _Sandbox:
     def __init__(self, name: str, pause: int) -> None:
         self.name = name
         self.pause = pause
-        self.pidfd = os.pidfd_open(pause)
         self.children = {pause}
         self.removal: int | None = None  # the request that waits for all children to be gone
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """A pidfd of the pause, by which its namespaces are entered. OSError once it has ended.
+
+        It is opened when needed: one held for each of a thousand pods is a thousand descriptors. The number means
+        this pause until we have reaped it.
+        """
+        if self.pause not in self.children:
+            raise ProcessLookupError(3, f"the first process of {self.name} has ended")
+        pidfd = os.pidfd_open(self.pause)
+        try:
+            yield pidfd
+        finally:
+            os.close(pidfd)
 
 
 class _Child:
@@ -185,7 +199,8 @@ class _Keeper:
         if home is None:
             syscalls.unshare(syscalls.CLONE_NEWPID)
         else:
-            syscalls.setns(home.pidfd, syscalls.CLONE_NEWPID)
+            with home.opened() as pidfd:
+                syscalls.setns(pidfd, syscalls.CLONE_NEWPID)
         try:
             yield
         finally:
@@ -210,7 +225,6 @@ class _Keeper:
             if child.kind == "pause":
                 self.kill(home)
             if not home.children:
-                os.close(home.pidfd)
                 del self.sandboxes[home.name]
                 if home.removal is not None:
                     self.send({"request": home.removal})
@@ -236,13 +250,12 @@ class _Keeper:
         if name in self.sandboxes:
             raise OSError(f"there is a sandbox {name} already")
         host = wanted["network_of"]
-        network = self.home_of({"sandbox": host}).pidfd if host else None
         for *_, within, _ in wanted["binds"]:
             if within and within not in self.stores:
                 roots.hold_store(within, _STORE_SIZE)
                 self.stores.add(within)
 
-        def work() -> NoReturn:
+        def work(network: int | None) -> NoReturn:
             opened = sandbox.build(wanted, network)
             control, answer = self.control.fileno(), [*opened.taps, *opened.counters]
             if opened.shared_view is not None:
@@ -250,8 +263,9 @@ class _Keeper:
             messages.send(socket.socket(fileno=control), {"request": request}, answer)
             sandbox.become_pause(self.pause_program, name, opened.shared_view is not None)
 
-        with self.children_in(None):
-            self.fork("pause", name, request, work)
+        network_of = self.home_of({"sandbox": host}).opened() if host else contextlib.nullcontext()
+        with network_of as network, self.children_in(None):
+            self.fork("pause", name, request, lambda: work(network))
 
     def remove(self, request: int, body: dict[str, Any], descriptors: list[int]) -> None:
         """End a sandbox; answered when the last of its processes is gone."""
@@ -263,15 +277,16 @@ class _Keeper:
         """Add interfaces, routes and neighbours to a sandbox; a helper answers with the descriptors."""
         home = self.home_of(body)
 
-        def work() -> None:
+        def work(pidfd: int) -> None:
             # An isolated root has no /dev/net/tun; the shared view beside it has.
-            program.join_files(home.pause, home.pidfd, "shared")
-            syscalls.setns(home.pidfd, syscalls.CLONE_NEWNET)
+            program.join_files(home.pause, pidfd, "shared")
+            syscalls.setns(pidfd, syscalls.CLONE_NEWNET)
             opened = sandbox.add_interfaces(body["wanted"])
             messages.send(self.control, {"request": request}, [*opened.taps, *opened.counters])
 
-        with self.children_in(home):  # it reads a /proc that only shows that PID namespace
-            self.fork("helper", home, request, work)
+        # It reads a /proc that only shows that PID namespace.
+        with home.opened() as pidfd, self.children_in(home):
+            self.fork("helper", home, request, lambda: work(pidfd))
 
     def spawn(self, request: int, body: dict[str, Any], descriptors: list[int]) -> None:
         """Start a program in a sandbox; it answers itself just before it begins, so its sender is its pid."""
@@ -280,11 +295,11 @@ class _Keeper:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         standard = [null if index is None else descriptors[index] for index in body["standard"]]
 
-        def work() -> NoReturn:
+        def work(pidfd: int) -> NoReturn:
             program.start(
                 wanted,
                 home.pause,
-                home.pidfd,
+                pidfd,
                 standard,
                 self.file_limit,
                 lambda: messages.send(self.control, {"request": request}),
@@ -294,8 +309,8 @@ class _Keeper:
             )
 
         try:
-            with self.children_in(None if wanted["own_processes"] else home):
-                self.fork("program", home, request, work)
+            with home.opened() as pidfd, self.children_in(None if wanted["own_processes"] else home):
+                self.fork("program", home, request, lambda: work(pidfd))
         finally:
             os.close(null)
 
@@ -312,34 +327,37 @@ class _Keeper:
         """Ping from a sandbox; a helper answers with the round trips."""
         home = self.home_of(body)
 
-        def work() -> None:
-            syscalls.setns(home.pidfd, syscalls.CLONE_NEWNET)
+        def work(pidfd: int) -> None:
+            syscalls.setns(pidfd, syscalls.CLONE_NEWNET)
             results = probe.echo(body["wanted"], request & 0xFFFF)
             messages.send(self.control, {"request": request, "results": results})
 
-        self.fork("helper", home, request, work)
+        with home.opened() as pidfd:
+            self.fork("helper", home, request, lambda: work(pidfd))
 
     def write(self, request: int, body: dict[str, Any], descriptors: list[int]) -> None:
         """Give files of a sandbox another text, in both of its views; a helper answers."""
         home = self.home_of(body)
 
-        def work() -> None:
+        def work(pidfd: int) -> None:
             shared = program.shared_view(home.pause)
-            syscalls.setns(home.pidfd, syscalls.CLONE_NEWNS)
+            syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
             roots.rewrite_files(body["files"], isolated=shared is not None)
             if shared is not None:
                 syscalls.setns(shared, syscalls.CLONE_NEWNS)
                 roots.rewrite_files(body["files"], isolated=False)
             messages.send(self.control, {"request": request})
 
-        with self.children_in(home):  # it reads a /proc that only shows that PID namespace
-            self.fork("helper", home, request, work)
+        # It reads a /proc that only shows that PID namespace.
+        with home.opened() as pidfd, self.children_in(home):
+            self.fork("helper", home, request, lambda: work(pidfd))
 
     def socket(self, request: int, body: dict[str, Any], descriptors: list[int]) -> None:
         """Open sockets that belong to a sandbox's network, whoever uses them later."""
         home = self.home_of(body)
         opened = []
-        syscalls.setns(home.pidfd, syscalls.CLONE_NEWNET)
+        with home.opened() as pidfd:
+            syscalls.setns(pidfd, syscalls.CLONE_NEWNET)
         try:
             for family, kind, protocol in body["sockets"]:
                 opened.append(socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol).detach())

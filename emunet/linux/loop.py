@@ -148,7 +148,8 @@ class Loop:
                         self._call(fd, events)
             due = world.due()
             if due <= now:
-                self._note_late(now - due, now)
+                if due > 0:  # what is due from the beginning of time means at once
+                    self._note_late(now - due, now)
                 world.advance(now)
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ def sequence_svg(course: Course) -> str:
         foot += NAME_HIGH
     if course.left_out:
         foot += 26
-        said = f"and {course.left_out:,} more messages: -c shows as many as it says"
+        said = f"and {course.left_out:,} more message{'' if course.left_out == 1 else 's'}: -c shows as many as it says"
         rows.append(text(MARGIN, foot, said, fill=FAINT))
     return document(width, foot + MARGIN - 6, course.title, [*parts, *rows])
 

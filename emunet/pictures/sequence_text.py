@@ -35,7 +35,8 @@ def sequence_lines(course: Course, width: int) -> list[Line]:
     if len(course.messages) > 14:
         lines += canvas.names()
     if course.left_out:
-        lines.append([(f"and {course.left_out:,} more messages: -c shows as many as it says", "dim")])
+        more = f"{course.left_out:,} more message{'' if course.left_out == 1 else 's'}"
+        lines.append([(f"and {more}: -c shows as many as it says", "dim")])
     return lines
 
 

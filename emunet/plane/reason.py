@@ -135,7 +135,7 @@ class Reason(Enum):
     )
     SERVICE_NO_LOCAL = (
         Kind.DROPPED,
-        "{service} has {count} endpoints, none on {device}, and its traffic policy is Local: dropped silently{sent}",
+        "{service} has no endpoint on {device} (of {count}) and its traffic policy is Local: dropped silently{sent}",
     )
     SERVICE_SOURCE_REFUSED = (
         Kind.DROPPED,

@@ -193,7 +193,7 @@ def test_a_local_policy_without_a_backend_here_is_silence(net: Services, protoco
     trace = net.call("ext", N1, NODE_PORT, protocol=protocol)
     assert trace.codes[-1] == "SERVICE_NO_LOCAL"
     assert trace.sentence == (
-        "the node port of default/web:http has 1 endpoints, none on n1, and its traffic policy is Local: "
+        "the node port of default/web:http has no endpoint on n1 (of 1) and its traffic policy is Local: "
         "dropped silently"
     )
     assert [net.heard(name) for name in ("ext", "p2a", "n1:eth0")] == [[], [], []]

@@ -34,7 +34,7 @@ def test_1000_pods_on_10_hosts(labs: Labs, tmp_path: Path) -> None:
     assert figures.status < 0.5 * share
     assert figures.pss < 300
     assert figures.pss + figures.kernel < 1400  # 1,000 are measured alone; whoever works beside this is in it too
-    assert per_pod(figures, "emunet-control", "emunet-plane", "emunet-keeper") < 3.2  # 3, and 100 in all for themselves
+    assert per_pod(figures, "emunet-control", "emunet-plane", "emunet-keeper") < 3
     assert figures.rise < 5 * share  # less than 1 alone: the figure to look at is the one that is printed
 
 

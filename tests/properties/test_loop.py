@@ -109,3 +109,16 @@ def test_an_end_is_read_no_more_once_its_device_has_gone() -> None:
     assert edge.fd not in loop._edges
     loop.close()
     wired.close()
+
+
+def test_what_is_due_at_once_is_not_late() -> None:
+    """It is due from the beginning of time, which the machine's uptime is not late."""
+    wired = Wired("one-host", 0)
+    loop = Loop(wired.twins.cached.world)
+    loop.world.at(0, lambda now: loop.stop())
+    try:
+        loop.run()
+        assert loop.late == 0
+    finally:
+        loop.close()
+        wired.close()

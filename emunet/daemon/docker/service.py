@@ -54,7 +54,7 @@ class DockerService:
         """Listen for each host. FolderError where a host has too long a name for its socket."""
         self._path.mkdir(mode=0o700, exist_ok=True)
         loop = asyncio.get_running_loop()
-        for host in self._lab.state.hosts:
+        for host in self._keeper.control.cluster.nodes:
             listener = self._folder.bind(self.path(host.name), socket.SOCK_STREAM)
             self._listeners[host.name] = listener
             loop.add_reader(listener, self._first, host.name)

@@ -48,11 +48,11 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and nohup a hang-up: they would hand that on to
-# every program that they start and interrupt.
-for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+# A shell that starts the tests in the background has them ignore what a keyboard sends, and nohup a hang-up: they would
+# hand that on to every program that they start and interrupt.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, _handler)
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 @functools.cache

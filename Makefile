@@ -9,7 +9,9 @@ W ?= capture.pcapng
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BASE := $(VENV)/base
 READY := $(VENV)/ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # `make topology` names the lab after its file; shell, capture take the only running lab unless LAB is given.
 LAB_OF_T := $(or $(LAB),$(basename $(notdir $(firstword $(T)))))
@@ -23,20 +25,20 @@ help: ## say what there is
 	@echo 'make TARGET, where TARGET is one of'
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-topology: $(READY) ## start a lab, ping all pairs, explain one ping   [T=FILE] [LAB=NAME]
+topology: $(BASE) ## start a lab, ping all pairs, explain one ping   [T=FILE] [LAB=NAME]
 	@# Run again, it starts afresh. There may be no such lab: then `down` has nothing to do, and `up` has the last word.
 	@$(BIN)/emunet down --lab $(LAB_OF_T) >/dev/null 2>&1 || true
 	$(BIN)/emunet up $(T) --lab $(LAB_OF_T)
 	@$(BIN)/emunet tour --lab $(LAB_OF_T)
 
-shell: $(READY) ## a Scapy prompt on the running lab   [LAB=NAME]
+shell: $(BASE) ## a Scapy prompt on the running lab   [LAB=NAME]
 	@$(BIN)/emunet shell $(OF_LAB)
 
-capture: $(READY) ## write what ports carry to a file until Ctrl-C   P="web-1 host1:eth0" [W=FILE] [LAB=NAME]
+capture: $(BASE) ## write what ports carry to a file until Ctrl-C   P="web-1 host1:eth0" [W=FILE] [LAB=NAME]
 	@test -n '$(P)' || { echo 'name a port, as in: make capture P=web-1' >&2; exit 2; }
 	$(BIN)/emunet capture $(OF_LAB) $(P) -w $(W)
 
-down: $(READY) ## stop every lab and remove all it made
+down: $(BASE) ## stop every lab and remove all it made
 	@$(BIN)/emunet down --all
 
 test: $(READY) ## run the tests, but for those that take long   [ALL=1] [ARGS="-k vxlan"]
@@ -82,13 +84,12 @@ clean: ## remove the environment and all caches (labs: `make down` first)
 
 # The generator is 90 MB, so it is there only for whoever builds the site.
 $(VENV)/site: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --no-build-isolation --editable '.[docs]'
+	@$(PIP) --no-build-isolation --editable '.[docs]'
 	@touch $@
 
 # The first Python that is new enough and can make an environment. Exact versions come from
 # constraints.txt, setuptools included: nothing is resolved twice, nothing drifts.
-$(READY): pyproject.toml constraints.txt
+$(BASE): pyproject.toml constraints.txt
 	@set -e; \
 	if ! '$(BIN)/python' -c '' 2>/dev/null; then \
 	    for python in '$(PYTHON)' python3.14 python3.13 python3.12 python3.11 none; do \
@@ -100,7 +101,11 @@ $(READY): pyproject.toml constraints.txt
 	    echo "making $(VENV) with $$python"; \
 	    "$$python" -m venv --clear '$(VENV)'; \
 	fi; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --no-build-isolation --editable '.[test,dev,png]'
+	$(PIP) setuptools; \
+	$(PIP) --no-build-isolation --editable '.[png]'
+	@touch $@
+
+# What the tests and checks need beside it.
+$(READY): $(BASE)
+	@$(PIP) --no-build-isolation --editable '.[test,dev,png]'
 	@touch $@

@@ -31,8 +31,11 @@ def down(every: bool, lab: str | None) -> None:
     for folder in wanted:
         began = time.monotonic()
         running = folder.is_held()
-        with bar(f"ending {folder.name}"):
-            ended = end_lab(folder)
+        try:
+            with bar(f"ending {folder.name}"):
+                ended = end_lab(folder)
+        except FolderError as error:
+            raise LabError(str(error)) from None
         if not ended:
             raise LabError(f"there is no lab {folder.name}: `emunet labs` lists those there are")
         seconds = time.monotonic() - began

@@ -22,15 +22,15 @@ from emunet.cluster.controllers.balancers import Pool
 from emunet.cluster.controllers.everything import controllers
 from emunet.cluster.controllers.kubelet import Kubelet, PodFact
 from emunet.cluster.controllers.name_server import NameServer
-from emunet.cluster.controllers.nodes import Health, node_of
+from emunet.cluster.controllers.nodes import LEASES, Health, lease_of, node_of
 from emunet.cluster.controllers.pods import is_terminating, pod_key
 from emunet.cluster.controllers.runner import Runner
 from emunet.cluster.custom import kind_of
-from emunet.cluster.desired import Cluster, Pod
+from emunet.cluster.desired import Cluster, Host, Pod
 from emunet.cluster.events import record
 from emunet.cluster.kinds import Kind, NoSuchKind
 from emunet.cluster.load import BadInput, Document, Problem
-from emunet.cluster.moments import DEFAULT_EPOCH
+from emunet.cluster.moments import DEFAULT_EPOCH, to_text_micro
 from emunet.cluster.policies import PolicyReader, PolicySet, policy_of
 from emunet.cluster.policy_warnings import candidates, stored
 from emunet.cluster.policy_warnings import warnings as policy_warnings
@@ -147,7 +147,7 @@ class ControlPlane:
         if on:
             self.health.silent.pop(host, None)
             if self.store.get("nodes", "", host) is None:
-                self.store.insert(node_of(machine), now)
+                self._register(machine, now)
         else:
             self.health.silent.setdefault(host, now)
         self.runner.mark("node-controller", [Key("nodes", "", host)])
@@ -168,13 +168,22 @@ class ControlPlane:
             wanted = node_of(host)
             old = self.store.get("nodes", "", host.name)
             if old is None:
-                self.store.insert(wanted, now)
+                self._register(host, now)
             else:
                 labels = {**meta(old).get("labels", {}), **meta(wanted)["labels"]}
                 spec = {**old["spec"], **wanted["spec"]}
                 state = {**old["status"], "addresses": wanted["status"]["addresses"]}
                 changed = {**old, "metadata": {**meta(old), "labels": labels}, "spec": spec, "status": state}
                 self.store.replace(changed, now)
+
+    def _register(self, host: Host, now: int) -> None:
+        """The kubelet of a host makes itself known."""
+        node = self.store.insert(node_of(host), now)
+        lease = lease_of(node, to_text_micro(now, self.store.epoch))
+        old = self.store.get(self.store.kind_of(lease).resource, LEASES, host.name)
+        if old is not None:  # of the Node before this one
+            self.store.remove(self.store.key(self.store.kind_of(old), old))
+        self.store.insert(lease, now)
 
     def note(self, pod: Object, reason: str, message: str, now: int, *, warning: bool = False) -> None:
         """Tell something of a pod, as the kubelet does."""

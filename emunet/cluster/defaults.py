@@ -46,6 +46,16 @@ def containers_of(spec: Object) -> Iterator[Object]:
     yield from spec.get("containers", ())
 
 
+_VOLUMES: dict[str, Object] = {
+    "azureDisk": {"cachingMode": "ReadWrite", "fsType": "ext4", "kind": "Shared", "readOnly": False},
+    "hostPath": {"type": ""},
+    "iscsi": {"iscsiInterface": "default"},
+    "rbd": {"keyring": "/etc/ceph/keyring", "pool": "rbd", "user": "admin"},
+    "scaleIO": {"fsType": "xfs", "storageMode": "ThinProvisioned"},
+}
+"""What a volume of a kind says where it says nothing; kubectl describe counts on some of it."""
+
+
 def is_sidecar(init: Object) -> bool:
     """Whether an init container is one that goes on beside the others: they begin when it has begun."""
     return bool(init.get("restartPolicy") == "Always")
@@ -84,8 +94,9 @@ def _pod_spec(spec: Object) -> None:
         for source in ("configMap", "secret", "downwardAPI", "projected"):
             if source in volume:
                 volume[source].setdefault("defaultMode", 0o644)
-        if "hostPath" in volume:
-            volume["hostPath"].setdefault("type", "")
+        for source, values in _VOLUMES.items():
+            if source in volume:
+                volume[source] = values | volume[source]
         projected = volume.get("projected", {}).get("sources", ())
         for one in projected:
             if "serviceAccountToken" in one:
@@ -299,6 +310,10 @@ def _volume(item: Object, api_version: str) -> None:
     item["status"] = {"phase": "Available"}
 
 
+def _priority_class(item: Object, api_version: str) -> None:
+    item.setdefault("preemptionPolicy", "PreemptLowerPriority")
+
+
 def _storage_class(item: Object, api_version: str) -> None:
     item.setdefault("reclaimPolicy", "Delete")
     item.setdefault("volumeBindingMode", "Immediate")
@@ -329,6 +344,7 @@ _DEFAULTS: dict[str, Callable[[Object, str], None]] = {
     "NetworkPolicy": _network_policy,
     "PersistentVolumeClaim": _volume_claim,
     "PersistentVolume": _volume,
+    "PriorityClass": _priority_class,
     "StorageClass": _storage_class,
     "RoleBinding": _binding,
     "ClusterRoleBinding": _binding,

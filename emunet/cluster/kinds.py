@@ -64,6 +64,8 @@ def _row(name: str, plural: str = "", group: str = "", **more: object) -> Kind:
 
 _RBAC = "rbac.authorization.k8s.io"
 _NET = "networking.k8s.io"
+_ADMIT = "admissionregistration.k8s.io"
+_FLOW = "flowcontrol.apiserver.k8s.io"
 _OLD_APPS = ("apps/v1beta2", "apps/v1beta1")
 
 KINDS: tuple[Kind, ...] = (
@@ -108,13 +110,24 @@ KINDS: tuple[Kind, ...] = (
     _row("ClusterRoleBinding", "", _RBAC, namespaced=False, aliases=(f"{_RBAC}/v1beta1",), effect=False),
     _row("StorageClass", "storageclasses", "storage.k8s.io", namespaced=False, short=("sc",), effect=False),
     _row("PriorityClass", "priorityclasses", "scheduling.k8s.io", namespaced=False, short=("pc",), effect=False),
+    _row("CSIDriver", "", "storage.k8s.io", namespaced=False, type="", effect=False),
+    _row("CSINode", "", "storage.k8s.io", namespaced=False, type="", effect=False),
+    _row("CSIStorageCapacity", "csistoragecapacities", "storage.k8s.io", type="", effect=False),
+    _row("VolumeAttachment", "", "storage.k8s.io", namespaced=False, type="", effect=False),
+    _row("RuntimeClass", "runtimeclasses", "node.k8s.io", namespaced=False, type="", effect=False),
+    _row("CertificateSigningRequest", "", "certificates.k8s.io", namespaced=False, short=("csr",), type="",
+         effect=False),
+    _row("FlowSchema", "", _FLOW, namespaced=False, type="", effect=False),
+    _row("PriorityLevelConfiguration", "", _FLOW, namespaced=False, type="", effect=False),
     _row("Lease", "", "coordination.k8s.io"),
     _row("CustomResourceDefinition", "", "apiextensions.k8s.io", namespaced=False, short=("crd", "crds"), type="",
          effect=False, aliases=("apiextensions.k8s.io/v1beta1",)),
     _row("APIService", "", "apiregistration.k8s.io", namespaced=False, type="", effect=False,
          aliases=("apiregistration.k8s.io/v1beta1",)),
-    _row("MutatingWebhookConfiguration", "", "admissionregistration.k8s.io", namespaced=False, type="", effect=False),
-    _row("ValidatingWebhookConfiguration", "", "admissionregistration.k8s.io", namespaced=False, type="", effect=False),
+    _row("MutatingWebhookConfiguration", "", _ADMIT, namespaced=False, type="", effect=False),
+    _row("ValidatingWebhookConfiguration", "", _ADMIT, namespaced=False, type="", effect=False),
+    _row("ValidatingAdmissionPolicy", "validatingadmissionpolicies", _ADMIT, namespaced=False, type="", effect=False),
+    _row("ValidatingAdmissionPolicyBinding", "", _ADMIT, namespaced=False, type="", effect=False),
 )  # fmt: skip
 
 

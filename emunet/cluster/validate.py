@@ -188,7 +188,10 @@ def pod_spec(
     if not spec.get("containers"):
         yield required(f"{field}.containers")
     policies = restart or ("Always", "OnFailure", "Never")
-    yield from _one_of(f"{field}.restartPolicy", spec.get("restartPolicy"), policies)
+    if spec.get("restartPolicy") == "Always" and "Always" not in policies:
+        yield required(f"{field}.restartPolicy", 'valid values: "OnFailure", "Never"')
+    else:
+        yield from _one_of(f"{field}.restartPolicy", spec.get("restartPolicy"), policies)
     dns = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
     yield from _one_of(f"{field}.dnsPolicy", spec.get("dnsPolicy"), dns)
     yield from _not_negative(f"{field}.terminationGracePeriodSeconds", spec.get("terminationGracePeriodSeconds"))

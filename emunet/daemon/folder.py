@@ -30,6 +30,9 @@ from pathlib import Path
 ROOT_VARIABLE = "EMUNET_RUNTIME_DIR"
 """Names another ROOT; tests use it to keep their labs to themselves."""
 
+MARKS = ("api.sock", "frames.sock", "process", "lab.log")
+"""One of these at least is in a folder that a lab made and left something in."""
+
 _SOCKET_PATH_MAX = 107
 """Bytes of `sockaddr_un.sun_path` but for its closing zero (unix(7))."""
 
@@ -68,6 +71,14 @@ class RunFolder:
     def log(self) -> Path:
         """What the lab's processes had to say."""
         return self.path / "lab.log"
+
+    def is_a_labs(self) -> bool:
+        """False where there is something in it that no lab made: a person's own folder, which is left alone."""
+        try:
+            names = os.listdir(self.path)
+        except OSError:
+            return True
+        return not names or any(mark in names for mark in MARKS)
 
     def is_held(self) -> bool:
         """True while a lab is running here, beginning or ending."""
@@ -109,8 +120,8 @@ class HeldFolder:
         self._descriptor = descriptor
 
     def clear(self) -> None:
-        """Remove all that is in it."""
-        for entry in os.scandir(self.folder.path):
+        """Remove all that is in it, and last of all what says that it is a lab's."""
+        for entry in sorted(os.scandir(self.folder.path), key=lambda one: one.name in MARKS):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
             else:
@@ -172,8 +183,9 @@ def folders() -> Iterator[RunFolder]:
     """The places of all labs of this user, held or left over, by name."""
     root = runtime_root()
     for name in sorted(os.listdir(root)):
-        if os.path.isdir(root / name):
-            yield RunFolder(root / name)
+        folder = RunFolder(root / name)
+        if os.path.isdir(folder.path) and folder.is_a_labs():
+            yield folder
 
 
 def running_labs() -> list[RunFolder]:
@@ -182,7 +194,15 @@ def running_labs() -> list[RunFolder]:
 
 
 def try_hold(folder: RunFolder) -> HeldFolder | None:
-    """Take a run folder, made if need be, with all that was left over in it; None while somebody else holds it."""
+    """Take a run folder, made if need be, with all that was left over in it; None while somebody else holds it.
+
+    FolderError where it is not a lab's.
+    """
+    if not folder.is_a_labs():
+        raise FolderError(
+            f"{folder.path} holds something that no lab made, and would be cleared: "
+            f"give the lab another name, or set {ROOT_VARIABLE} to a folder for labs alone"
+        )
     while True:
         _private(folder.path)
         try:

@@ -174,6 +174,12 @@ def test_what_changes_nothing_uses_up_no_number(store: Store) -> None:
             "spec.replicas: Invalid value: -1: must be",
         ),
         ("services", {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 99999}]}}, 422, "must be between 1 and"),
+        (
+            "jobs.batch",
+            {"metadata": {"name": "j"}, "spec": {"template": {"spec": pod()["spec"]}}},
+            422,
+            'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"',
+        ),
         ("services", {"metadata": {"name": "1web"}, "spec": {"ports": [{"port": 9}]}}, 422, "a DNS-1035 label must"),
         (
             "configmaps",

@@ -118,6 +118,17 @@ def test_what_is_left_of_a_killed_holder_is_no_obstacle(root: Path) -> None:
     held.remove()
 
 
+def test_a_person_s_own_folder_is_left_alone(root: Path) -> None:
+    own = folder_of("thesis")
+    own.path.mkdir(mode=0o755)
+    (own.path / "chapter.txt").write_text("years of work")
+    assert list(folders()) == []
+    with pytest.raises(FolderError, match=r"thesis holds something that no lab made"):
+        try_hold(own)
+    assert (own.path / "chapter.txt").read_text() == "years of work"
+    assert own.path.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_folder_removed_while_we_wait_is_made_anew(root: Path) -> None:
     lab = folder_of("lab")
     first = try_hold(lab)

@@ -135,6 +135,23 @@ def test_what_is_not_served_is_refused_with_what_to_do(
     served(story)
 
 
+def test_the_lease_of_a_node_is_renewed_until_its_host_falls_silent(served: Callable[[Story], None]) -> None:
+    async def story(client: Client) -> None:
+        path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+        moments = []
+        for seconds in (0, 60, 65, 200):
+            client.backend.seconds = seconds
+            if seconds == 65:
+                client.backend.control.set_power("host1", on=False, now=client.backend.now())
+            _, found, _ = await client.ask("GET", path)
+            spec = next(one for one in found["items"] if one["metadata"]["name"] == "host1")["spec"]
+            assert (spec["holderIdentity"], spec["leaseDurationSeconds"]) == ("host1", 40)
+            moments.append(spec["renewTime"])
+        assert moments[0] == spec["acquireTime"] < moments[1] == moments[2] == moments[3]
+
+    served(story)
+
+
 def test_an_old_version_is_another_view_of_the_same_object(served: Callable[[Story], None]) -> None:
     async def story(client: Client) -> None:
         old, new = (f"/apis/{version}/namespaces/default/deployments" for version in ("extensions/v1beta1", "apps/v1"))

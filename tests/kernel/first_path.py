@@ -25,7 +25,7 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, make cannot wait for anything
     with tempfile.TemporaryDirectory(prefix="emunet-first-") as folder:
         clone = Path(folder) / "emunet"
-        environment = {**os.environ, "EMUNET_RUNTIME_DIR": folder, "NO_COLOR": "1"}
+        environment = {**os.environ, "EMUNET_RUNTIME_DIR": f"{folder}/labs", "NO_COLOR": "1"}
         began = time.monotonic()
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         cloned = time.monotonic()

@@ -121,6 +121,22 @@ def test_a_host_that_loses_power_loses_its_pods_after_five_minutes(lab: Lab) -> 
     assert len(web_pods(lab)) == 3
 
 
+def test_a_node_that_was_deleted_comes_again_with_the_power_of_its_host(lab: Lab) -> None:
+    """Its pods go at once and are made elsewhere; its kubelet makes itself known as it begins."""
+    host = lab.pod(web_pods(lab)[0]).host
+    lab.delete("node", host)
+    assert host not in {lab.pod(pod).host for pod in web_pods(lab)}
+    assert len(endpoints(lab)) == 3
+    with pytest.raises(KeyError):
+        lab.get("lease", host, "kube-node-lease")
+    lab.power(host, on=False)
+    lab.power(host, on=True)
+    assert condition(lab, host) == "True"
+    assert lab.get("lease", host, "kube-node-lease")["metadata"]["ownerReferences"][0]["kind"] == "Node"
+    lab.scale("deployment", "web", 6)
+    assert host in {lab.pod(pod).host for pod in web_pods(lab)}
+
+
 def condition(lab: Lab, host: str) -> str:
     """What a node's Ready condition says."""
     conditions = lab.get("node", host)["status"]["conditions"]

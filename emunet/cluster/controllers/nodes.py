@@ -27,7 +27,7 @@ from emunet.cluster.controllers.pods import condition, is_terminating, pod_key, 
 from emunet.cluster.controllers.scheduler import tolerates
 from emunet.cluster.defaults import UNREACHABLE
 from emunet.cluster.desired import Host
-from emunet.cluster.moments import SECOND, from_text
+from emunet.cluster.moments import SECOND, from_text, to_text_micro
 from emunet.cluster.quantities import MACHINE
 from emunet.cluster.ranges import pod_capacity
 from emunet.cluster.store import Change, Key, Object, View, meta, with_status
@@ -79,6 +79,39 @@ def node_of(host: Host) -> Object:
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
         },
     }  # fmt: skip
+
+
+LEASES = "kube-node-lease"
+"""The namespace of the leases by which kubelets say that they are there."""
+
+_LEASE_SECONDS, _RENEWED_SECONDS = 40, 10
+
+
+def lease_of(node: Object, moment: str) -> Object:
+    """The lease of a node's kubelet, which ends with the node. `moment` is when it was acquired."""
+    name = meta(node)["name"]
+    owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": meta(node)["uid"]}
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name, "namespace": LEASES, "ownerReferences": [owner]},
+        "spec": {
+            "holderIdentity": name, "leaseDurationSeconds": _LEASE_SECONDS,
+            "acquireTime": moment, "renewTime": moment,
+        },
+    }  # fmt: skip
+
+
+def renewed(lease: Object, health: Health, now: int, epoch: int) -> Object:
+    """A lease as it would be if its kubelet had renewed it every ten seconds until now, or until it fell silent.
+
+    It is worked out when somebody looks, so that a lab at rest does nothing.
+    """
+    if meta(lease).get("namespace") != LEASES or "ownerReferences" not in meta(lease):
+        return lease
+    until = health.silent.get(meta(lease)["name"], now)
+    moment = to_text_micro(until - until % (_RENEWED_SECONDS * SECOND), epoch)
+    return {**lease, "spec": {**lease["spec"], "renewTime": max(lease["spec"]["acquireTime"], moment)}}
 
 
 _SOUND = (

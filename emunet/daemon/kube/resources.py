@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from emunet.cluster import status
 from emunet.cluster.controllers.disruptions import refusal
+from emunet.cluster.controllers.nodes import renewed
 from emunet.cluster.kinds import Kind
 from emunet.cluster.requests import Request
 from emunet.cluster.selectors import FieldSelector, LabelSelector, parse_fields, parse_labels
@@ -84,6 +85,9 @@ class Question:
 
     def view(self, item: Object) -> Object:
         """An object as the version of the path shows it."""
+        if self.kind.name == "Lease":
+            control = self.backend.control
+            item = renewed(item, control.health, self.request.now, control.store.epoch)
         if item.get("apiVersion") == self.target.api_version:
             return item
         rest = {name: value for name, value in item.items() if name not in ("apiVersion", "kind")}

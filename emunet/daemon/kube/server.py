@@ -183,6 +183,8 @@ async def _many(question: Question, request: web.Request) -> web.StreamResponse:
         watching.check(question)
         return await _stream(request, watching.watch(question, as_table=as_table, include=include))
     backend = question.backend
+    if question.shows_time and not as_table:
+        return _json(_list(question))
     if not as_table:
         body = remembered(backend.control.store, request.path_qs, lambda: encode(_list(question)))
         return web.Response(body=body, content_type="application/json")

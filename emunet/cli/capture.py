@@ -35,9 +35,9 @@ _AFTER_SECONDS = 0.2
 
 def _follow(
     client: LabClient, ports: Sequence[str], text: str, file: str | None, count: int | None, seconds: float | None,
-    output: str,
-) -> None:  # fmt: skip
-    """Follow packets over these ports, or all of them, and give out what was seen at the end."""
+    output: str, command: str | None,
+) -> int:  # fmt: skip
+    """Follow packets over these ports, or all of them, and give out what was seen; the command's exit code, or 0."""
     frames = client.folder.frames
     try:
         every = FrameChannel.list_ports(frames)
@@ -46,10 +46,14 @@ def _follow(
     except (FrameChannelError, BadFilter) as error:
         raise click.ClickException(str(error)) from None
     follower = Follower(channel, judge, count)
+    code = 0
     try:
         with until_interrupted() as interrupted:
-            click.echo(f"watching {', '.join(ports) or 'every port'}; Ctrl-C ends it", err=True)
-            watch([follower], interrupted, seconds)
+            if command is None:
+                click.echo(f"watching {', '.join(ports) or 'every port'}; Ctrl-C ends it", err=True)
+                watch([follower], interrupted, seconds)
+            else:
+                code = _while(Meanwhile(command), [follower], interrupted, seconds, None)
             if follower.full:
                 follower.linger()
                 watch([follower], interrupted, _LINGER_SECONDS)
@@ -70,6 +74,7 @@ def _follow(
     packets = "1 packet" if len(follower.packets) == 1 else f"{len(follower.packets):,} packets"
     lost = f"{follower.lost:,} lost: they came faster than they could be taken" if follower.lost else "none lost"
     click.echo(f"{packets} seen at {follower.written:,} ports in all, {lost}", err=True)
+    return code
 
 
 def _report(watcher: Watcher, where: str) -> str:
@@ -125,10 +130,9 @@ def capture(
     if file == STANDARD_OUTPUT and sys.stdout.isatty():
         raise click.UsageError("-w - writes binary data: send it into a pipe, as in  | tshark -r -")
     if follow is not None:
-        if filter or live or command is not None:
-            raise click.UsageError("--follow takes a filter of its own, and writes to a file or the terminal, alone")
-        _follow(the_lab(lab), ports, follow, file, count, seconds, output)
-        return
+        if filter or live:
+            raise click.UsageError("--follow takes a filter of its own, and writes to a file or the terminal")
+        raise click.exceptions.Exit(_follow(the_lab(lab), ports, follow, file, count, seconds, output, command))
     if not ports:
         raise click.UsageError("name a port, like web-1 or host1:eth0; --follow FILTER watches all of them")
     client = the_lab(lab)

@@ -127,13 +127,18 @@ def _message(frame: CapturedFrame, names: _Names) -> Message:
     to_all = bool(target[0] & 1)
     if not to_all:
         there = names.at(frame.interface, target) or names.owner(target)
-    elif summary.asks and names.of(summary.asks):
+    elif _is_question(summary) and _machine(names.of(summary.asks)) not in ("", source):
         there = _machine(names.of(summary.asks))
     else:
         port = names.station(frame.interface)
         there = port if frame.direction == INBOUND and port and port != source else EVERYBODY
     title, detail = _told(summary, names)
     return Message(frame.time_ns, source, there, summary.kind, title, detail, to_all=to_all, size=summary.size)
+
+
+def _is_question(summary: Summary) -> bool:
+    """Whether it asks for an address, and does not tell of one."""
+    return bool(summary.asks) and "who has" in summary.what
 
 
 def _merged(messages: Sequence[Message]) -> list[Message]:

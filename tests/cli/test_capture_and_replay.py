@@ -122,6 +122,9 @@ def test_as_long_as_a_command_runs(person: Person, tmp_path: Path) -> None:
     assert len(list(read_capture(file))) >= 5
     done = person.run("capture", "web-1", "--while", "true")
     assert (done.returncode, done.stdout) == (0, "")
+    done = person.run("capture", "--follow", "icmp", "--while", "exit 4")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "0 packets seen" in done.stderr
 
 
 def test_a_pipe_is_live(person: Person) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from emunet.cluster.desired import Desired, build
+from emunet.cluster.kinds import KINDS as STORED
 from emunet.cluster.load import load_text
 from emunet.cluster.objects import KINDS, PodSpec, is_stored
 from emunet.cluster.schema import NoEffect, did_you_mean
@@ -152,3 +155,10 @@ def test_every_field_of_a_pod_either_acts_or_warns() -> None:
 )
 def test_a_misspelt_name_is_told_the_near_one(name: str, hint: str) -> None:
     assert did_you_mean(name, ["containers", "hostname", "restartPolicy"]) == hint
+
+
+def test_the_readme_says_which_kinds_have_no_effect() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    told = readme.partition("said to have no effect on the network: ")[2].partition(" and more.")[0].split(", ")
+    assert told
+    assert set(told) <= {kind.name for kind in STORED if not kind.effect}

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from scapy.layers.inet import ICMP, IP
 
 from emunet.cli.draw import draw
+from emunet.packet import arp
+from emunet.packet.address import parse_mac
 from emunet.packet.pcap import PcapWriter
 from emunet.packet.pcapng import read_capture, read_facts
 from emunet.pictures.raster import png
@@ -158,6 +160,19 @@ def test_a_message_to_oneself_is_an_arrow_that_comes_back(tmp_path: Path) -> Non
     assert "→ web-2:8080, TTL 64" in rows[there + 1]
     texts = [one.text for one in ElementTree.fromstring(sequence_svg(course)).iter("{http://www.w3.org/2000/svg}text")]
     assert course.messages[1].detail in texts
+
+
+def test_what_is_told_to_everybody_is_no_question_to_whom_it_is_about(tmp_path: Path) -> None:
+    """web-2 says that it is the gateway: told to everybody, and to nobody less than to the gateway."""
+    gateway, everybody = bytes((10, 244, 1, 1)), b"\xff" * 6
+
+    def lie(lab: Lab) -> None:
+        frame = arp.reply(parse_mac(lab.pod("web-2").mac), gateway, everybody, gateway)
+        lab.plane.world.inject("web-2", frame, lab.clock.now)
+
+    assert arrows(course_of(captured(tmp_path, lie, ["web-2"]))) == [
+        ("web-2", "everybody", "ARP: 10.244.1.1 is at ca:bf:22:c0:e7:9c")
+    ]
 
 
 def test_http_is_read_and_segments_are_counted_together(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 A test under tests/kernel (or marked `kernel` elsewhere) uses TAPs and namespaces.
 Where the machine does not give them it is skipped with the reason; CI fails on such
 a skip (.ci/skipped.py). Those that measure time run on one worker of xdist, one after
-the other, and those that make labs on another: labs wait more than they compute.
+the other, those with clients of others on another, and the other labs on a third: labs
+wait more than they compute.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -38,6 +40,27 @@ MEASURES = frozenset(
 )
 """Kernel tests that measure time, or judge by it: one after the other, beside those that run labs."""
 
+CLIENTS = frozenset(f"test_{name}" for name in ("dns", "docker", "forward", "pages", "wireshark"))
+"""Kernel tests with real clients of a lab's servers, besides those of Kubernetes."""
+
+LONG = frozenset(
+    f"test_{name}"
+    for name in (
+        "adversity",
+        "delay",
+        "examples",
+        "interoperation",
+        "isolation",
+        "lab_ends",
+        "lab_services",
+        "outside",
+        "scale",
+        "silence",
+        "soak",
+    )
+)
+"""Kernel tests that take long, all of their file: slow, and so for CI."""
+
 KERNEL_TESTS = Path(__file__).parent / "kernel"
 
 # A deadline would measure the machine, not the code. CI repeats the same examples every time, so that a change
@@ -45,6 +68,13 @@ KERNEL_TESTS = Path(__file__).parent / "kernel"
 hypothesis.settings.register_profile("desk", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+
+# A shell that starts the tests in the background has them ignore what a keyboard sends, and nohup a hang-up: they would
+# hand that on to every program that they start and interrupt.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 @functools.cache
@@ -67,6 +97,13 @@ def missing_from_kernel() -> str | None:
     return None
 
 
+def group(file: str) -> str:
+    """Which kernel tests run one after the other."""
+    if file in MEASURES:
+        return "measures"
+    return "clients" if file in CLIENTS or file.startswith("test_kube") else "labs"
+
+
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook, and must find them set
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark, group and, where need be, skip the tests that need a kernel."""
@@ -75,7 +112,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kernel")
         if item.get_closest_marker("kernel") is None:
             continue
-        item.add_marker(pytest.mark.xdist_group("measures" if item.path.stem in MEASURES else "labs"))
+        item.add_marker(pytest.mark.xdist_group(group(item.path.stem)))
+        if item.path.stem in LONG:
+            item.add_marker("slow")
         item.user_properties.append(("kernel", "yes"))  # into the JUnit report, for .ci/skipped.py
         if (missing := missing_from_kernel()) is not None:
             item.add_marker(pytest.mark.skip(reason=missing))

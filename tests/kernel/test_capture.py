@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_driver import TWO_HOSTS, Labs, balance
+from lab_driver import TWO_HOSTS, Labs, balance, eventually
 
 from emunet.packet.pcapng import INBOUND, OUTBOUND, CapturedFrame, read_capture
 
@@ -103,7 +103,7 @@ def test_from_the_first_frame(labs: Labs) -> None:
     need("capinfos", "tshark")
     labs.ok("ping", "web-1", "web-3")
     file = labs.folder.parent / "first.pcapng"
-    time.sleep(0.5)
+    eventually(lambda: next(read_capture(file), None) is not None, "the capture has a frame")
     first = next(read_capture(file))
     assert (first.interface, first.direction, first.data[12:14]) == ("web-1", OUTBOUND, b"\x08\x06")
     told = subprocess.run(["capinfos", str(file)], capture_output=True, text=True, check=True).stdout
@@ -172,7 +172,6 @@ def test_50_000_frames_at_5_000_a_second_and_none_is_missing(labs: Labs, tmp_pat
     capture = watch(labs, "web-1", "web-3", "-w", str(tmp_path / "x.pcapng"))
     try:
         labs.ok("exec", "web-1", "--", "python3", "-c", SENDER, "50000", "5000", "10.244.2.2", timeout=90)
-        time.sleep(0.5)
     finally:
         said = end(capture)
         receiver.terminate()
@@ -226,11 +225,11 @@ def test_a_pods_kernel_resets_what_it_does_not_know(labs: Labs) -> None:
     code = """
 import json
 conf.verb = 0
-sniffer = AsyncSniffer(iface="web-1", filter="tcp and port 4321"); sniffer.start()
+sniffer = AsyncSniffer(iface="web-1", filter="tcp and port 4321", count=2); sniffer.start()
 while not hasattr(sniffer, "continue_sniff"): time.sleep(0.01)
 sr1(IP(dst="web-3")/TCP(sport=4321, dport=9, flags="S"), iface="web-1", timeout=5)
-time.sleep(0.3)
-print(json.dumps([str(p[TCP].flags) for p in sniffer.stop()]))
+sniffer.join(timeout=10)
+print(json.dumps([str(p[TCP].flags) for p in sniffer.results]))
 """
     assert json.loads(labs.ok("shell", "-c", code)) == ["S", "RA"]
 
@@ -243,7 +242,6 @@ def test_what_was_captured_can_be_replayed(labs: Labs, tmp_path: Path) -> None:
     assert sent >= 3
     again = watch(labs, "web-3", "-w", str(tmp_path / "again.pcapng"))
     told = labs.json("replay", str(tmp_path / "x.pcapng"), "--from", "web-1", "--only", "out", "--rate", "fast")
-    time.sleep(0.5)
     end(again)
     assert told["frames"] == sent
     pings = [f for f in read_capture(tmp_path / "again.pcapng") if f.data[12:14] == b"\x08\x00" and f.data[34] == 8]

@@ -135,6 +135,7 @@ def recorded(tmp_path: Path, topology: str = "two-hosts") -> Path:
         flows = [Flow("a", pods[0], pods[-1], interval=5_000_000), Flow("b", pods[-1], pods[0], random=True)]
         traffic = Traffic(lab.plane, flows, lab.clock.now, 10**10)
         lab.pod(pods[0]).get(f"http://{pods[-1]}/")
+        lab.clock.advance(5)
         lab.freeze(pods[-1])
         lab.clock.advance(1)
         lab.thaw(pods[-1])
@@ -145,7 +146,8 @@ def recorded(tmp_path: Path, topology: str = "two-hosts") -> Path:
         lab.clock.advance(1)
         lab.power("host1", on=True)
         lab.exhaust("host1", "neighbours")
-        lab.ping_all()
+        for source, target in ((pods[0], pods[-1]), (pods[-1], pods[0]), (pods[1], pods[0])):
+            lab.ping(source, target)  # not all pairs: each waits a second for an answer that does not come
         lab.plane.world.inject("switch1:1" if "switch1:1" in lab.ports else "spine1:1", bytes(64), lab.clock.now)
         traffic.end()
         lab.clock.advance(100)
@@ -153,7 +155,8 @@ def recorded(tmp_path: Path, topology: str = "two-hosts") -> Path:
 
 
 @pytest.mark.parametrize(
-    "topology", ["two-hosts", "dual-stack", "published-ports", pytest.param("leaf-spine", marks=pytest.mark.slow)]
+    "topology",
+    ["two-hosts", "leaf-spine", *(pytest.param(x, marks=pytest.mark.slow) for x in ("dual-stack", "published-ports"))],
 )
 def test_a_recording_plays_again_with_and_without_the_cache(tmp_path: Path, topology: str) -> None:
     path = recorded(tmp_path, topology)

@@ -32,7 +32,12 @@ def written(tmp_path: Path, duration: str, flows: str, events: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+SLOW = {"queue"}
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in SLOW), id=path.stem) for path in SCENARIOS]
+)
 def test_every_shipped_scenario_plays(path: Path) -> None:
     """And its opening comment says what it shows, what to try and what to see."""
     opening = path.read_text().split("apiVersion")[0].lower()

@@ -519,7 +519,13 @@ def test_same_with_policies(topology: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("translating", [False, True])
-@pytest.mark.parametrize("topology", ["two-hosts", "three-hosts-routed", "leaf-spine", "dual-stack"])
+@pytest.mark.parametrize(
+    "topology",
+    [
+        "two-hosts",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("three-hosts-routed", "leaf-spine", "dual-stack")),
+    ],
+)
 def test_same_on_wires_that_delay(topology: str, translating: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same where many frames are on the wires while things change: each goes on as things are when it comes off."""
     passed: list[bool] = []

@@ -22,18 +22,33 @@ from emunet.daemon.kube import client as kube_client
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 _APPLY = "application/apply-patch+yaml"
 
+_FIRST = ("Namespace", "CustomResourceDefinition")
+"""The kinds without which objects of others cannot be."""
+
 namespace_option = click.option(
     "-n", "--namespace", metavar="NAME", default="default", help="The namespace; `default` where none is given."
 )
 
 
-def _kind(word: str) -> Any:
+def _kind(lab: LabClient, word: str) -> Any:
     from emunet.cluster.kinds import Registry
 
-    kind = Registry().find(word)
+    registry = Registry()
+    kind = registry.find(word) or _with_custom(lab, registry).find(word)
     if kind is None:
         raise LabError(f"the lab knows no kind {word}: `emunet get --kinds` lists those that it knows")
     return kind
+
+
+def _with_custom(lab: LabClient, registry: Any) -> Any:
+    """The registry, with the kinds that CustomResourceDefinitions have brought into the lab."""
+    from emunet.cluster.custom import kind_of
+
+    _, found = _ask(lab, "GET", "apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+    for kind in map(kind_of, found["items"]):
+        if kind is not None:
+            registry.add(kind)
+    return registry
 
 
 def _path(kind: Any, namespace: str, name: str = "") -> str:
@@ -52,13 +67,13 @@ def _ask(lab: LabClient, method: str, path: str, body: Any = None, **how: str) -
     return code, answer
 
 
-def _split(words: tuple[str, ...]) -> list[tuple[Any, str]]:
+def _split(lab: LabClient, words: tuple[str, ...]) -> list[tuple[Any, str]]:
     """`deploy web`, `deploy/web`, `pods a b` -> kinds and names."""
     if not words:
         raise click.UsageError("say what: a kind and a name, as in `deploy web` or `deploy/web`")
     if all("/" in word for word in words):
-        return [(_kind(word.partition("/")[0]), word.partition("/")[2]) for word in words]
-    return [(_kind(words[0]), name) for name in words[1:]]
+        return [(_kind(lab, word.partition("/")[0]), word.partition("/")[2]) for word in words]
+    return [(_kind(lab, words[0]), name) for name in words[1:]]
 
 
 @click.command()
@@ -92,13 +107,15 @@ def kubeconfig(lab: str | None, write: str | None) -> None:
 @namespace_option
 def apply(lab: str | None, files: tuple[str, ...], namespace: str) -> None:
     """Make the objects of files, or change those that are there. Where one of them has an error, nothing is changed."""
+    from emunet.cluster.custom import kind_of
     from emunet.cluster.refused import problems_of
     from emunet.cluster.status import StatusError
 
     client = the_lab(lab)
     with bar("reading files"):
-        documents = _documents(files)
+        documents = _documents(client, files)
     own = {str((one.data.get("metadata") or {}).get("name")) for kind, one in documents if kind.name == "Namespace"}
+    brought = {kind_of(one.data) for kind, one in documents if kind.name == "CustomResourceDefinition"}
     wanted: list[tuple[Any, str, str, Any]] = []
     faults: list[str] = []
     with bar("checking all objects", len(documents)) as shown:
@@ -111,6 +128,8 @@ def apply(lab: str | None, files: tuple[str, ...], namespace: str) -> None:
                 continue
             wanted.append((kind, space, name, document))
             code, answer, _ = _apply(client, kind, space, name, document, "&dryRun=All")
+            if code == 404 and kind in brought:
+                continue  # nothing is checked of what is only kept
             if answer.get("reason") == "NotFound" and space in own:  # its namespace comes out of the same file
                 code, answer = _try_elsewhere(client, kind, document.data)
             if code >= 400:
@@ -142,7 +161,9 @@ def _try_elsewhere(client: LabClient, kind: Any, data: Any) -> tuple[int, Any]:
     return (200 if answer.get("reason") == "AlreadyExists" else code), answer
 
 
-def _documents(files: tuple[str, ...]) -> list[tuple[Any, Any]]:
+def _documents(lab: LabClient, files: tuple[str, ...]) -> list[tuple[Any, Any]]:
+    """The objects of files with their kinds; those that others need (namespaces, new kinds) before the others."""
+    from emunet.cluster.custom import kind_of
     from emunet.cluster.kinds import NoSuchKind, Registry
     from emunet.cluster.load import BadInput, Document, load_files
     from emunet.cluster.objects import expand
@@ -153,13 +174,19 @@ def _documents(files: tuple[str, ...]) -> list[tuple[Any, Any]]:
         for document in (one for outer in load_files(files) for one in expand(outer)):
             if not isinstance(document, Document):
                 raise LabError(str(document))
-            version, kind = str(document.data.get("apiVersion")), str(document.data.get("kind"))
-            if kind == "Topology":
+            if document.data.get("kind") == "Topology":
                 raise LabError("a Topology cannot be applied to a running lab: `emunet down`, then `emunet up`")
-            found.append((registry.of(version, kind), document))
+            found.append(document)
+        found.sort(key=lambda one: one.data.get("kind") not in _FIRST)
+        for document in found:
+            own = kind_of(document.data) if document.data.get("kind") == "CustomResourceDefinition" else None
+            if own is not None:
+                registry.add(own)
+        if not all(registry.knows(str(one.data.get("apiVersion")), str(one.data.get("kind"))) for one in found):
+            _with_custom(lab, registry)
+        return [(registry.of(str(one.data.get("apiVersion")), str(one.data.get("kind"))), one) for one in found]
     except (BadInput, NoSuchKind) as error:
         raise LabError(str(error)) from None
-    return found
 
 
 @click.command()
@@ -179,7 +206,7 @@ def get(
         _list_kinds()
         return
     client = the_lab(lab)
-    wanted = _split(words) or [(_kind(words[0]), "")]
+    wanted = _split(client, words) or [(_kind(client, words[0]), "")]
     for kind, name in wanted:
         path = _path(kind, "" if all_namespaces and not name else namespace, name)
         query = f"?labelSelector={quote(selector)}" if selector and not name else ""
@@ -227,11 +254,12 @@ def delete(lab: str | None, words: tuple[str, ...], files: tuple[str, ...], name
     """End objects, and what they own."""
     client = the_lab(lab)
     wanted: list[tuple[Any, str, str]] = []
-    for kind, document in _documents(files) if files else []:
+    found = _documents(client, files) if files else []
+    for kind, document in sorted(found, key=lambda one: one[0].name in _FIRST):  # what others are in goes last
         metadata = document.data.get("metadata") or {}
         wanted.append((kind, metadata.get("namespace") or namespace, str(metadata.get("name", ""))))
     if words or not files:
-        wanted += [(kind, namespace, name) for kind, name in _split(words)]
+        wanted += [(kind, namespace, name) for kind, name in _split(client, words)]
     if not wanted or not all(name for _, _, name in wanted):
         raise click.UsageError("say the names of what is to end: `emunet delete deploy web`")
     for kind, space, name in wanted:
@@ -247,7 +275,7 @@ def delete(lab: str | None, words: tuple[str, ...], files: tuple[str, ...], name
 def scale(lab: str | None, words: tuple[str, ...], replicas: int, namespace: str) -> None:
     """Want another number of pods: `emunet scale deploy web --replicas 5`."""
     client = the_lab(lab)
-    for kind, name in _split(words):
+    for kind, name in _split(client, words):
         if not kind.scale:
             raise LabError(f"a {kind.name} has no number of pods to set")
         path = f"{_path(kind, namespace, name)}/scale"

@@ -23,22 +23,22 @@ from emunet.cluster.check import (
     check_pool_is_free,
     check_publish,
     check_topology,
-    is_pod_address,
     pods_path,
     port_name,
     read_annotations,
     underlay_path,
 )
 from emunet.cluster.docker.values import EMPTY, Engine, Furniture, WantedContainer, WantedNetwork
-from emunet.cluster.load import BadInput, Document, Path, Problem
+from emunet.cluster.load import BadInput, Document, Problem
 from emunet.cluster.mtu import narrow_links
-from emunet.cluster.objects import IP_ANNOTATION, expand, hostname_of, is_stored, read_object
 from emunet.cluster.objects import Pod as PodModel
+from emunet.cluster.objects import expand, hostname_of, is_stored, read_object
+from emunet.cluster.placement import Placement
 from emunet.cluster.policies import NO_POLICIES, PolicySet
 from emunet.cluster.ranges import natural
 from emunet.cluster.topology import Topology
 from emunet.fabric.config import PLAIN, Impairment, ServicePort
-from emunet.packet.address import InterfaceAddress, Prefix, format_ip
+from emunet.packet.address import InterfaceAddress, Prefix
 
 Pairs = tuple[tuple[str, str], ...]
 """A mapping of text to text as a value, sorted by key."""
@@ -369,7 +369,7 @@ def build(documents: Iterable[Document], previous: Desired | None = None) -> Des
         problems += faults
     if problems:
         raise BadInput(problems)
-    places, problems = _Placement(cluster, requests, previous).decide()
+    places, problems = Placement(cluster.nodes, requests, previous.pods if previous is not None else ()).decide()
     there = {pod.port: Placed(pod.host, pod.host_network) for pod in previous.pods} if previous is not None else {}
     there |= {one.port: Placed(places.get(one.port), one.pod.spec.host_network) for one in requests}
     accepted = {host.name: host.publish for host in previous.cluster.hosts} if previous is not None else {}
@@ -560,87 +560,3 @@ def _pod(request: PodRequest, host: str) -> Pod:
         request.addresses,
         origin=Origin(request.document.file, place.line, place.column),
     )
-
-
-class _Placement:
-    """Decides each pod's host: what the pod fixes (nodeName, emunet/ip), else where it was, else the
-    host with the fewest pods, and among equals the first by name. Only hosts with a free address count.
-    """
-
-    def __init__(self, cluster: Cluster, requests: Sequence[PodRequest], previous: Desired | None) -> None:
-        self._hosts = {host.name: host for host in sorted(cluster.nodes, key=lambda host: natural(host.name))}
-        self._requests = requests
-        self._before = {pod.port: pod.host for pod in previous.pods} if previous is not None else {}
-        self._pods = dict.fromkeys(self._hosts, 0)
-        self._free = {host.name: min(ranges.pod_capacity(subnet) for subnet in host.subnets) for host in cluster.nodes}
-        self._problems: list[Problem] = []
-        self._places: dict[str, str] = {}
-
-    def decide(self) -> tuple[dict[str, str], list[Problem]]:
-        """The host of each pod by its port name, and what stands in the way."""
-        open_requests: list[tuple[PodRequest, list[str]]] = []
-        for request in self._requests:
-            candidates = self._candidates(request)
-            if request.pod.spec.node_name is not None or request.addresses:
-                self._put(request, candidates)
-            else:
-                open_requests.append((request, candidates))
-        unbound: list[tuple[PodRequest, list[str]]] = []
-        for request, candidates in open_requests:
-            before = self._before.get(request.port)
-            if before in candidates and self._has_room(before, request):
-                self._put(request, [before])
-            else:
-                unbound.append((request, candidates))
-        for request, candidates in unbound:
-            self._put(request, candidates)
-        return self._places, self._problems
-
-    def _has_room(self, host: str, request: PodRequest) -> bool:
-        return request.pod.spec.host_network or self._free[host] > 0
-
-    def _put(self, request: PodRequest, candidates: Sequence[str]) -> None:
-        if not candidates:
-            return  # said already
-        roomy = [host for host in candidates if self._has_room(host, request)]
-        if not roomy:
-            subnets = ", ".join(f"{host} {' '.join(map(str, self._hosts[host].subnets))}" for host in candidates[:8])
-            message = f"no address is left for this pod in the pod range of any host that it may run on ({subnets})"
-            self._problems.append(request.document.problem(("metadata", "name"), message))
-            return
-        host = min(roomy, key=self._pods.__getitem__)
-        self._places[request.port] = host
-        self._pods[host] += 1
-        self._free[host] -= not request.pod.spec.host_network
-
-    def _candidates(self, request: PodRequest) -> list[str]:
-        """The hosts on which the pod may run, by name."""
-        spec = request.pod.spec
-        document = request.document
-        hosts = [spec.node_name] if spec.node_name is not None else list(self._hosts)
-        if spec.node_selector:
-            wanted = spec.node_selector.items()
-            chosen = [host for host in hosts if wanted <= self._labels(host).items()]
-            if not chosen:
-                who = f"{spec.node_name} lacks" if spec.node_name is not None else "no host has"
-                labels = ", ".join(f"{key}={value}" for key, value in sorted(wanted))
-                path: Path = ("spec", "nodeSelector")
-                self._problems.append(document.problem(path, f"{who} the labels {labels}"))
-                return []
-            hosts = chosen
-        for address in request.addresses:
-            chosen = [host for host in hosts if any(is_pod_address(p, address) for p in self._hosts[host].subnets)]
-            if not chosen:
-                subnets = ", ".join(f"{host} {' '.join(map(str, self._hosts[host].subnets))}" for host in hosts[:8])
-                message = (
-                    "expected an address that a pod may have on its host, not one of the first two and no broadcast"
-                )
-                message += f": {subnets} (got {format_ip(address)})"
-                self._problems.append(document.problem(("metadata", "annotations", IP_ANNOTATION), message))
-                return []
-            hosts = chosen
-        return hosts
-
-    def _labels(self, host: str) -> dict[str, str]:
-        own = dict(self._hosts[host].labels)
-        return {"kubernetes.io/hostname": host, "kubernetes.io/os": "linux", **own}

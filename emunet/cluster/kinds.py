@@ -181,6 +181,10 @@ class Registry:
             raise NoSuchKind(f'no matches for kind "{name}" in version "{api_version}"')
         return found
 
+    def knows(self, api_version: str, name: str) -> bool:
+        """Whether a manifest may name such a kind."""
+        return (api_version, name) in self._by_kind
+
     def at(self, api_version: str, plural: str) -> Kind | None:
         """The kind behind a path, or None."""
         return self._by_path.get((api_version, plural))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
@@ -367,8 +368,13 @@ def test_a_file_of_up_may_have_every_kind(tmp_path: Path) -> None:
         assert "wrong.yaml:9:13: spec.replicas: Invalid value: -1: must be greater" in refused.stderr
         assert "wrong.yaml:16:" in refused.stderr
         assert labs.run("get", "ns", "sound").returncode == 1  # one error, and nothing of the file is made
-        (tmp_path / "right.yaml").write_text(HALF_WRONG.partition("---\n")[0] + "---\n" + RIGHT)
-        assert labs.ok("apply", "-f", str(tmp_path / "right.yaml")).split("\n")[1:] == ["configmap/a created", ""]
+        (tmp_path / "right.yaml").write_text(RIGHT + "---\n" + CUSTOM + "---\n" + HALF_WRONG.partition("---\n")[0])
+        assert labs.ok("apply", "-f", str(tmp_path / "right.yaml")).split() == [
+            "customresourcedefinition.apiextensions.k8s.io/foos.example.com", "created", "namespace/sound", "created",
+            "configmap/a", "created", "foo.example.com/x", "created",
+        ]  # fmt: skip
+        assert labs.ok("get", "fo", "x", "-n", "sound").split()[2] == "x"
+        assert labs.ok("delete", "-f", str(tmp_path / "right.yaml")).split("\n")[1] == 'foo.example.com "x" deleted'
         refused = labs.run("delete", "cm", "seen")
         assert (refused.returncode, refused.stderr) == (1, 'emunet: configmaps "seen" not found\n')
     finally:
@@ -393,7 +399,43 @@ metadata: {name: a, namespace: sound}
 date: {}
 """
 
+CUSTOM = """apiVersion: example.com/v1
+kind: Foo
+metadata: {name: x, namespace: sound}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: foos.example.com}
+spec:
+  group: example.com
+  names: {kind: Foo, plural: foos, singular: foo, shortNames: [fo]}
+  scope: Namespaced
+  versions: [{name: v1, served: true, storage: true}]
+"""
+
 RIGHT = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: sound}\n"
+
+
+@pytest.mark.slow
+def test_a_thousand_pods_over_twenty_hosts_by_kubectl(tmp_path: Path) -> None:
+    """`create` until `rollout status` says that all are available: 3 s on two idle cores, a bound of 20 s."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    hosts = ", ".join(f"host{number}" for number in range(1, 21))
+    text = f"apiVersion: emunet/v1\nkind: Topology\nmetadata: {{name: big}}\nspec: {{hosts: [{hosts}]}}\n"
+    (tmp_path / "big.yaml").write_text(text)
+    labs = Labs(tmp_path / "run")
+    try:
+        labs.ok("up", str(tmp_path / "big.yaml"), "--wires", "memory")
+        kubectl = Kubectl(KUBECTL, labs, tmp_path)
+        began = time.monotonic()
+        kubectl.ok("create", "deployment", "web", "--image=nginx", "--replicas=1000", "--port=80")
+        kubectl.ok("rollout", "status", "deploy/web", "--timeout=60s")
+        took = time.monotonic() - began
+        print(f"a thousand pods over twenty hosts, by kubectl: {took:.1f} s")
+        assert len(kubectl.ok("get", "pods", "-o", "name").split()) == 1000
+        assert took < 20
+    finally:
+        labs.leave()
 
 
 # Manifests that others wrote, by the kubectl of this machine

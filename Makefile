@@ -42,7 +42,7 @@ down: $(BASE) ## stop every lab and remove all it made
 	@$(BIN)/emunet down --all
 
 test: $(READY) ## run the tests, but for those that take long   [ALL=1] [ARGS="-k vxlan"]
-	@# Three workers; loadgroup keeps kernel tests that measure one after the other on one, those with labs on another.
+	@# Three workers: one for kernel tests that measure time, one for clients of others, one for other labs; the rest fills in.
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(if $(ALL),,-m 'not slow') $(ARGS)
 
 rules: $(READY) ## each rule of how frames behave, its tests, its verdict; rules.json   [ALL=1] [ARGS="-k arp"]

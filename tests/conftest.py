@@ -3,7 +3,8 @@
 A test under tests/kernel (or marked `kernel` elsewhere) uses TAPs and namespaces.
 Where the machine does not give them it is skipped with the reason; CI fails on such
 a skip (.ci/skipped.py). Those that measure time run on one worker of xdist, one after
-the other, and those that make labs on another: labs wait more than they compute.
+the other, those with clients of others on another, and the other labs on a third: labs
+wait more than they compute.
 """
 
 from __future__ import annotations
@@ -38,6 +39,27 @@ MEASURES = frozenset(
     )
 )
 """Kernel tests that measure time, or judge by it: one after the other, beside those that run labs."""
+
+CLIENTS = frozenset(f"test_{name}" for name in ("dns", "docker", "forward", "pages", "wireshark"))
+"""Kernel tests with real clients of a lab's servers, besides those of Kubernetes."""
+
+LONG = frozenset(
+    f"test_{name}"
+    for name in (
+        "adversity",
+        "delay",
+        "examples",
+        "interoperation",
+        "isolation",
+        "lab_ends",
+        "lab_services",
+        "outside",
+        "scale",
+        "silence",
+        "soak",
+    )
+)
+"""Kernel tests that take long, all of their file: slow, and so for CI."""
 
 KERNEL_TESTS = Path(__file__).parent / "kernel"
 
@@ -75,6 +97,13 @@ def missing_from_kernel() -> str | None:
     return None
 
 
+def group(file: str) -> str:
+    """Which kernel tests run one after the other."""
+    if file in MEASURES:
+        return "measures"
+    return "clients" if file in CLIENTS or file.startswith("test_kube") else "labs"
+
+
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook, and must find them set
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark, group and, where need be, skip the tests that need a kernel."""
@@ -83,7 +112,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kernel")
         if item.get_closest_marker("kernel") is None:
             continue
-        item.add_marker(pytest.mark.xdist_group("measures" if item.path.stem in MEASURES else "labs"))
+        item.add_marker(pytest.mark.xdist_group(group(item.path.stem)))
+        if item.path.stem in LONG:
+            item.add_marker("slow")
         item.user_properties.append(("kernel", "yes"))  # into the JUnit report, for .ci/skipped.py
         if (missing := missing_from_kernel()) is not None:
             item.add_marker(pytest.mark.skip(reason=missing))

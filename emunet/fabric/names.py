@@ -62,7 +62,9 @@ def locate(
     for candidate in devices.values():
         if not colon and name in candidate.entries:
             return candidate, name, ""
-    raise UnknownPort(f"there is no port {name}; there are: {', '.join(known)}")
+    meant = f"{name}:eth0"
+    hint = f": {name} is a host, and its port on the wire is {meant}" if meant in known else ""
+    raise UnknownPort(f"there is no port {name}{hint}; there are: {', '.join(known)}")
 
 
 def port_names(devices: Mapping[str, Device], configs: Mapping[str, DeviceConfig]) -> list[str]:

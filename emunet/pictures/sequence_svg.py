@@ -56,8 +56,8 @@ def sequence_svg(course: Course) -> str:
     last, told = began, ""
     for message in course.messages:
         if message.at - last >= 1_000_000_000:
-            rows.append(text(MARGIN, y + 12, f"{(message.at - last) / 1e9:.1f} s later", size=10, fill=FAINT))
-            y += 20
+            rows.append(text(MARGIN, y + 24, f"{(message.at - last) / 1e9:.1f} s later", size=10, fill=FAINT))
+            y += 24
         last = message.at
         y += ROW
         if (now := moment(message.at - began)) != told:

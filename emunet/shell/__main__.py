@@ -37,11 +37,11 @@ def main() -> int:
     from scapy.config import conf
 
     from emunet.shell import provider
-    from emunet.shell.lab import Lab
+    from emunet.shell.lab import Lab, addresses_of_services
     from emunet.shell.middle import make_mitm
     from emunet.shell.speaking import make_pod
 
-    provider.install(ports)
+    provider.install(ports, addresses_of_services(client))
     names = {name: value for name, value in vars(scapy.all).items() if not name.startswith("_")}
     names |= {"conf": conf, "lab": Lab(client, ports), "pod": make_pod(ports), "mitm": make_mitm(ports)}
     if wanted.code is not None:

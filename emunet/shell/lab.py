@@ -15,8 +15,23 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from emunet.daemon.client import LabClient
+from emunet.packet.address import parse_ip
 from emunet.shell.ports import Ports
 from emunet.shell.routing import mark
+
+
+def addresses_of_services(client: LabClient) -> Callable[[str, int], str | None]:
+    """A way to look up the address that the name of a Service means, of a family (4 or 6)."""
+
+    def lookup(name: str, family: int) -> str | None:
+        try:
+            parse_ip(name)
+        except ValueError:
+            found = client.get("names").get(name.removeprefix("default/"), {"addresses": ()})
+            return next((one for one in found["addresses"] if (":" in one) == (family == 6)), None)
+        return None
+
+    return lookup
 
 
 class Answer(dict[str, Any]):

@@ -36,7 +36,7 @@ from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
 from emunet.daemon.frame_format import NOTICE, PortInfo
 from emunet.packet.address import parse_mac
 from emunet.packet.view import IPV4, IPV6
-from emunet.shell.names import understand_names
+from emunet.shell.names import Lookup, understand_names
 from emunet.shell.ports import Ports
 from emunet.shell.routing import LabRoutes, LabRoutes6, Resolver, mark, mark_all
 from emunet.shell.speaking import choose_sockets
@@ -224,12 +224,15 @@ def _interface_data(port: PortInfo, number: int) -> dict[str, Any]:
     }
 
 
-def install(ports: Ports) -> None:
-    """Make the lab's ports interfaces of this Scapy, and its first pod the one that speaks (`conf.iface`)."""
+def install(ports: Ports, services: Lookup = lambda name, family: None) -> None:
+    """Make the lab's ports interfaces of this Scapy, and its first pod the one that speaks (`conf.iface`).
+
+    `services` is asked for names that no port has.
+    """
     PortSocket.ports = ports
     PortSocket.resolver = Resolver(ports)
     PortSocket.resolver.install()
-    understand_names(ports.address)
+    understand_names(lambda name, family: ports.address(name, family) or services(name, family))
     conf.route = LabRoutes(ports, conf.route)
     conf.route6 = LabRoutes6(ports, conf.route6)
     provider = _provider(ports)

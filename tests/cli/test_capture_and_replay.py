@@ -160,6 +160,7 @@ def test_time_is_up(person: Person) -> None:
     [
         (["capture"], 2, "name a port, like web-1 or host1:eth0"),
         (["capture", "web-9"], 1, "there is no port web-9; there are: "),
+        (["capture", "host1"], 1, "host1 is a host, and its port on the wire is host1:eth0; there are: "),
         (["capture", "web-1", "web-2", "-w", "x.pcap"], 1, "one interface only; write x.pcapng, or name a single port"),
         (["capture", "web-1", "-w", "/nowhere/x.pcapng"], 1, "cannot write /nowhere/x.pcapng: No such file"),
         (["capture", "web-1", "--lab", "other"], 1, "the lab other is not running"),

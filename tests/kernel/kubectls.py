@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_driver import ROOT, Labs
+from lab_driver import ROOT, Labs, by_age
 
 UNPACKED = ROOT / ".ci" / "kubernetes-client" / "usr" / "bin" / "kubectl"
 """Debian's, where a package of somebody else owns /usr/bin/kubectl."""
@@ -94,7 +94,7 @@ def kube_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Labs, P
         labs.leave()
 
 
-@pytest.fixture(params=KUBECTLS.values(), ids=KUBECTLS)
+@pytest.fixture(params=by_age(KUBECTLS))
 def kubectl(request: pytest.FixtureRequest, kube_lab: tuple[Labs, Path]) -> Iterator[Kubectl]:
     """Each kubectl; what it made is removed afterwards."""
     made = Kubectl(request.param, *kube_lab)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from emunet.daemon.client import LabClient
 from emunet.daemon.folder import RunFolder
 
@@ -113,6 +115,15 @@ class Labs:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+
+def by_age(clients: dict[str, str]) -> list[Any]:
+    """A client's programs as parameters of a fixture: the old ones are for CI, where there is a newer one."""
+    newest = list(clients)[-1:]
+    return [
+        pytest.param(path, id=name, marks=[] if name in newest else [pytest.mark.slow])
+        for name, path in clients.items()
+    ]
 
 
 def eventually(condition: Callable[[], bool], what: Callable[[], str] | str) -> None:

@@ -21,8 +21,6 @@ from emunet.linux import limits
 from emunet.linux.limits import Need
 from emunet.linux.refusals import LinuxRefused
 
-pytestmark = pytest.mark.xdist_group("labs")
-
 
 @pytest.fixture
 def labs(tmp_path: Path) -> Iterator[Labs]:

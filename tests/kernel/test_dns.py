@@ -16,8 +16,6 @@ from pathlib import Path
 import pytest
 from lab_driver import Labs, eventually
 
-pytestmark = pytest.mark.xdist_group("labs")
-
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
 metadata: {name: names}

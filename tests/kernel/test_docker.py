@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_driver import ROOT, Labs, eventually
+from lab_driver import ROOT, Labs, by_age, eventually
 
 _UNPACKED = ROOT / ".ci" / "docker-cli" / "usr" / "bin" / "docker"
 DOCKERS = {
@@ -30,12 +30,9 @@ DOCKERS = {
 }
 """Debian's client of 2020, which `.ci/run` unpacks, and the one that the machine has."""
 
-pytestmark = [
-    pytest.mark.skipif(
-        not DOCKERS, reason="there is no docker client: `bash .ci/install-packages judge-packages.txt` gets one"
-    ),
-    pytest.mark.xdist_group("labs"),
-]
+pytestmark = pytest.mark.skipif(
+    not DOCKERS, reason="there is no docker client: `bash .ci/install-packages judge-packages.txt` gets one"
+)
 
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
@@ -109,7 +106,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Labs, Pa
         labs.leave()
 
 
-@pytest.fixture(params=DOCKERS.values(), ids=DOCKERS.keys())
+@pytest.fixture(params=by_age(DOCKERS))
 def docker(request: pytest.FixtureRequest, running: tuple[Labs, Path]) -> Iterator[Docker]:
     """The engine of host1, without anything from other tests, asked by each client."""
     client = Docker(request.param, running[0], "host1", running[1])

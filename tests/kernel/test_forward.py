@@ -20,8 +20,6 @@ from lab_driver import Labs
 
 from emunet.cli.forward import read_wish
 
-pytestmark = pytest.mark.xdist_group("labs")
-
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
 metadata: {name: ways}

@@ -21,8 +21,6 @@ from test_ordinary_user import NOBODY, become_nobody
 
 from emunet.daemon.unix_http import UnixConnection
 
-pytestmark = pytest.mark.xdist_group("labs")
-
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
 metadata: {name: cage}

@@ -246,6 +246,7 @@ spec:
   nodeName: host1
   hostNetwork: true
   dnsPolicy: ClusterFirstWithHostNet
+  terminationGracePeriodSeconds: 1
   hostAliases: [{ip: 192.0.2.1, hostnames: [somebody]}]
   volumes: [{name: v, configMap: {name: settings}}, {name: e, emptyDir: {}}]
   containers:
@@ -292,6 +293,7 @@ def _written(path: Path, text: str) -> Path:
 # Every topology that we ship
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "topologies").glob("*.yaml")))
 @pytest.mark.parametrize("wires", ["tap", "memory"])
 def test_every_shipped_topology_answers_all_pings(labs: Labs, name: str, wires: str) -> None:

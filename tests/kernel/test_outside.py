@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from lab_driver import Labs, balance, eventually
 
-pytestmark = pytest.mark.xdist_group("labs")
-
 
 def topology(name: str, host: str, address: str, outside: str, mtu: int = 1500) -> str:
     """One host on a switch that has a wire to elsewhere."""

@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from lab_driver import Labs, eventually
 
-pytestmark = pytest.mark.xdist_group("labs")
-
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
 metadata: {name: answers}

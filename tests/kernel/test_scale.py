@@ -10,8 +10,6 @@ from lab_driver import Labs
 from scale_figures import Figures, measure
 from test_lab_ends import crowding
 
-pytestmark = [pytest.mark.xdist_group("labs"), pytest.mark.slow]
-
 
 @pytest.fixture
 def labs(tmp_path: Path) -> Iterator[Labs]:

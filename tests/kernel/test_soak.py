@@ -9,8 +9,6 @@ import pytest
 from lab_driver import Labs
 from soak import KB_A_POD, NAMES, RATE, soak
 
-pytestmark = [pytest.mark.xdist_group("labs"), pytest.mark.slow]
-
 SECONDS = 25.0
 
 

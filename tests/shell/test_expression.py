@@ -14,10 +14,13 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 
+from emunet.shell.lab import addresses_of_services
+
 NAMES = {
     "web-1": {"mac": "02:00:00:00:00:01", "addresses": ["10.244.1.2", "fd00:1::2"]},
     "web-3": {"mac": "02:00:00:00:00:03", "addresses": ["10.244.2.2", "fd00:2::2"]},
     "host1": ["192.168.9.11"],
+    "web": {"mac": None, "addresses": ["10.96.0.80"]},
 }
 
 
@@ -162,3 +165,26 @@ def test_what_is_wrong_is_one_sentence(ask: Ask, expression: str, sentence: str)
 def test_a_sender_without_an_address_of_the_family(ask: Ask) -> None:
     _, _, err = ask('IPv6(dst="web-3")/ICMPv6EchoRequest()', sender="host1")
     assert err == "say IPv6(src=...): host1 has no such address of its own\n"
+
+
+def test_a_service_is_an_address_too(built: Built) -> None:
+    data, _ = built('IP(dst="web")/ICMP()')
+    assert IP(data).dst == "10.96.0.80"
+    lab = NamesOnly()
+    told = addresses_of_services(lab)  # type: ignore[arg-type]  # nothing else is asked of it
+    assert (told("web", 4), told("default/web", 4)) == ("10.96.0.80", "10.96.0.80")
+    assert (told("web", 6), told("nobody", 4)) == (None, None)
+    asked = lab.asked
+    assert told("10.96.0.80", 4) is None
+    assert lab.asked == asked, "an address is looked up nowhere"
+
+
+class NamesOnly:
+    """A lab that is asked for its names."""
+
+    asked = 0
+
+    def get(self, *path: str) -> dict[str, object]:
+        assert path == ("names",)
+        self.asked += 1
+        return {"web": NAMES["web"]}

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import click
 
 from emunet.cli.options import lab_option, print_json, the_lab
+from emunet.cli.progress import bar
 from emunet.daemon.client import LabClient, LabError
 from emunet.daemon.kube import client as kube_client
 
@@ -111,25 +112,28 @@ def apply(lab: str | None, files: tuple[str, ...], namespace: str) -> None:
     from emunet.cluster.status import StatusError
 
     client = the_lab(lab)
-    documents = _documents(client, files)
+    with bar("reading files"):
+        documents = _documents(client, files)
     own = {str((one.data.get("metadata") or {}).get("name")) for kind, one in documents if kind.name == "Namespace"}
     brought = {kind_of(one.data) for kind, one in documents if kind.name == "CustomResourceDefinition"}
     wanted: list[tuple[Any, str, str, Any]] = []
     faults: list[str] = []
-    for kind, document in documents:
-        metadata = document.data.get("metadata") or {}
-        space, name = metadata.get("namespace") or namespace, str(metadata.get("name", ""))
-        if not name:
-            faults.append(str(document.problem(("metadata",), f"a {kind.name} without a name cannot be applied")))
-            continue
-        wanted.append((kind, space, name, document))
-        code, answer, _ = _apply(client, kind, space, name, document, "&dryRun=All")
-        if code == 404 and kind in brought:
-            continue  # nothing is checked of what is only kept
-        if answer.get("reason") == "NotFound" and space in own:  # its namespace comes out of the same file
-            code, answer = _try_elsewhere(client, kind, document.data)
-        if code >= 400:
-            faults += map(str, problems_of(document, StatusError.read(answer)))
+    with bar("checking all objects", len(documents)) as shown:
+        for number, (kind, document) in enumerate(documents):
+            shown.to(number)
+            metadata = document.data.get("metadata") or {}
+            space, name = metadata.get("namespace") or namespace, str(metadata.get("name", ""))
+            if not name:
+                faults.append(str(document.problem(("metadata",), f"a {kind.name} without a name cannot be applied")))
+                continue
+            wanted.append((kind, space, name, document))
+            code, answer, _ = _apply(client, kind, space, name, document, "&dryRun=All")
+            if code == 404 and kind in brought:
+                continue  # nothing is checked of what is only kept
+            if answer.get("reason") == "NotFound" and space in own:  # its namespace comes out of the same file
+                code, answer = _try_elsewhere(client, kind, document.data)
+            if code >= 400:
+                faults += map(str, problems_of(document, StatusError.read(answer)))
     if faults:
         raise LabError("\n".join(faults))
     for kind, space, name, document in wanted:

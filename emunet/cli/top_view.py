@@ -54,6 +54,8 @@ def picture(
     for (table, found), share in zip(made, shares, strict=True):
         for row in found[:share]:
             table.add_row(*row)
+        if share < len(found):
+            table.columns[0].header = f"{table.columns[0].header} ({share} of {len(found):,})"
         parts += ["", table]
     if below is not None:
         filled = 1 + sum(share + _HEADING for share in shares)

@@ -92,6 +92,11 @@ def bridge_spec(settings: Settings, network: Network) -> InterfaceSpec:
     )
 
 
+CROWDED = {"base_reachable_time_ms": "2000", "delay_first_probe_time": "1"}
+"""Of pods among so many that the kernel's one table of neighbours may be full: an entry that is confirmed, or waits to
+be, is never given up for another, so it is to be neither for long. It costs an ARP request to who is known already."""
+
+
 def known_gateways(pod: PodState, world: WorldConfig) -> tuple[NeighborSpec, ...]:
     """Permanent entries for a pod's gateways, which the kernel does not count where its table of neighbours ends."""
     edge = pod.edge
@@ -133,6 +138,11 @@ def pod_spec(
         ),
         routes=tuple(_pod_routes(edge)),
         neighbors=neighbors,
+        sysctls={
+            f"net.ipv{4 if len(address) == 4 else 6}.neigh.eth0.{name}": value
+            for address in ((row.address for row in edge.addresses) if neighbors else ())
+            for name, value in CROWDED.items()
+        },
         files={"/etc/hostname": f"{pod.pod.machine_name}\n", "/etc/nsswitch.conf": _NAME_SERVICES, **names},
         root="isolated",
     )

@@ -279,3 +279,21 @@ def test_what_cannot_run_says_why(served: Callable[[Story], None]) -> None:
             assert await response.text() == "a line\n"
 
     served(story)
+
+
+def test_a_list_is_what_there_is_now_however_often_it_was_asked_for(served: Callable[[Story], None]) -> None:
+    async def names(client: Client, path: str) -> list[str]:
+        _, answer, _ = await client.ask("GET", path)
+        return [item["metadata"]["name"] for item in answer["items"]]
+
+    async def story(client: Client) -> None:
+        before = await names(client, MAPS)
+        for number in range(10):  # more than are remembered
+            path = f"{MAPS}?labelSelector=x%3D{number}"
+            assert await names(client, path) == await names(client, path) == []
+        await client.ask("POST", MAPS, config_map("one"))
+        assert await names(client, MAPS) == await names(client, MAPS) == sorted([*before, "one"])
+        await client.ask("DELETE", f"{MAPS}/one")
+        assert await names(client, MAPS) == before
+
+    served(story)

@@ -189,6 +189,9 @@ def test_gateways_that_need_not_be_asked_for() -> None:
     assert {(entry.interface, entry.mac) for entry in entries} == {("eth0", format_mac(bridge.mac))}
     spec = pod_spec(pod, {}, offload=False, neighbors=entries)
     assert len(spec.encode()["neighbors"]) == 2
+    assert spec.sysctls["net.ipv4.neigh.eth0.base_reachable_time_ms"] == "2000"
+    assert spec.sysctls["net.ipv6.neigh.eth0.delay_first_probe_time"] == "1"
+    assert pod_spec(pod, {}, offload=False).sysctls == {}
     assert pod_spec(pod, {}, offload=False).encode()["neighbors"] == []
 
 

@@ -2,6 +2,7 @@
 
 python tests/kernel/scale_figures.py              1,000 pods on 10 hosts, TAP wires
 python tests/kernel/scale_figures.py memory       10,000 pods on 100 hosts, memory wires
+python tests/kernel/scale_figures.py crowd        1,100 pods on one bridge, each of which pings the same one
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 
 from lab_driver import Labs
 
+from emunet.daemon.client import LabClient
+from emunet.daemon.folder import RunFolder
 from emunet.daemon.unix_http import UnixConnection
 
 ROUNDS, PINGS = 3, 1000
@@ -98,6 +101,35 @@ def measure(labs: Labs, file: Path, pods: int, hosts: int, wires: str) -> Figure
     return figures
 
 
+def crowd(labs: Labs, file: Path, pods: int) -> str:
+    """So many pods on one bridge, and how many of them get no answer from the first, four asking at a time."""
+    text = topology(pods, 1).replace("{hosts: [host1]}", "{hosts: [host1], nodeMasks: {IPv4: 20}}")
+    file.write_text(text)
+    labs.run("up", str(file), "--wires", "tap", timeout=300)  # it warns of the kernel's table of neighbours
+    folder, numbers, silent = RunFolder(labs.folder / "large"), iter(range(2, pods + 1)), list[int]()
+    lock = threading.Lock()
+
+    def work() -> None:
+        client = LabClient(folder)
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            asked = {"from": f"web-{number}", "to": "web-1", "count": 1, "timeout": 1.0}
+            if not client.post("ping", **asked)["pairs"][0]["received"]:
+                silent.append(number)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.monotonic() - began
+    return f"{len(silent)} of {pods - 1:,} pods on one bridge got no answer from the same one, in {seconds:.1f} s"
+
+
 def pss(pid: int) -> int:
     """Kilobytes of a process, shared ones in proportion."""
     try:
@@ -159,7 +191,10 @@ if __name__ == "__main__":
         own = Labs(Path(folder) / "run")
         own.folder.mkdir(mode=0o700)
         try:
-            if sys.argv[1:] == ["memory"]:
+            print(f"load average {os.getloadavg()[0]:.1f}")
+            if sys.argv[1:] == ["crowd"]:
+                print(crowd(own, Path(folder) / "lab.yaml", 1_100))
+            elif sys.argv[1:] == ["memory"]:
                 print(measure(own, Path(folder) / "lab.yaml", 10_000, 100, "memory"))
             else:
                 print(measure(own, Path(folder) / "lab.yaml", 1_000, 10, "tap"))

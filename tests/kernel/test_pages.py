@@ -47,6 +47,8 @@ def test_each_lab_of_the_course_is_whole() -> None:
         used = re.findall(r"topologies/primer/[\w-]+\.yaml", text)
         assert used, f"{path.name} has no topology of its own"
         assert all((ROOT / name).exists() for name in used)
+        assert re.search(r"emunet (trace|explain) ", text), f"{path.name} explains no packet"
+        assert re.search(r"--sequence|--figure", text), f"{path.name} draws nothing of what was sent"
         assert re.search(r"!\[[^\]]+\]\(img/[\w-]+\.svg\)", text), f"{path.name} has no picture"
 
 

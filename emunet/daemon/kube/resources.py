@@ -83,9 +83,14 @@ class Question:
                 raise status.bad_request(f"field label not supported: {path}")
         return found
 
+    @property
+    def shows_time(self) -> bool:
+        """Whether `view` depends on when it is: a lease is renewed as it is read."""
+        return self.kind.name == "Lease"
+
     def view(self, item: Object) -> Object:
         """An object as the version of the path shows it."""
-        if self.kind.name == "Lease":
+        if self.shows_time:
             control = self.backend.control
             item = renewed(item, control.health, self.request.now, control.store.epoch)
         if item.get("apiVersion") == self.target.api_version:

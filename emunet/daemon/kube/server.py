@@ -26,6 +26,7 @@ from emunet.daemon.kube import discovery, openapi, protobuf, resources, streams,
 from emunet.daemon.kube.backend import Backend, CannotServe
 from emunet.daemon.kube.encoding import encode
 from emunet.daemon.kube.paths import Target, is_set, parse
+from emunet.daemon.kube.remembered import remembered
 from emunet.daemon.kube.resources import Question
 
 MAXIMUM_BODY = 16 << 20
@@ -181,18 +182,26 @@ async def _many(question: Question, request: web.Request) -> web.StreamResponse:
     if is_set(question.query, "watch"):
         watching.check(question)
         return await _stream(request, watching.watch(question, as_table=as_table, include=include))
+    backend = question.backend
+    if question.shows_time and not as_table:
+        return _json(_list(question))
+    if not as_table:
+        body = remembered(backend.control.store, request.path_qs, lambda: encode(_list(question)))
+        return web.Response(body=body, content_type="application/json")
     items, metadata = resources.select(question)
-    if as_table:
-        backend = question.backend
-        seen = map(question.view, items) if include == "Object" else items
-        made = tables.table(backend.control.store, question.kind, seen, backend.now(), include=include)
-        return _json({**made, "metadata": metadata})
-    return _json({
+    seen = map(question.view, items) if include == "Object" else items
+    made = tables.table(backend.control.store, question.kind, seen, backend.now(), include=include)
+    return _json({**made, "metadata": metadata})
+
+
+def _list(question: Question) -> Object:
+    items, metadata = resources.select(question)
+    return {
         "kind": f"{question.kind.name}List",
         "apiVersion": question.target.api_version,
         "metadata": metadata,
         "items": list(map(question.view, items)),
-    })  # fmt: skip
+    }
 
 
 async def _patched(question: Question, request: web.Request) -> web.Response:

@@ -172,7 +172,7 @@ class PodSpec(Model):
     preemption_policy: Ignored = None
     priority: Ignored = None
     priority_class_name: Ignored = None
-    readiness_gates: Ignored = None
+    readiness_gates: Any = None
     resource_claims: Ignored = None
     resources: Ignored = None
     runtime_class_name: Ignored = None

@@ -138,8 +138,9 @@ def test_every_field_of_a_pod_either_acts_or_warns() -> None:
     }
     assert acting == {
         "affinity", "containers", "dns_config", "dns_policy", "enable_service_links", "host_aliases", "host_network",
-        "hostname", "init_containers", "node_name", "node_selector", "restart_policy", "scheduler_name",
-        "scheduling_gates", "security_context", "set_hostname_as_fqdn", "subdomain", "termination_grace_period_seconds",
+        "hostname", "init_containers", "node_name", "node_selector", "readiness_gates", "restart_policy",
+        "scheduler_name", "scheduling_gates", "security_context", "set_hostname_as_fqdn", "subdomain",
+        "termination_grace_period_seconds",
         "tolerations", "volumes",
     }  # fmt: skip
 

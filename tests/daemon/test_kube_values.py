@@ -260,6 +260,8 @@ def test_every_column_has_a_cell(plane: ControlPlane) -> None:
 
 # Status of pods, from facts
 
+POD_SPEC = {"containers": [{"name": "c", "image": "x"}]}
+
 
 @pytest.mark.parametrize(
     ("policy", "facts", "phase", "ready"),
@@ -284,6 +286,55 @@ def test_what_a_pods_status_says(
     status = (plane.store.get("pods", "default", "a") or {})["status"]
     assert (status["phase"], status["podIP"], status["hostIP"]) == (phase, "10.244.1.2", "192.168.9.11")
     assert next(one["status"] for one in status["conditions"] if one["type"] == "Ready") == ready
+
+
+def test_a_sidecar_that_has_begun_lets_its_pod_run_and_counts_for_its_readiness(plane: ControlPlane) -> None:
+    side = {"name": "s", "image": "x", "restartPolicy": "Always"}
+    spec = {"nodeName": "host1", "initContainers": [side], "containers": [{"name": "c", "image": "x"}]}
+    made = plane.request(0).create(plane.find("pod"), {"metadata": {"name": "a"}, "spec": spec})
+    for state, shown in (("waiting", ["0/2", "Init:0/1"]), ("running", ["2/2", "Running"])):
+        fact = ContainerFact(state, state == "running", program=True)  # type: ignore[arg-type]
+        plane.tell({made["metadata"]["uid"]: PodFact(("10.244.1.2",), 0, {"s": fact})})
+        plane.settle(0)
+        item = plane.store.get("pods", "default", "a")
+        assert item is not None
+        word, ready, total, _ = tables.pod_status(plane.store, item)
+        assert [f"{ready}/{total}", word] == shown
+
+
+def test_a_readiness_gate_is_shut_until_somebody_opens_it(plane: ControlPlane) -> None:
+    spec = {"nodeName": "host1", "readinessGates": [{"conditionType": "lb/in"}]} | POD_SPEC
+    made = plane.request(0).create(plane.find("pod"), {"metadata": {"name": "a"}, "spec": spec})
+    plane.tell({made["metadata"]["uid"]: PodFact(("10.244.1.2",), 0, {})})
+    said = []
+    for gate in (None, "False", "True"):
+        if gate is not None:
+            change = {"status": {"conditions": [{"type": "lb/in", "status": gate}]}}
+            plane.request(0).patch(plane.find("pod"), "default", "a", change, "strategic", part="status")
+        plane.settle(0)
+        conditions = (plane.store.get("pods", "default", "a") or {})["status"]["conditions"]
+        (one,) = (one for one in conditions if one["type"] == "Ready")
+        said.append((one["status"], one.get("message", "")))
+    assert said == [
+        ("False", 'corresponding condition of pod readiness gate "lb/in" does not exist.'),
+        ("False", 'the status of pod readiness gate "lb/in" is not "True", but False'),
+        ("True", ""),
+    ]
+
+
+def test_what_has_no_effect_is_said_in_an_event(plane: ControlPlane) -> None:
+    container = {"name": "c", "image": "x", "securityContext": {"privileged": True, "runAsUser": 5}}
+    container["resources"] = {"limits": {"cpu": "1"}}
+    volumes = [{"name": "data", "nfs": {"server": "x", "path": "/"}}]
+    spec = {"nodeName": "host1", "hostPID": True, "containers": [container], "volumes": volumes}
+    made = plane.request(0).create(plane.find("pod"), {"metadata": {"name": "a"}, "spec": spec})
+    plane.tell({made["metadata"]["uid"]: PodFact(("10.244.1.2",), 0, {})})
+    plane.settle(0)
+    (told,) = (one["message"] for one in plane.store.select("events") if one["reason"] == "NoEffect")
+    assert told == (
+        "Accepted without effect in a lab: hostPID, containers[0].resources.limits, "
+        "containers[0].securityContext.privileged, volume data (nfs)"
+    )
 
 
 # Logs and volumes

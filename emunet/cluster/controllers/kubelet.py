@@ -112,10 +112,11 @@ class Kubelet:
         unready = reason or ("" if ready else "ContainersNotReady")
         names = [one["name"] for one in lasting if not one["ready"]]
         message = f"containers with unready status: [{' '.join(names)}]" if names and not reason else ""
+        shut = _shut_gates(spec, conditions) if ready else ""
         for name, holds, why, told in (
             ("PodReadyToStartContainers", fact is not None, "", ""),
             ("Initialized", initialized, "" if initialized else "ContainersNotInitialized", ""),
-            ("Ready", ready, unready, message),
+            ("Ready", ready and not shut, "ReadinessGatesNotReady" if shut else unready, shut or message),
             ("ContainersReady", ready, unready, message),
             ("PodScheduled", True, "", ""),
         ):
@@ -137,6 +138,18 @@ class Kubelet:
         )
         status: Object = changed["status"]
         return status
+
+
+def _shut_gates(spec: Object, conditions: list[Object]) -> str:
+    """What keeps a pod from being ready whose containers are: conditions that others set, in a kubelet's words."""
+    told = {one["type"]: one["status"] for one in conditions}
+    return "; ".join(
+        f'the status of pod readiness gate "{name}" is not "True", but {told.get(name, "False")}'
+        if name in told
+        else f'corresponding condition of pod readiness gate "{name}" does not exist.'
+        for name in (gate["conditionType"] for gate in spec.get("readinessGates", ()))
+        if told.get(name) != "True"
+    )
 
 
 def _phase(spec: Object, fact: PodFact | None) -> str:
@@ -223,8 +236,8 @@ def _notes(pod: Object, fact: PodFact | None) -> Iterator[Action]:
 
 
 _IGNORED = (
-    "activeDeadlineSeconds", "hostIPC", "hostPID", "priorityClassName", "readinessGates", "runtimeClassName",
-    "shareProcessNamespace", "topologySpreadConstraints",
+    "activeDeadlineSeconds", "hostIPC", "hostPID", "priorityClassName", "runtimeClassName", "shareProcessNamespace",
+    "topologySpreadConstraints",
 )  # fmt: skip
 """Of a pod's spec, what does nothing where it is set."""
 

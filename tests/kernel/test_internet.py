@@ -29,6 +29,15 @@ for address in sys.argv[2:]:
     except OSError as error:
         print("no:", error)
 """
+TOPOLOGY = """apiVersion: emunet/v1
+kind: Topology
+metadata: {name: open}
+spec: {hosts: [host1, host2]}
+""" + "".join(
+    f"---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n"
+    f"spec: {{nodeName: {host}, containers: [{{name: c, image: x, ports: [{{containerPort: 80}}]}}]}}\n"
+    for name, host in (("web-1", "host1"), ("web-3", "host2"))
+)
 CLOSED = ("127.0.0.1", "0.0.0.0", "10.0.2.2", "10.0.2.3", "10.0.2.15", "192.168.9.1", ASIDE)
 
 
@@ -108,8 +117,10 @@ def test_pods_get_out_and_nothing_else_opens(
         pytest.skip(f"{program} is not installed: apt-get install {program}")
     labs = inside(as_user)
     labs.environment["PATH"] = only(program, labs.folder.parent / "bin")
-    labs.ok("up", "--internet", "--wires", "tap")
-    found = labs.status()["internet"]
+    file = labs.folder.parent / "lab.yaml"
+    file.write_text(TOPOLOGY)
+    labs.ok("up", str(file), "--internet", "--wires", "tap")
+    found = labs.status("open")["internet"]
     assert found == {"program": program, "gateway": "192.168.9.1", "resolver": "203.0.113.53", "ready": True}
     assert f"by 192.168.9.1 and {program} to all" in labs.ok("status")
 
@@ -128,7 +139,14 @@ def test_pods_get_out_and_nothing_else_opens(
     refused = labs.json("trace", "web-1", f'IP(dst="{ASIDE}")/TCP(dport={PORT}, flags="S")')
     assert "169.254.0.0/16" in refused["sentence"]
 
-    status = labs.status()
+    forwarding = labs.start("forward", "18080:web-1:80", preexec_fn=labs._enter)
+    assert forwarding.stdout is not None
+    assert "18080" in forwarding.stdout.readline(), "and a way in is there only while this runs"
+    curl = ["curl", "-s", "-m", "5", "http://127.0.0.1:18080/"]
+    page = subprocess.run(curl, capture_output=True, text=True, check=True, preexec_fn=labs._enter).stdout
+    assert '"pod": "web-1"' in page
+
+    status = labs.status("open")
     assert balance(status["frames"]) == 0
     assert status["faults"] == []
     assert any(name.startswith(program) for name in labs.processes().values())

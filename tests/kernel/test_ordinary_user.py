@@ -7,6 +7,7 @@ open to all, as most distributions have it; run as anybody else, it stays who it
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -55,6 +56,26 @@ print("all of it worked as", os.getuid())
 """
 
 
+RANGE_SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from kernel_bench import Bench
+from emunet.linux.keeper_client import Keeper
+from emunet.linux.specification import ProgramSpec
+
+bench = Bench(Keeper.start())
+try:
+    bench.pod(1, root="isolated")
+    for script in ("test $(wc -l < /proc/self/uid_map) = 2", "touch /tmp/a && chown 104:105 /tmp/a && "
+                   "setpriv --reuid=104 --regid=105 --clear-groups sh -c 'test $(id -u) = 104 && echo x > /tmp/a'"):
+        pid = bench.keeper.spawn("pod1", ProgramSpec(("sh", "-c", script)))
+        assert bench.keeper.wait_program(pid).code == 0, script
+finally:
+    bench.close()
+print("all of it worked")
+"""
+
+
 def become_nobody() -> None:
     """Leave root behind, in a mount namespace where an ordinary user finds what is usual."""
     syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -68,6 +89,17 @@ def become_nobody() -> None:
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def become_nobody_with_ids() -> None:
+    """The same, with a range of subordinate ids of its own."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+    syscalls.mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755")
+    Path("/mnt/ids").write_text(f"{NOBODY}:300000:65536\n")
+    for table in ("/etc/subuid", "/etc/subgid"):
+        syscalls.bind("/mnt/ids", table)
+    become_nobody()
 
 
 def show_to_all(folder: Path) -> None:
@@ -96,5 +128,16 @@ def test_an_ordinary_user_has_a_lab_too() -> None:
         )
     except subprocess.SubprocessError:
         pytest.skip("root may not mount or make device nodes here: run the tests as an ordinary user instead")
+    assert done.returncode == 0, done.stderr
+    assert "all of it worked" in done.stdout
+
+
+def test_with_a_range_of_ids_pods_have_users() -> None:
+    if os.geteuid() != 0 or shutil.which("newuidmap") is None or not Path("/etc/subuid").exists():
+        pytest.skip("needs root, who gives somebody a range in /etc/subuid, and newuidmap: apt-get install uidmap")
+    command = [sys.executable, "-c", RANGE_SCRIPT, str(Path(__file__).parent)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=become_nobody_with_ids
+    )
     assert done.returncode == 0, done.stderr
     assert "all of it worked" in done.stdout

@@ -51,12 +51,15 @@ LONG = frozenset(
         "examples",
         "interoperation",
         "isolation",
+        "kubectl_pods",
+        "kubectl_verbs",
         "lab_ends",
         "lab_services",
         "outside",
         "scale",
         "silence",
         "soak",
+        "trouble",
     )
 )
 """Kernel tests that take long, all of their file: slow, and so for CI."""

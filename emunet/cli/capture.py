@@ -56,7 +56,7 @@ def _follow(
                 code = _while(Meanwhile(command), [follower], interrupted, seconds, None)
             if follower.full:
                 follower.linger()
-                watch([follower], interrupted, _LINGER_SECONDS)
+                watch([follower], interrupted, _LINGER_SECONDS if command is None else _AFTER_SECONDS)
     finally:
         follower.close()
     if file is None and output == "json":

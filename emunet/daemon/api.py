@@ -151,19 +151,18 @@ class Server:
         else:
             raise ValueError("say what to trace: data, or to")
         is_frame, live = body.get("is_frame", False), body.get("live", False)
-        trace = await self._lab.plane.ask("trace", port=place.name, data=data.hex(), is_frame=is_frame, live=live)
+        trace = await self._lab.plane.ask("trace", port=place.sender, data=data.hex(), is_frame=is_frame, live=live)
         return web.json_response(trace)
 
     async def _explain(self, request: web.Request) -> web.Response:
         body = await body_of(request, {"from": str, "to": str}, {})
         place = self._lab.names.find(body["from"])
         namespace = place.name.rpartition("/")[0] or "default"
-        sender = place.host if place.in_host else place.name
         store, family = self._caretaker.control.store, len(place.addresses[0].address)
         found = []
         for one in find_targets(store, self._lab.names.addresses, body["to"], namespace, family):
             exchange = await self._lab.plane.ask(
-                "exchange", port=sender, target=one.address.hex(), protocol=one.protocol, number=one.port
+                "exchange", port=place.sender, target=one.address.hex(), protocol=one.protocol, number=one.port
             )
             explanation = explained(place.name, one, exchange)
             found.append(explanation.as_dict() | {"text": explanation.as_text()})

@@ -39,6 +39,11 @@ class Place:
     in_host: bool = False
     """Its network is its host's: it is the host, or a pod with hostNetwork."""
 
+    @property
+    def sender(self) -> str:
+        """The name of the port that what it sends leaves by."""
+        return self.host if self.in_host else self.name
+
     def address(self, family: int) -> bytes | None:
         """Its first address of a family (4 or 16 bytes), or None."""
         return next((one.address for one in self.addresses if len(one.address) == family), None)

@@ -91,7 +91,7 @@ async def _probe(lab: RunningLab, source: Place, targets: list[bytes], wish: Wis
         spec = ProbeSpec(texts, wish.count, wish.timeout, wish.interval, wish.size)
         return await lab.keeper.ask(Probe(source.sandbox, spec))
     results: list[list[int | None]] = await lab.plane.ask(
-        "echo", port=source.name, targets=texts, count=wish.count, timeout=wish.timeout, interval=wish.interval,
+        "echo", port=source.sender, targets=texts, count=wish.count, timeout=wish.timeout, interval=wish.interval,
         size=wish.size,
     )  # fmt: skip
     return results
@@ -122,13 +122,13 @@ async def _why(lab: RunningLab, source: Place, address: str, names: Names, size:
         own = names.source(source, target)
         if own is None:
             return f"{source.name} has no address of the family of {address}"
-        request = await _follow(lab, source.name, own, target, size, reply=False)
+        request = await _follow(lab, source.sender, own, target, size, reply=False)
         if request["verdict"] != "delivered":
             steps = (step for hop in request["hops"] for step in hop["steps"])
             remark = next((f"{step['why']}; " for step in steps if step["reason"] == "SERVICE_OTHER_PORT"), "")
             return f"{request['verdict']}: {remark}{request['sentence']}"
         if there is not None:
-            reply = await _follow(lab, there.name, target, own, size, reply=True)
+            reply = await _follow(lab, there.sender, target, own, size, reply=True)
             if reply["verdict"] != "delivered":
                 return f"the reply is {reply['verdict']}: {reply['sentence']}"
     except PlaneRefused as error:

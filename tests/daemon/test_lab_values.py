@@ -97,7 +97,7 @@ def test_a_sandbox_of_a_pod_is_never_that_of_a_host() -> None:
 def test_a_guest_lives_in_its_hosts_network() -> None:
     names = Names(state_of(ODD))
     guest = names.find("guest")
-    assert (guest.kind, guest.sandbox, guest.in_host) == ("pod", "default/guest", True)
+    assert (guest.kind, guest.sandbox, guest.in_host, guest.sender) == ("pod", "default/guest", True, "host1")
     assert guest.addresses == names.find("host1").addresses
     assert guest not in names.pods
 

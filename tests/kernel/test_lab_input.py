@@ -281,6 +281,7 @@ def test_a_pod_in_its_hosts_network_has_files_and_names_of_its_own(labs: Labs, t
     labs.ok("apply", "-f", str(_written(tmp_path / "guest.yaml", GUEST)))
     eventually(lambda: "1/1" in labs.ok("get", "pods", "guest"), "the guest does not come again")
     assert labs.json("ping", "guest", "web-1")["unanswered"] == 0
+    assert labs.json("trace", "guest", 'IP(dst="web-1")/ICMP()')["verdict"] == "delivered"
     assert labs.json("ping", "web-1", "guest")["unanswered"] == 0
     assert len(labs.json("ping")["pairs"]) == 0
 

@@ -61,7 +61,6 @@ def source_at_the_pod(lab: Lab, target: str, port: int) -> str:
     return sources[0].partition(" → ")[2].partition(":")[0] if sources else "outside"
 
 
-@pytest.mark.rule("SVC-09", "SVC-12", "SVC-13")
 def test_whom_the_pod_sees(lab: Lab) -> None:
     assert source_at_the_pod(lab, "192.168.9.11", 30080) == "192.168.9.11"
     assert source_at_the_pod(lab, "192.168.9.12", 30081) == "outside"

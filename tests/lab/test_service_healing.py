@@ -162,7 +162,7 @@ def test_a_pod_is_killed(lab: Lab, packets: Packets) -> None:
     tell("a pod is killed", calls, last, first, end)
     assert calls.lost == []
     assert end[1] == "no route to host: nobody answers for it"
-    assert last <= 0 < first < 2
+    assert last <= 0 <= first < 2
     assert calls.answered_by(new)
 
 

@@ -118,7 +118,7 @@ wanted = "icmp and greater 100 and src host (web-1 or web-3)"
 sniffer = AsyncSniffer(iface="web-3", filter=wanted, count=2); sniffer.start()
 while not hasattr(sniffer, "continue_sniff"): time.sleep(0.01)
 sendp([Ether()/IP(dst="web-3")/ICMP()/(b"h" * size) for size in (5, 100, 6)], iface="web-1")
-sniffer.join(timeout=5)
+sniffer.join(timeout=30)
 try: sniff(iface="web-3", filter="no such thing", timeout=1)
 except Scapy_Exception as error: wrong = str(error)
 tell([[len(p) for p in sniffer.results], wrong])

@@ -26,6 +26,7 @@ from emunet.fabric.config import (
     Route,
     RouteKind,
     Settings,
+    StaticNeighbor,
     WireConfig,
     WorldConfig,
 )
@@ -37,6 +38,9 @@ EDGE = f"{NAME}:{OUTSIDE}"
 
 MTU = 65520
 """What the program at the other end may send at once: passt hands over a UDP message whole, and it is cut inside."""
+
+NEXT_HOP = f"{NAME} next hop"
+"""Whose MAC the gateway knows without asking, so that a dry run gets as far as a packet does."""
 
 EVERYTHING = Prefix.parse("0.0.0.0/0")
 LINK_LOCAL = Prefix.parse("169.254.0.0/16")
@@ -123,8 +127,8 @@ def with_gateway(world: WorldConfig, cluster: Cluster, macs: dict[str, bytes]) -
 
 
 def interfaces() -> list[str]:
-    """Its interfaces, as those of hosts are named."""
-    return [f"{NAME}:{INSIDE}", f"{NAME}:{OUTSIDE}"]
+    """Its interfaces, as those of hosts are named, and that of its next hop."""
+    return [f"{NAME}:{INSIDE}", f"{NAME}:{OUTSIDE}", NEXT_HOP]
 
 
 def _device(cluster: Cluster, gateway: Gateway, mtu: int, macs: dict[str, bytes]) -> HostConfig:
@@ -153,6 +157,7 @@ def _device(cluster: Cluster, gateway: Gateway, mtu: int, macs: dict[str, bytes]
             Route(LINK_LOCAL, kind=RouteKind.PROHIBIT),
             Route(EVERYTHING, OUTSIDE, gateway.next_hop),
         ),
+        (StaticNeighbor(OUTSIDE, gateway.next_hop, macs[NEXT_HOP]),),
         connections=ConnectionsConfig((Masquerade(interfaces=(OUTSIDE,)),)),
     )
 

@@ -19,9 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from emunet.cluster.assign import derive_mac
 from emunet.cluster.desired import Gateway
-from emunet.cluster.gateway import EDGE, OUTSIDE
+from emunet.cluster.gateway import EDGE, NAME, OUTSIDE
 from emunet.cluster.plan import PodState, State
 from emunet.daemon.capture_file import CaptureFile
 from emunet.daemon.capture_filter import BadFilter
@@ -179,9 +178,9 @@ async def make(
 async def _open_way_out(site: Site, state: State, gateway: Gateway) -> Internet:
     """Run the program at the other end of the gateway, and hand its socket to the plane."""
     assert site.folder is not None
-    macs = {one.name: one.mac for router in state.world.routers for one in router.interfaces}
-    program_mac = derive_mac(state.world.seed, f"{EDGE} next hop")
-    guest = Guest(macs[OUTSIDE], gateway.outside.address, gateway.next_hop, program_mac)
+    router = next(one for one in state.world.routers if one.name == NAME)
+    mac = next(one.mac for one in router.interfaces if one.name == OUTSIDE)
+    guest = Guest(mac, gateway.outside.address, gateway.next_hop, router.neighbors[0].mac)
     try:
         made = await asyncio.to_thread(WayOut.start, find(), guest, site.folder.folder.path)
     except LinuxRefused as error:

@@ -87,6 +87,7 @@ def test_the_world_has_a_router_that_has_no_part_in_services() -> None:
         "10.244.1.0/24 via 192.168.9.11 dev eth0",
         "10.244.2.0/24 via 192.168.9.12 dev eth0",
     }
+    assert [format_ip(row.address) for row in router.neighbors] == ["10.0.2.2"]
     world = World()
     world.configure(config)
     assert {"gateway:eth0", "gateway:out", "switch1:gateway"} <= set(world.port_names())

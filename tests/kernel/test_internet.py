@@ -124,6 +124,8 @@ def test_pods_get_out_and_nothing_else_opens(
     assert found == {"program": program, "gateway": "192.168.9.1", "resolver": "203.0.113.53", "ready": True}
     assert f"by 192.168.9.1 and {program} to all" in labs.ok("status")
 
+    question = f'IP(dst="{SERVER}")/TCP(dport={PORT}, flags="S")'
+    assert labs.json("trace", "web-3", question)["verdict"] == "delivered", "a dry run, before anything went there"
     reached = [f"{SERVER} to {SERVER}"]  # by a socket of the machine's own
     assert labs.asks("web-1", SERVER) == reached
     assert labs.asks("web-3", "www.example.com") == reached, "by name, through the lab's name server"

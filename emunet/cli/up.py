@@ -109,7 +109,7 @@ def up(
         raise click.UsageError("time on TAP wires is the kernel's, so --speed needs memory wires: add --wires memory")
     settings = Settings(
         files=files or (_default_topology(),),
-        directory=os.getcwd(),
+        directory=_here(),
         lab=lab or "",
         wires=wires,
         captures=tuple(replace(wish, filter=filter) for wish in captures),
@@ -136,6 +136,13 @@ def up(
         print_json(status)
     else:
         _summarize(status, time.monotonic() - began)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise click.ClickException("the folder that you are in was removed: cd to one that is there") from None
 
 
 def _default_topology() -> str:

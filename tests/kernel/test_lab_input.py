@@ -127,6 +127,17 @@ def test_a_host_whose_socket_has_too_long_a_name_is_refused(labs: Labs, tmp_path
     assert list(labs.folder.iterdir()) == []
 
 
+def test_a_folder_that_is_gone_is_said_to_be(labs: Labs, tmp_path: Path) -> None:
+    script = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+    command = ["sh", "-c", script, str(tmp_path / "gone"), *labs.command("up", str(TWO_HOSTS))]
+    environment = labs.environment | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "emunet: the folder that you are in was removed: cd to one that is there\n",
+    )
+
+
 # A machine that allows no TAPs
 
 

@@ -126,6 +126,8 @@ def test_pods_get_out_and_nothing_else_opens(
 
     question = f'IP(dst="{SERVER}")/TCP(dport={PORT}, flags="S")'
     assert labs.json("trace", "web-3", question)["verdict"] == "delivered", "a dry run, before anything went there"
+    told = labs.ok("explain", "web-3", f"{SERVER}:{PORT}")
+    assert f"gets out to {SERVER}: TCP to {SERVER}:{PORT} leaves the lab by gateway:out." in told
     reached = [f"{SERVER} to {SERVER}"]  # by a socket of the machine's own
     assert labs.asks("web-1", SERVER) == reached
     assert labs.asks("web-3", "www.example.com") == reached, "by name, through the lab's name server"
@@ -135,6 +137,7 @@ def test_pods_get_out_and_nothing_else_opens(
     assert [hop["device"] for hop in told["hops"]] == ["host2", "switch1", "gateway"]
     assert "10.0.2.15" in str(told), "all leave as the gateway"
 
+    assert labs.run("ping", "web-1", "192.168.9.1", "-c", "1").returncode == 0, "the gateway itself answers"
     for who in ("web-1", "host1"):
         heard = dict(zip(CLOSED, labs.asks(who, *CLOSED), strict=True))
         assert {address: words for address, words in heard.items() if not words.startswith("no:")} == {}

@@ -135,7 +135,7 @@ class Responders:
         for start in range(0, len(opened), _AT_ONCE):
             part = opened[start : start + _AT_ONCE]
             ports = [list(port) for port, _ in part]
-            body = {"do": "open", "sandbox": declared.sandbox, "identity": identity, "ports": ports}
+            body = {"do": "open", "sandbox": declared.sandbox, "identity": identity, "ports": ports, "more": start > 0}
             if self._outbox is not None:
                 self._outbox.send(body, [one.fileno() for _, one in part])
 

@@ -101,7 +101,8 @@ class Responder:
         body = message.body
         match body["do"]:
             case "open":
-                self._close(body["sandbox"], body["identity"][:2])
+                if not body["more"]:
+                    self._close(body["sandbox"], body["identity"][:2])
                 identity = Identity(*body["identity"])
                 for (protocol, port), descriptor in zip(body["ports"], message.descriptors, strict=True):
                     opened = _Listening(body["sandbox"], identity, protocol, port, socket.socket(fileno=descriptor))

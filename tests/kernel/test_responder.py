@@ -51,7 +51,12 @@ spec:
   nodeName: host2
   hostNetwork: true
   containers: [{name: a, image: x, ports: [{containerPort: 9100}, {containerPort: 9101, protocol: UDP}]}]
-"""
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: many}
+spec: {nodeName: host1, containers: [{name: a, image: x, ports: [MANY]}]}
+""".replace("MANY", ", ".join(f"{{containerPort: {port}}}" for port in range(7000, 7250)))
 
 # What a client of a pod does; prints what it got as JSON.
 CLIENT = """
@@ -166,7 +171,7 @@ def test_a_pod_that_comes_and_goes(labs: Labs, tmp_path: Path) -> None:
     (tmp_path / "fresh.yaml").write_text(text)
     before = descriptors(labs, "emunet-respond")  # of the tests before, no connection is left: `ask` reads to the end
     labs.ok("apply", "-f", str(tmp_path / "fresh.yaml"))
-    eventually(lambda: len(labs.status("answers")["pods"]) == 5, "the pod")
+    eventually(lambda: len(labs.status("answers")["pods"]) == 6, "the pod")
     address = addresses(labs, "fresh")[0]
     assert ask(labs, "tcp", address, 82, GET)["said"]["pod"] == "fresh"
     eventually(lambda: descriptors(labs, "emunet-respond") == before + 3, "its sockets, and no connection any more")
@@ -201,6 +206,13 @@ def test_it_has_no_power_and_sees_no_file(labs: Labs) -> None:
     assert os.listdir(f"/proc/{pid}/root/") == []
     with pytest.raises(OSError, match="Read-only"):
         Path(f"/proc/{pid}/root/mark").touch()
+
+
+def test_ports_by_the_hundreds(labs: Labs) -> None:
+    """More than travel to the responder in one message."""
+    many = addresses(labs, "many")[0]
+    for port in (7000, 7099, 7100, 7249):
+        assert ask(labs, "tcp", many, port, GET)["said"]["port"] == port
 
 
 def test_a_responder_that_was_killed_is_there_again(labs: Labs) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_driver import ROOT, Labs, balance
+from lab_driver import ROOT, Labs, balance, eventually
 from outside_world import ASIDE, PORT, SERVER
 from test_ordinary_user import NOBODY, become_nobody
 
@@ -154,8 +154,12 @@ def test_pods_get_out_and_nothing_else_opens(
     status = labs.status("open")
     assert balance(status["frames"]) == 0
     assert status["faults"] == []
-    assert any(name.startswith(program) for name in labs.processes().values())
+    [running] = [pid for pid, name in labs.processes().items() if name.startswith(program)]
     if end == "down":
+        os.kill(running, signal.SIGKILL)
+        eventually(lambda: not labs.status("open")["internet"]["ready"], "the lab sees that its way out has ended")
+        assert "The way to the outside is closed: passt has ended." in labs.ok("status")
+        assert all(words.startswith("no:") for words in labs.asks("web-1", SERVER, SERVER))
         labs.ok("down")
     else:
         os.kill(status["pid"], signal.SIGKILL)

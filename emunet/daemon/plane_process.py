@@ -158,7 +158,7 @@ class PlaneProcess:
     # Edges
 
     def _make_edge(self, wanted: PodEdge | HostEdge, config: WorldConfig) -> Edge:
-        if self._wires == "memory":
+        if self._wires == "memory" or any(router.name == wanted.device for router in config.routers):
             return self._memory.make(wanted, config)
         descriptor = self._taps.pop(wanted.name)
         if isinstance(wanted, PodEdge):

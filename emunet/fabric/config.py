@@ -172,6 +172,18 @@ class WorldConfig:
     routers: tuple[HostConfig, ...] = ()
 
 
+def router_edges(config: WorldConfig) -> tuple[HostEdge, ...]:
+    """Where the routers' own stacks are, always in memory: nobody runs programs there, and they answer to a ping.
+
+    Not where a wire leaves the lab, whose end has that name.
+    """
+    taken = {one.name for one in config.outside}
+    edges = (
+        HostEdge(f"{one.name}:{port.name}", one.name, port.name) for one in config.routers for port in one.interfaces
+    )
+    return tuple(edge for edge in edges if edge.name not in taken)
+
+
 def without_policies(config: WorldConfig) -> WorldConfig:
     """The same with no policy and no Service anywhere: all that a change of these leaves as it is."""
     return replace(config, services=(), hosts=tuple(replace(host, policies=EVERYWHERE) for host in config.hosts))
@@ -209,5 +221,6 @@ __all__ = [
     "Vxlan",
     "WireConfig",
     "WorldConfig",
+    "router_edges",
     "without_policies",
 ]

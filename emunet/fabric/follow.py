@@ -78,7 +78,8 @@ def exchange(world: World, edge: Edge, frame: bytes, answers: Answers) -> tuple[
             if isinstance(answer, Trace) or answer is None:
                 return there, answer, got
             return there, _followed(world, _from(world, got, answer)), got
-        return there, None, None
+        outside = next((got for got, packet in world.arrived if packet.trace is there and not got.mac), None)
+        return there, None, outside
 
 
 def _from(world: World, edge: Edge, frame: bytes) -> Callable[[Trace], None]:

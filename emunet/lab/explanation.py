@@ -30,7 +30,10 @@ TraceDict = Mapping[str, Any]
 def explained(source: str, target: Target, exchange: Mapping[str, Any]) -> Explanation:
     """The explanation of what `Plane.exchange` found (as a mapping) when `source` asked a target."""
     at = exchange["at"].partition(":")[0]
-    return Explanation(source, target.name, str(target), at, exchange["there"], exchange["back"], target.remarks)
+    return Explanation(
+        source, target.name, str(target), at, exchange["there"], exchange["back"], target.remarks,
+        exchange["at"] if exchange["outside"] else "",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Explanation:
     asked  what was sent, in words: `TCP to 10.244.2.3:5432`
     at     the pod or host that got it; empty where nobody did
     back   None where nothing answers such a packet
+    left_by  the port by which it left the lab; empty where it did not
     """
 
     source: str
@@ -49,6 +53,7 @@ class Explanation:
     there: TraceDict
     back: TraceDict | None
     remarks: tuple[str, ...] = ()
+    left_by: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.at) and (self.back is None or self.back["verdict"] == "delivered")
@@ -79,6 +84,8 @@ class Explanation:
     def _answer(self) -> str:
         if not self.at:
             return f"{self.source} does not reach {self.target}: {self.asked} {_ended(self.there)}."
+        if self.left_by:
+            return f"{self.source} gets out to {self.target}: {self.asked} leaves the lab by {self.left_by}."
         who = "" if self.at in (self.source, self.target) else f" at {self.at}"
         if self.back is None:
             return f"{self.source} reaches {self.target}: {self.asked} arrives{who}."

@@ -21,7 +21,7 @@ from emunet.elements.responder import Identity
 from emunet.elements.zone import Authority, Zone, apply_update
 from emunet.fabric.answers import answer, question
 from emunet.fabric.capture import Sink
-from emunet.fabric.config import HostEdge, PodEdge, WorldConfig
+from emunet.fabric.config import HostEdge, PodEdge, WorldConfig, router_edges
 from emunet.fabric.config_text import encode
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge
 from emunet.fabric.explain import frame_from
@@ -52,11 +52,15 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A packet and its answer, followed. `at`: the edge that got the packet; empty where none did."""
+    """A packet and its answer, followed. `at`: the edge that got the packet; empty where none did.
+
+    `outside`: there it left the lab, and what becomes of it is not known here.
+    """
 
     there: Trace
     back: Trace | None
     at: str
+    outside: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For those who are elsewhere."""
@@ -64,6 +68,7 @@ class Exchange:
             "there": self.there.as_dict(),
             "back": self.back.as_dict() if self.back is not None else None,
             "at": self.at,
+            "outside": self.outside,
         }
 
 
@@ -96,7 +101,7 @@ class Plane:
 
     def configure(self, config: WorldConfig) -> None:
         """Become this. Edges that are new or changed are made; those that are gone are let go first."""
-        edges: tuple[PodEdge | HostEdge, ...] = (*config.pods, *config.host_edges)
+        edges: tuple[PodEdge | HostEdge, ...] = (*config.pods, *config.host_edges, *router_edges(config))
         wanted = {edge.name: edge for edge in edges}
         for name in [name for name, made in self._made.items() if wanted.get(name) != made]:
             edge = self.world.detach(name)
@@ -222,7 +227,7 @@ class Plane:
             return None if reply is None else frame_from(self.world, got, reply)
 
         there, back, got = exchange(self.world, edge, frame, answers)
-        return Exchange(there, back, got.name if got is not None else "")
+        return Exchange(there, back, "" if got is None else got.name, outside=got is not None and not got.mac)
 
     def _sender(self, port: str, target: bytes) -> tuple[Edge, bytes]:
         """By which edge a pod or host sends to an address, and from which of its own."""

@@ -13,6 +13,7 @@ from emunet.cluster.compile import compile as compile_world
 from emunet.cluster.desired import Desired, DnsWish, Gateway, build
 from emunet.cluster.gateway import NoGateway, with_way_out
 from emunet.cluster.load import load_text
+from emunet.fabric.config import router_edges
 from emunet.fabric.world import World
 from emunet.linux.refusals import LinuxRefused
 from emunet.linux.way_out import check_route, machine_resolver
@@ -88,6 +89,7 @@ def test_the_world_has_a_router_that_has_no_part_in_services() -> None:
         "10.244.2.0/24 via 192.168.9.12 dev eth0",
     }
     assert [format_ip(row.address) for row in router.neighbors] == ["10.0.2.2"]
+    assert [edge.name for edge in router_edges(config)] == ["gateway:eth0"], "the other is the end of the wire outside"
     world = World()
     world.configure(config)
     assert {"gateway:eth0", "gateway:out", "switch1:gateway"} <= set(world.port_names())

@@ -40,9 +40,10 @@ def main() -> None:
         f"address add {NAMES}/32 dev out0", f"address add {ASIDE}/32 dev out0", "route add default via 203.0.113.254",
     ):  # fmt: skip
         subprocess.run(["ip", *line.split()], check=True)
-    with open("/tmp/resolv.conf", "w") as file:
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/mnt"], check=True)
+    with open("/mnt/resolv.conf", "w") as file:
         file.write(f"nameserver 127.0.0.53\nnameserver {NAMES}\n")
-    subprocess.run(["mount", "--bind", "/tmp/resolv.conf", "/etc/resolv.conf"], check=True)
+    subprocess.run(["mount", "--bind", "/mnt/resolv.conf", "/etc/resolv.conf"], check=True)
     for address in (SERVER, "127.0.0.1", ASIDE):
         greet(address)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as names:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_driver import ROOT, Labs, balance
+from lab_driver import ROOT, Labs, balance, eventually
 from outside_world import ASIDE, PORT, SERVER
 from test_ordinary_user import NOBODY, become_nobody
 
@@ -126,6 +126,8 @@ def test_pods_get_out_and_nothing_else_opens(
 
     question = f'IP(dst="{SERVER}")/TCP(dport={PORT}, flags="S")'
     assert labs.json("trace", "web-3", question)["verdict"] == "delivered", "a dry run, before anything went there"
+    told = labs.ok("explain", "web-3", f"{SERVER}:{PORT}")
+    assert f"gets out to {SERVER}: TCP to {SERVER}:{PORT} leaves the lab by gateway:out." in told
     reached = [f"{SERVER} to {SERVER}"]  # by a socket of the machine's own
     assert labs.asks("web-1", SERVER) == reached
     assert labs.asks("web-3", "www.example.com") == reached, "by name, through the lab's name server"
@@ -135,6 +137,7 @@ def test_pods_get_out_and_nothing_else_opens(
     assert [hop["device"] for hop in told["hops"]] == ["host2", "switch1", "gateway"]
     assert "10.0.2.15" in str(told), "all leave as the gateway"
 
+    assert labs.run("ping", "web-1", "192.168.9.1", "-c", "1").returncode == 0, "the gateway itself answers"
     for who in ("web-1", "host1"):
         heard = dict(zip(CLOSED, labs.asks(who, *CLOSED), strict=True))
         assert {address: words for address, words in heard.items() if not words.startswith("no:")} == {}
@@ -151,8 +154,12 @@ def test_pods_get_out_and_nothing_else_opens(
     status = labs.status("open")
     assert balance(status["frames"]) == 0
     assert status["faults"] == []
-    assert any(name.startswith(program) for name in labs.processes().values())
+    [running] = [pid for pid, name in labs.processes().items() if name.startswith(program)]
     if end == "down":
+        os.kill(running, signal.SIGKILL)
+        eventually(lambda: not labs.status("open")["internet"]["ready"], "the lab sees that its way out has ended")
+        assert "The way to the outside is closed: passt has ended." in labs.ok("status")
+        assert all(words.startswith("no:") for words in labs.asks("web-1", SERVER, SERVER))
         labs.ok("down")
     else:
         os.kill(status["pid"], signal.SIGKILL)

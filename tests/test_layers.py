@@ -8,6 +8,7 @@ the end of this file can hand them a tree that breaks each rule and see it caugh
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,13 +78,17 @@ class Module:
         return f"{self.name}, line {line}: {complaint}"
 
 
+parse = functools.cache(ast.parse)
+"""Once for all tests that read the same text."""
+
+
 def modules_of(root: Path) -> dict[str, Module]:
     """Every module of the package `emunet` in a folder, by name."""
     found = {}
     for path in sorted((root / "emunet").rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found[name] = Module(name, path, ast.parse(path.read_text(), filename=str(path)))
+        found[name] = Module(name, path, parse(path.read_text(), str(path)))
     return found
 
 

@@ -422,6 +422,7 @@ streams.serve_forever()
 
 
 @pytest.mark.rule("DNS-08", "DNS-17")
+@pytest.mark.slow
 def test_other_name_servers_are_asked_where_the_topology_names_them(tmp_path: Path) -> None:
     """The first of them does not exist. E2E: should provide DNS for ExternalName services."""
     labs = Labs(tmp_path / "run")

@@ -90,14 +90,13 @@ def test_another_seed_makes_other_bytes(reference: tuple[Path, str], tmp_path: P
 def test_a_cluster_compiles_to_the_same_under_every_hash_seed(hash_seed: str) -> None:
     code = (
         "import json, sys; from emunet.lab.lab import Lab; from emunet.fabric.config_text import encode;"
-        "print(json.dumps(encode(Lab(sys.argv[1], seed=7).plane.world.config)))"
+        "[print(json.dumps(encode(Lab(path, seed=7).plane.world.config))) for path in sys.argv[1:]]"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hash_seed}
-    for path in TOPOLOGIES:
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], env=environment, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == configuration(path.stem)
+    command = [sys.executable, "-c", code, *map(str, TOPOLOGIES)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    for path, line in zip(TOPOLOGIES, done.stdout.splitlines(), strict=True):
+        assert line == configuration(path.stem)
 
 
 # Configurations as text

@@ -199,7 +199,10 @@ POLICED = {"a policy changes unnoticed"}
 NEED_DELAY = {"the dead are followed", "no guards behind a wire"}
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+LONG = {"no guards behind a wire"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x in LONG)) for x in MUTANTS])
 def test_killed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twins differ under this mutant for at least one seed."""
     MUTANTS[name](monkeypatch)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_every_example_in_memory_runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     shutil.copy(ROOT / "topologies" / "two-hosts.yaml", pytester.path / "two.yaml")

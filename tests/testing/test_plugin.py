@@ -162,6 +162,7 @@ def test_without_any_topology_it_says_where_to_name_one(project: pytest.Pytester
     assert "asks for a lab and says not of what" in run(project).stdout.str()
 
 
+@pytest.mark.slow
 def test_side_by_side(project: pytest.Pytester) -> None:
     """Under xdist: each worker its own labs, and every failure its own files."""
     pytest.importorskip("xdist")

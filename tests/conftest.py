@@ -47,19 +47,24 @@ LONG = frozenset(
     f"test_{name}"
     for name in (
         "adversity",
+        "bridge_router_vxlan",
         "delay",
+        "endpoint_tcp",
         "examples",
         "interoperation",
         "isolation",
+        "kubectl",
         "kubectl_pods",
         "kubectl_verbs",
         "lab_ends",
         "lab_services",
+        "netfilter",
         "outside",
         "scale",
         "silence",
         "soak",
         "trouble",
+        "wireshark",
     )
 )
 """Kernel tests that take long, all of their file: slow, and so for CI."""
@@ -113,11 +118,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if KERNEL_TESTS in item.path.parents:
             item.add_marker("kernel")
+            if item.path.stem in LONG:
+                item.add_marker("slow")
         if item.get_closest_marker("kernel") is None:
             continue
         item.add_marker(pytest.mark.xdist_group(group(item.path.stem)))
-        if item.path.stem in LONG:
-            item.add_marker("slow")
         item.user_properties.append(("kernel", "yes"))  # into the JUnit report, for .ci/skipped.py
         if (missing := missing_from_kernel()) is not None:
             item.add_marker(pytest.mark.skip(reason=missing))

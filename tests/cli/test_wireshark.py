@@ -23,10 +23,13 @@ from emunet.packet.pcap import PcapWriter
 from emunet.packet.pcapng import read_capture
 from tests.running_plane import RunningPlane
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("tshark") is None or shutil.which("capinfos") is None,
-    reason="tshark is not installed: apt-get install tshark",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("tshark") is None or shutil.which("capinfos") is None,
+        reason="tshark is not installed: apt-get install tshark",
+    ),
+    pytest.mark.slow,  # all of them together
+]
 
 
 @pytest.fixture

@@ -276,7 +276,8 @@ def test_exec_logs_stop_and_kill(docker: Docker) -> None:
 
 def test_a_terminal_has_the_clients_size_and_takes_its_keys(docker: Docker) -> None:
     script = """trap : INT
-    until stty size | grep -q "33 111"; do sleep 0.02; done; echo si''zed; cat; echo ca''t=$?
+    until stty size | grep -q "33 111"; do sleep 0.02; done
+    sh -c 'trap "exit 130" INT; echo sized; while :; do sleep 0.02; done'; echo in''ner=$?
     until stty size | grep -q "40 140"; do sleep 0.02; done; read x; echo go''t-$x; exit 9"""
     pid, master = pty.fork()
     if pid == 0:
@@ -301,7 +302,7 @@ def test_a_terminal_has_the_clients_size_and_takes_its_keys(docker: Docker) -> N
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 33, 111, 0, 0))
         until(b"sized")
         os.write(master, b"\x03")
-        until(b"cat=130")
+        until(b"inner=130")
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 40, 140, 0, 0))
         os.write(master, b"word\n")
         until(b"got-word")

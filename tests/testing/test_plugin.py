@@ -84,6 +84,7 @@ def test_a_lab_of_its_own_for_each_test(project: pytest.Pytester) -> None:
     assert not (project.path / "emunet-captures").exists()
 
 
+@pytest.mark.slow
 def test_a_failure_shows_the_trace_and_keeps_a_named_capture(project: pytest.Pytester) -> None:
     project.makepyfile(
         test_shop="""
@@ -126,6 +127,7 @@ def test_a_failure_shows_the_trace_and_keeps_a_named_capture(project: pytest.Pyt
     assert "kept emunet-captures/test_shop.test_reaches.pcapng" in told
 
 
+@pytest.mark.slow
 def test_a_frame_that_goes_missing_is_an_error_of_the_test(project: pytest.Pytester) -> None:
     project.makepyfile(
         """

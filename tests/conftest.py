@@ -49,6 +49,7 @@ LONG = frozenset(
         "adversity",
         "bridge_router_vxlan",
         "delay",
+        "dns",
         "endpoint_tcp",
         "examples",
         "interoperation",
@@ -60,6 +61,8 @@ LONG = frozenset(
         "lab_services",
         "netfilter",
         "outside",
+        "policies",
+        "responder",
         "scale",
         "silence",
         "soak",
@@ -72,8 +75,8 @@ LONG = frozenset(
 KERNEL_TESTS = Path(__file__).parent / "kernel"
 
 # A deadline would measure the machine, not the code. CI repeats the same examples every time, so that a change
-# that fails there fails because of the change; at a developer's desk the search goes on with new ones.
-hypothesis.settings.register_profile("desk", deadline=None)
+# that fails there fails because of the change; at a developer's desk the search goes on with new ones, fewer at a time.
+hypothesis.settings.register_profile("desk", deadline=None, max_examples=40)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
 

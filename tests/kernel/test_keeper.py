@@ -507,7 +507,7 @@ def test_a_keeper_ends_when_asked_to_but_not_with_a_terminal() -> None:
         assert all(ignored >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGHUP))
         os.kill(keeper, signal.SIGTERM)
         eventually(lambda: is_gone(keeper), "the keeper ends when it is asked to")
-        assert sleepers("7601.5") == []
+        eventually(lambda: sleepers("7601.5") == [], "every program is gone")
 
 
 def test_closing_leaves_nothing_behind() -> None:

@@ -11,7 +11,7 @@ import dns.message
 import dns.name
 import dns.rdatatype
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scapy.layers.dns import DNS
 
@@ -101,11 +101,35 @@ def test_dnspython_reads_the_same(message: Message) -> None:
         assert (int(reason.code), reason.text) == (20, "we do not know")
 
 
+def folded(message: Message) -> Message:
+    """With names in small letters (RFC 4343): dnspython writes a name that differs only so from an earlier one as that."""
+
+    def low(name: Name) -> Name:
+        return tuple(label.lower() for label in name)
+
+    def fold(record: Record) -> Record:
+        data = tuple(part if isinstance(part, bytes) else low(part) for part in record.data)
+        return replace(record, name=low(record.name), data=data)
+
+    return replace(
+        message,
+        questions=tuple(replace(question, name=low(question.name)) for question in message.questions),
+        answers=tuple(map(fold, message.answers)),
+        authorities=tuple(map(fold, message.authorities)),
+        additionals=tuple(map(fold, message.additionals)),
+    )
+
+
 @given(messages)
+@example(
+    Message(
+        id=0, additionals=(Record((b"D",), Type.A, 0, (bytes(4),)), Record((b"d",), Type.A, 0, (bytes(4),)))
+    )
+)  # fmt: skip
 def test_what_dnspython_writes_is_read(message: Message) -> None:
     theirs = dns.message.from_wire(message.pack(), one_rr_per_rrset=True)
     again = Message.parse(theirs.to_wire())
-    assert replace(again, edns=message.edns) == message
+    assert folded(replace(again, edns=message.edns)) == folded(message)
 
 
 def test_scapy_reads_an_answer() -> None:

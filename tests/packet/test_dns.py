@@ -102,7 +102,7 @@ def test_dnspython_reads_the_same(message: Message) -> None:
 
 
 def folded(message: Message) -> Message:
-    """With names in small letters (RFC 4343): dnspython writes a name that differs only so from an earlier one as that."""
+    """With names in small letters (RFC 4343): dnspython writes a name like an earlier one but for its case as that one."""
 
     def low(name: Name) -> Name:
         return tuple(label.lower() for label in name)

@@ -143,11 +143,6 @@ class Bench:
         ):
             if not self.needs(measurement, "emunet"):
                 continue
-            if kind == "impaired":
-                trial = memory.emunet(kind, 100)
-                if "skipped" in trial:
-                    self.skip(measurement, trial["skipped"])
-                    continue
             self._add_memory(measurement, "emunet", kind, "rate", int(ours * scale))
             if not missing:
                 try:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from benchmarks.topologies import LEAF_SPINE
 from emunet.fabric.edge import Edge, MemoryEdge
+from emunet.fabric.impairment import Impairment
 from emunet.lab.lab import Lab
 from emunet.packet.offload import Offload
 
@@ -82,19 +83,13 @@ def ports(count: int) -> dict[str, float]:
     return _rate(course, count)
 
 
-def impaired(count: int) -> dict[str, float | str]:
+def impaired(count: int) -> dict[str, float]:
     """As `ports`, with a rate and a delay on each cable."""
-    try:
-        from emunet.fabric.impaired import Impairment
-    except ImportError:
-        return {"skipped": "this emunet has no rate and delay on wires yet"}
     course = Course()
-    if not hasattr(course.world, "impair"):
-        return {"skipped": "this emunet has no rate and delay on wires yet"}
     course.count_at_port()
     for wire in course.world.wires:
-        course.world.impair(wire, Impairment(delay=DELAY, rate=RATE))
-    return {**_rate(course, count, 1)}  # what is on a cable must come off it in time
+        course.world.trouble.impair(wire, Impairment(delay=DELAY, rate=RATE))
+    return _rate(course, count, 1)  # what is on a cable must come off it in time
 
 
 def sockets(count: int) -> dict[str, float]:

@@ -102,7 +102,7 @@ def test_dnspython_reads_the_same(message: Message) -> None:
 
 
 def folded(message: Message) -> Message:
-    """With names in small letters (RFC 4343): dnspython writes a name like an earlier one but for its case as that one."""
+    """Names in small letters (RFC 4343): dnspython writes a name as an earlier one that differs only in its case."""
 
     def low(name: Name) -> Name:
         return tuple(label.lower() for label in name)

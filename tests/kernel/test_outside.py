@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab_driver import Labs, balance, eventually
+from test_isolation import NOBODY, UsersLabs
 
 
 def topology(name: str, host: str, address: str, outside: str, mtu: int = 1500) -> str:
@@ -86,6 +89,33 @@ def test_two_labs_on_one_socket(labs: Labs, tmp_path: Path) -> None:
     for name in ("left", "right"):
         assert balance(labs.status(name)["frames"]) == 0
         assert labs.status(name)["faults"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; for others the tests above are that")
+def test_two_labs_of_an_ordinary_user() -> None:
+    """The cable, and the responder behind it: neither needs root."""
+    folder = Path(tempfile.mkdtemp(prefix="emunet-cable-"))
+    os.chmod(folder, 0o755)
+    os.chown(folder, NOBODY, NOBODY)
+    labs = UsersLabs(folder / "run")
+    labs.folder.mkdir(mode=0o700)
+    os.chown(labs.folder, NOBODY, NOBODY)
+    path = folder / "cable.sock"
+    try:
+        up(labs, folder, "right", "hostb", "192.168.9.22", f"{{name: far, unix: {path}, listen: true}}")
+        up(labs, folder, "left", "hosta", "192.168.9.21", f"{{name: far, unix: {path}}}")
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (NOBODY, 0o700)
+        eventually(lambda: reaches(labs, "left", "hosta", "192.168.9.22"), "the far lab answers")
+        address = json.loads(labs.ok("status", "--lab", "right", "-o", "json"))["pods"][0]["ips"][0]
+        said = labs.ok("exec", "--lab", "right", "hostb", "--", "curl", "-s", "-m", "5", f"http://{address}/")
+        assert json.loads(said)["pod"] == "right-1"
+        for name in ("left", "right"):
+            status = json.loads(labs.ok("status", "--lab", name, "-o", "json"))
+            assert balance(status["frames"]) == 0
+            assert status["faults"] == []
+    finally:
+        labs.leave()
+        shutil.rmtree(folder)
 
 
 def test_bulk_between_labs(labs: Labs, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def ports_of(config: WorldConfig) -> list[PortInfo]:
     """Every port that can be watched, under its usual name: pods first, then hosts, then switches."""
     pods = [_of_pod(pod) for pod in config.pods]
-    hosts = [info for host in (*config.hosts, *config.routers) for info in _of_host(host)]
+    hosts = [info for host in config.machines for info in _of_host(host)]
     switches = [
         PortInfo(f"{switch.name}:{port.name}", "switch", switch.name, mtu=port.mtu)
         for switch in config.switches

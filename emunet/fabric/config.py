@@ -171,6 +171,11 @@ class WorldConfig:
     services: tuple[ServicePort, ...] = ()
     routers: tuple[HostConfig, ...] = ()
 
+    @property
+    def machines(self) -> tuple[HostConfig, ...]:
+        """All that forwards as a host does: hosts, then routers."""
+        return (*self.hosts, *self.routers)
+
 
 def router_edges(config: WorldConfig) -> tuple[HostEdge, ...]:
     """Where the routers' own stacks are, always in memory: nobody runs programs there, and they answer to a ping.

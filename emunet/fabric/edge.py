@@ -158,7 +158,7 @@ class MemoryEdges:
                 wanted.name, wanted.device, wanted.name, endpoint, wanted.mac, wanted.addresses, wanted.gateways,
                 wanted.mtu,
             )  # fmt: skip
-        host = next(host for host in (*config.hosts, *config.routers) if host.name == wanted.device)
+        host = next(host for host in config.machines if host.name == wanted.device)
         interface = next(one for one in host.interfaces if one.name == wanted.interface)
         return MemoryEdge(
             wanted.name, host.name, f"local:{interface.name}", self._stack_of(host), interface.mac,

@@ -40,7 +40,7 @@ def stations(config: WorldConfig) -> Iterator[tuple[str, bytes, tuple[bytes, ...
     """(port name, MAC, addresses) of all that has any: pods, then the interfaces of hosts."""
     for pod in config.pods:
         yield pod.name, pod.mac, tuple(row.address for row in pod.addresses)
-    for host in (*config.hosts, *config.routers):
+    for host in config.machines:
         for interface in host.interfaces:
             yield f"{host.name}:{interface.name}", interface.mac, tuple(row.address for row in interface.addresses)
 

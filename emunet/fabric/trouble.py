@@ -118,8 +118,7 @@ class Trouble:
     def apply_partition(self) -> None:
         """Block what the partition blocks, on the wires that there are now."""
         part = {name: number for number, group in enumerate(self.groups, 1) for name in group}
-        config = self._world.config
-        machines = (*config.hosts, *config.routers)
+        machines = self._world.config.machines
         macs = [(part.get(h.name, 0), frozenset(i.mac for i in h.interfaces)) for h in machines]
         hosts = {host.name for host in machines}
         for wire in self._world.wires.values():

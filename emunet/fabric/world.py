@@ -110,7 +110,7 @@ class World:
             return
         self.flows.clear("the configuration changed")
         self.serving.spared = frozenset(router.name for router in config.routers)
-        self._layout.become((*config.hosts, *config.routers, *config.switches))
+        self._layout.become((*config.machines, *config.switches))
         self.serving.become(config.services)
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._layout.join(config.wires, self)

@@ -35,9 +35,7 @@ def traffic(world: World) -> dict[str, Any]:
 
 def _ports(world: World) -> dict[str, dict[str, int]]:
     """By port name; `received` and `sent` are the network's: what a pod sent was received."""
-    configs: tuple[HostConfig | SwitchConfig, ...] = (
-        *world.config.hosts, *world.config.routers, *world.config.switches,
-    )  # fmt: skip
+    configs: tuple[HostConfig | SwitchConfig, ...] = (*world.config.machines, *world.config.switches)
     found = {}
     for config in configs:
         pods = pod_ports(config)

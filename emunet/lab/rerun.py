@@ -124,7 +124,7 @@ class Rerun:
         self.plane.tap(wanted or self.plane.world.port_names(), sink)
 
     def _make_edge(self, wanted: PodEdge | HostEdge, config: WorldConfig) -> SilentEdge:
-        host = next(host for host in (*config.hosts, *config.routers) if host.name == wanted.device)
+        host = next(host for host in config.machines if host.name == wanted.device)
         return SilentEdge(wanted, host, self._tally, self.recording.refused.get(wanted.name, ()))
 
     def _let_in(self, entry: Entry) -> None:

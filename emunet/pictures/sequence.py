@@ -71,6 +71,13 @@ class Course:
     messages: tuple[Message, ...]
     left_out: int = 0
 
+    @property
+    def more(self) -> str:
+        """What is said of the messages that were left out; nothing where none were."""
+        if not self.left_out:
+            return ""
+        return f"and {self.left_out:,} more message{'' if self.left_out == 1 else 's'}: -c shows as many as it says"
+
 
 def sequence(
     title: str,

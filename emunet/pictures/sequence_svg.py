@@ -73,10 +73,9 @@ def sequence_svg(course: Course) -> str:
     if len(course.messages) > AGAIN:
         parts += [_name(name, x, foot) for name, x in places.items()]
         foot += NAME_HIGH
-    if course.left_out:
+    if course.more:
         foot += 26
-        said = f"and {course.left_out:,} more message{'' if course.left_out == 1 else 's'}: -c shows as many as it says"
-        rows.append(text(MARGIN, foot, said, fill=FAINT))
+        rows.append(text(MARGIN, foot, course.more, fill=FAINT))
     return document(width, foot + MARGIN - 6, course.title, [*parts, *rows])
 
 

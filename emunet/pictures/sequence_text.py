@@ -34,9 +34,8 @@ def sequence_lines(course: Course, width: int) -> list[Line]:
     lines.append(canvas.bare())
     if len(course.messages) > 14:
         lines += canvas.names()
-    if course.left_out:
-        more = f"{course.left_out:,} more message{'' if course.left_out == 1 else 's'}"
-        lines.append([(f"and {more}: -c shows as many as it says", "dim")])
+    if course.more:
+        lines.append([(course.more, "dim")])
     return lines
 
 

@@ -186,6 +186,11 @@ def field_of(pod: Object, path: str) -> str | None:
     return None if found is None else str(found)
 
 
+_WHOLE = (("configMapRef", "configmaps"), ("secretRef", "secrets"))
+_KEY = (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets"))
+"""How variables refer to config maps and secrets, whole or by a key, and the resources that these are."""
+
+
 def resource_of(container: Object, reference: Object) -> str:
     """What the downward API says of a container's resources: in units, or in what its divisor says, rounded up."""
     group, _, name = reference.get("resource", "").partition(".")
@@ -198,13 +203,13 @@ def lacking(view: View, pod: Object, container: Object) -> str | None:
     """What a container's variables refer to that is not there and not optional: a kubelet's sentence."""
     namespace = meta(pod)["namespace"]
     for source in container.get("envFrom", ()):
-        for field, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
+        for field, resource in _WHOLE:
             if field in source and not source[field].get("optional"):
                 why = lacking_data(view, resource, namespace, source[field].get("name", ""))
                 if why is not None:
                     return why
     for one in container.get("env", ()):
-        for field, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
+        for field, resource in _KEY:
             wanted = one.get("valueFrom", {}).get(field)
             if wanted is not None and not wanted.get("optional"):
                 why = lacking_data(view, resource, namespace, wanted.get("name", ""), wanted.get("key"))
@@ -225,7 +230,7 @@ def lacking_data(view: View, resource: str, namespace: str, name: str, key: str 
 
 def _data_of(view: View, pod: Object, source: Object) -> dict[str, str]:
     namespace = meta(pod)["namespace"]
-    for field, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
+    for field, resource in _WHOLE:
         if field in source:
             found = data_of(view, resource, namespace, source[field].get("name", ""))
             return {key: value.decode(errors="replace") for key, value in found.items()}
@@ -237,7 +242,7 @@ def _value_from(view: View, pod: Object, container: Object, source: Object) -> s
         return field_of(pod, source["fieldRef"]["fieldPath"])
     if "resourceFieldRef" in source:
         return resource_of(container, source["resourceFieldRef"])
-    for field, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
+    for field, resource in _KEY:
         if field in source:
             found = data_of(view, resource, meta(pod)["namespace"], source[field].get("name", ""))
             value = found.get(source[field]["key"])

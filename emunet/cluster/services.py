@@ -87,11 +87,16 @@ def _family(size: int) -> str:
     return "IPv4" if size == 4 else "IPv6"
 
 
+def _fixed(spec: Object) -> list[str]:
+    """The ClusterIPs that a Service asks for."""
+    return [text for text in spec.get("clusterIPs") or [spec.get("clusterIP")] if text]
+
+
 def _families(view: View, ranges: Sequence[Prefix], item: Object) -> tuple[list[Prefix], str]:
     """The ranges of the families that a Service is of, in its order, and its policy."""
     spec, kind, name = item["spec"], view.kind("services"), meta(item).get("name", "")
     headless = spec.get("clusterIP") == "None"
-    fixed = [] if headless else [text for text in spec.get("clusterIPs") or [spec.get("clusterIP")] if text]
+    fixed = [] if headless else _fixed(spec)
     asked = spec.get("ipFamilies") or [_family(len(parse_ip(text))) for text in fixed]
     both = len(asked) > 1 or (headless and not spec.get("selector"))
     policy = spec.get("ipFamilyPolicy") or ("RequireDualStack" if both else "SingleStack")
@@ -120,7 +125,7 @@ def _families(view: View, ranges: Sequence[Prefix], item: Object) -> tuple[list[
 def _addresses(view: View, prefixes: Sequence[Prefix], item: Object, spec: Object, taken: set[str]) -> dict[str, Any]:
     """An address of each range, those that are asked for first. StatusError where one cannot be had."""
     kind, name = view.kind("services"), meta(item).get("name", "")
-    fixed = [text for text in spec.get("clusterIPs") or [spec.get("clusterIP", "")] if text]
+    fixed = _fixed(spec)
     found = []
     for prefix in prefixes:
         wanted = next((text for text in fixed if len(parse_ip(text)) == len(prefix.address)), None)

@@ -41,10 +41,9 @@ async def set_power(lab: RunningLab, device: str, *, on: bool) -> dict[str, Any]
     if lab.keeper is None or was_off is not on:
         return done
     if not on:
-        pauses = {pid for place in there if (pid := _pause(lab, place))}
-        networks = [
-            pid for place in there if (pid := _pause(lab, place)) and (place.kind == "host" or not place.in_host)
-        ]
+        found = [(place, pid) for place in there if (pid := _pause(lab, place))]
+        pauses = {pid for _, pid in found}
+        networks = [pid for place, pid in found if place.kind == "host" or not place.in_host]
         killed = [await asyncio.to_thread(signal_network, pid, signal.SIGKILL, pauses) for pid in networks]
         return done | {"killed": sum(killed)}
     return done

@@ -39,11 +39,15 @@ def main() -> int:
         )
         explained = None
         assert topology.stdout is not None
-        for line in topology.stdout:
-            if line.startswith("delivered: reaches web-3"):
-                explained = time.monotonic()
-        topology.wait()
-        subprocess.run(["make", "down"], cwd=clone, env=environment, check=True, capture_output=True)
+        try:
+            for line in topology.stdout:
+                if line.startswith("delivered: reaches web-3"):
+                    explained = time.monotonic()
+            topology.wait()
+        finally:  # before its folder goes: nobody finds a lab whose folder is gone
+            topology.kill()
+            topology.wait()
+            subprocess.run(["make", "down"], cwd=clone, env=environment, check=True, capture_output=True)
         if explained is None:
             print("no packet was explained", file=sys.stderr)
             return 1

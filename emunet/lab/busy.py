@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emunet.fabric.config import HostConfig, SwitchConfig
 from emunet.fabric.flow_key import ends_of
-from emunet.fabric.flows import Replay
+from emunet.fabric.replay import Replay
 from emunet.fabric.names import LOCAL_PREFIX, pod_ports
 from emunet.packet.address import format_ip
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from emunet.packet import ipv4, ipv6
 from emunet.packet.address import format_ip
 from emunet.packet.malformed import Malformed
-from emunet.packet.view import ETHERNET_HEADER, Packet
+from emunet.packet.view import AT_FLOW, ETHERNET_HEADER, Packet
 
 TCP = ipv4.TCP
 UDP = ipv4.UDP
@@ -73,6 +73,7 @@ def read(packet: Packet) -> tuple[Flow, int] | None:
 
     Reads fields of the flow key only, except behind IPv6 extension headers.
     """
+    packet.looked = AT_FLOW
     frame = packet.frame
     protocol = packet.protocol
     at = ETHERNET_HEADER + packet.header_length

@@ -67,7 +67,7 @@ def key_of(frame: bytes, tunnels: frozenset[bytes] = frozenset()) -> Key | None:
 
 
 def road_of(key: Key) -> Key | None:
-    """The key of the road that a flow goes (`fabric.roads`): all but the ports. None: it goes none (echoes, tunnels)."""
+    """The key of a flow's road (`fabric.roads`): all but the ports. None: it has none (echoes, tunnels)."""
     if len(key) == 3 and len(key[2]) == 12:
         return (key[0], key[1], key[2][:8])
     return (key[0], key[1][:34]) if len(key) == 2 else None

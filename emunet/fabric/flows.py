@@ -34,7 +34,6 @@ from emunet.fabric.fuse import Fused, Unfusable
 from emunet.fabric.replay import Replay
 from emunet.fabric.roads import YOUNG, Notes, pave
 from emunet.fabric.wire import WireExit
-from emunet.packet.offload import Offload
 from emunet.packet.view import Packet
 from emunet.plane.device import Device, Situation
 from emunet.plane.ledger import Ledger
@@ -190,9 +189,7 @@ class FlowCache:
         if self.size + count > CAPACITY:
             self.clear("the cache is full")
 
-    def _keep(
-        self, replay: Replay, notes: Notes, leaned: tuple[int, int], steps: tuple[int, int], now: int
-    ) -> bool:
+    def _keep(self, replay: Replay, notes: Notes, leaned: tuple[int, int], steps: tuple[int, int], now: int) -> bool:
         """Take a Replay in, with what it leans on: some of the notes. False: its time is over already."""
         refreshed = {
             (id(effect.table), effect.key)

@@ -67,7 +67,7 @@ class Fused:
             raise Unfusable("it makes copies")
         elif step.emissions or step.settled:
             raise Unfusable("an element speaks")
-        if any(not isinstance(effect, (Refresh, Advance)) for effect in step.effects):
+        if step.effects and any(not isinstance(effect, (Refresh, Advance)) for effect in step.effects):
             raise Unfusable("it changes a table")
         if step.limit is not None:
             self.limit = min(self.limit, step.limit - self._depth + self.popped)

@@ -64,8 +64,8 @@ class Replay(Rewrite):
     __slots__ = (
         "advances",
         "alive",
-        "behind",
         "begins",
+        "behind",
         "cache",
         "credits",
         "crossing",

@@ -17,8 +17,10 @@ without ports:
 A part has the validity, deadline, limit and counting of any Replay. A flow that goes on, YOUNG
 frames after it began, has a run recorded for itself.
 
-Measured, processor time of a TCP connection of ten frames on memory wires, before and with
-roads: bridged FIGURE; routed FIGURE; over VXLAN FIGURE; through a ClusterIP FIGURE.
+Measured, processor time of a TCP connection of ten frames on memory wires, without and with
+roads, in the same minutes: bridged 130 and 38 µs; between two hosts 445 and 46; over VXLAN 690
+and 46; through a ClusterIP between two hosts 2,420 and 840 (of these, 250 less by what was made
+cheaper in `elements/connections` at the same time).
 
 Rule of this file: what is refused here only costs time; what is kept must be the same for
 every flow.
@@ -85,7 +87,8 @@ def crossings(notes: Notes) -> dict[int, Closer]:
                 depth += 1
             elif closer.looked != AT_SERVICE or not depth:
                 found[number] = closer
-        depth -= sum(isinstance(edit, Pop) for edit in step.edits)
+        for edit in step.edits:
+            depth -= isinstance(edit, Pop)
     # What is built in front of the frame and taken off again on the same run differs in nothing that is left.
     return found if not found and not depth else dict(sorted((found | builders).items()))
 
@@ -190,7 +193,9 @@ class _Builder:
             device, step, _ = steps[number]
             self._enter(replay, device)
             fused.take(step, last=number == len(steps) - 1)
-            replay.advances += [(effect.counter, effect.by) for effect in step.effects if isinstance(effect, Advance)]
+            for effect in step.effects:
+                if isinstance(effect, Advance):
+                    replay.advances.append((effect.counter, effect.by))
         if crossing is not None:
             self._enter(replay, crossing)
         replay.old_sum, replay.limit = fused.old_sum, fused.limit

@@ -95,9 +95,9 @@ class WireExit:
         Without a source: frames like it are not all of one key, so that nothing is known of what follows.
         """
         lane = self.wire.lanes[self.end]
-        if source is not None and lane is not None and offload is None and self.wire.up:
-            if lane.carry(frame, hops, source, identity, now):
-                return
+        plain = offload is None and self.wire.up
+        if lane is not None and source is not None and plain and lane.carry(frame, hops, source, identity, now):
+            return
         packet = Packet(frame, offload)
         packet.hops = hops
         packet.record = record

@@ -461,7 +461,7 @@ class World:
     def _road(
         self, table: dict[Key, Replay], key: Key, frame: bytes, offload: Offload | None, now: int
     ) -> Replay | None:
-        """What the frame's flow shares with others, where that serves for it: it is young, or has its own but for this."""
+        """What the frame's flow shares with others, if that serves: it is young, or has its own but for this."""
         way = road_of(key)
         road = None if way is None else table.get(way)
         if road is None or not road.fits(frame, 0, len(frame), offload, now):
@@ -496,7 +496,7 @@ class World:
         self._walk_on(device, recording, now)
 
     def _walk_on(self, device: Device, recording: Recording | None, now: int) -> None:
-        """A packet has been walked through a device: on through others until nothing moves, and fuse what was recorded."""
+        """A packet has left a device: walk on until nothing moves, and fuse what was recorded."""
         self._look_at_device(device)
         hops = self._hops
         while hops:
@@ -561,7 +561,7 @@ class World:
     def _cross(
         self, replay: Replay, frame: bytes, offload: Offload | None, hops: int, identity: int, now: int
     ) -> None:  # fmt: skip
-        """A frame goes a road with crossings, of which `replay` is the first part; and walks on where it was not paved."""
+        """A frame goes a road with crossings, of which `replay` is the first part, and walks on where that ends."""
         packet = Packet(frame, offload)
         packet.hops, packet.identity = hops, identity
         begun = packet.segments

@@ -54,7 +54,7 @@ class Target:
 
 Work = deque[tuple[Target, Packet]]
 Situation = tuple[Any, ...]
-"""Where a packet is in a device, and all of it and about it that its flow has in common with the others (`situation`)."""
+"""Where a packet is in a device, and all about it that its flow has in common with others (`situation`)."""
 
 
 @dataclass(slots=True)
@@ -223,7 +223,10 @@ class Device:
                 limit = {"device": self.name, "steps": STEP_LIMIT}
                 self._end(packet, Step(target.element, Verdict.DROP, Reason.STEP_LIMIT, limit), now)
                 continue
-            noted = None if self.watch.steps is None else self._came(target, packet)
+            leaned = self.watch.leaned
+            if leaned is not None:
+                noted, before = len(leaned), packet.unkeyed
+                packet.unkeyed, packet.looked = "", 0
             try:
                 step = self.elements[target.element].handle(packet, target.port, now)
             except Exception as error:  # a fault of ours costs a frame, and not the lab
@@ -231,36 +234,33 @@ class Device:
                 continue
             budget += len(step.outputs) * STEP_LIMIT if len(step.outputs) > 1 else 0
             budget += len(step.emissions) * STEP_LIMIT + len(step.settled) * STEP_LIMIT
-            if noted is not None:
-                self._note(noted, packet, step)
+            closer = None if leaned is None else self._look(target, packet, step, noted, before)
             self._act(packet, step, target.element, work, now)
-            if noted is not None and noted[0].looked and len(work) == 1 and _just_goes_on(step):
+            if closer is not None and len(work) == 1 and _just_goes_on(step):
                 found = situation(*work[0])
-                noted[0].onward = None if found is None else (found, work[0][1].frame)
+                closer.onward = None if found is None else (found, work[0][1].frame)
 
-    # While a walk is recorded
+    def _look(self, place: Target, packet: Packet, step: Step, noted: int, before: str) -> Closer | None:
+        """Note in a walk that is recorded how close an element has looked that has just decided.
 
-    def _came(self, place: Target, packet: Packet) -> tuple[Closer, str]:
-        """A packet comes to an element."""
+        `noted`: how many rows had been leaned on until then; `before`: why the packet was not keyed any more.
+        """
         watch = self.watch
         assert watch.leaned is not None
-        assert watch.passed is not None
-        before, packet.unkeyed, packet.looked = packet.unkeyed, "", 0
-        rows = (len(watch.leaned), 0)
-        return Closer(self, place, 0, situation(place, packet), packet.frame, rows, len(watch.passed)), before
-
-    def _note(self, noted: tuple[Closer, str], packet: Packet, step: Step) -> None:
-        """The element has decided. A header that it builds for this frame is as close as can be."""
-        watch, (closer, before) = self.watch, noted
-        assert watch.leaned is not None
         assert watch.steps is not None
+        assert watch.passed is not None
         assert watch.closer is not None
-        builds = any(isinstance(edit, Push) for edit in step.edits)
-        closer.looked = AT_FLOW if packet.unkeyed else AT_BUILDING if builds and not packet.looked else packet.looked
+        looked = AT_FLOW if packet.unkeyed else packet.looked
         packet.unkeyed = packet.unkeyed or before
-        if closer.looked:
-            closer.leaned = (closer.leaned[0], len(watch.leaned))
-            watch.closer[len(watch.steps)] = closer
+        for edit in step.edits:
+            if isinstance(edit, Push):
+                looked = looked or AT_BUILDING
+        if not looked:
+            return None
+        rows = (noted, len(watch.leaned))
+        closer = Closer(self, place, looked, situation(place, packet), packet.frame, rows, len(watch.passed))
+        watch.closer[len(watch.steps)] = closer
+        return closer
 
     def _act(self, packet: Packet, step: Step, element: str, work: Work, now: int) -> None:
         if packet.hop is not None:

@@ -540,8 +540,8 @@ def test_same_on_wires_that_delay(topology: str, translating: bool, monkeypatch:
     monkeypatch.setattr(flows, "YOUNG", 2)  # frames of a road are not passed on
     for seed in range(4):
         play(topology, seed, translating=translating, slow=True)
-    assert passed.count(True) > 50
-    assert passed.count(False) > 50
+    assert passed.count(True) > 40
+    assert passed.count(False) > 40
 
 
 @pytest.mark.parametrize("kind", ["udp", "tcp", "echo"])

@@ -53,15 +53,8 @@ from emunet.daemon.volumes import folders_of, host_folders_of
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux import limits
-from emunet.linux.keeper_client import (
-    AttachInterfaces,
-    CreateSandbox,
-    KeeperGone,
-    KeeperRefused,
-    RemoveSandbox,
-    SandboxEnded,
-    WriteFiles,
-)
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused, SandboxEnded
+from emunet.linux.keeper_requests import AttachInterfaces, CreateSandbox, RemoveSandbox, WriteFiles
 from emunet.linux.specification import ProgramSpec, SandboxSpec
 from emunet.linux.way_out import machine_resolver
 from emunet.packet.address import format_ip

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,6 @@ from test_ordinary_user import NOBODY, become_nobody
 from emunet.linux import limits
 from emunet.linux.limits import Need
 from emunet.linux.refusals import LinuxRefused
-
-
-@pytest.fixture
-def labs(tmp_path: Path) -> Iterator[Labs]:
-    """Labs of this test's own."""
-    made = Labs(tmp_path / "run")
-    made.folder.mkdir(mode=0o700)
-    try:
-        yield made
-    finally:
-        made.leave()
 
 
 def within(labs: Labs, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,17 +33,6 @@ kind: Pod
 metadata: {{name: {name}-1}}
 spec: {{containers: [{{name: c, image: x, ports: [{{containerPort: 80}}]}}]}}
 """
-
-
-@pytest.fixture
-def labs(tmp_path: Path) -> Iterator[Labs]:
-    """Labs of this test's own."""
-    made = Labs(tmp_path / "run")
-    made.folder.mkdir(mode=0o700)
-    try:
-        yield made
-    finally:
-        made.leave()
 
 
 def up(labs: Labs, folder: Path, name: str, host: str, address: str, outside: str, wires: str = "tap") -> None:

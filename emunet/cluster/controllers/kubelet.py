@@ -248,7 +248,6 @@ def _notes(pod: Object, fact: PodFact | None) -> Iterator[Action]:
 
 _IGNORED = (
     "activeDeadlineSeconds", "hostIPC", "hostPID", "priorityClassName", "runtimeClassName", "shareProcessNamespace",
-    "topologySpreadConstraints",
 )  # fmt: skip
 """Of a pod's spec, what does nothing where it is set."""
 

@@ -36,6 +36,7 @@ from emunet.daemon.docker.service import DockerService
 from emunet.daemon.folder import FolderError, HeldFolder
 from emunet.daemon.kube.service import KubeService
 from emunet.daemon.plane_client import PlaneClient, PlaneGone, PlaneRefused
+from emunet.daemon.pod_clients import PodClients
 from emunet.daemon.settings import Settings
 from emunet.linux import syscalls, way_out
 from emunet.linux.keeper_client import KeeperGone
@@ -113,7 +114,7 @@ class Control:
             self._caretaker = caretaker
             await caretaker.begin(lab, self._tell)
             self._caretaking = asyncio.create_task(caretaker.run())
-            self._kube = KubeService(name, caretaker, site.folder.folder.path)
+            self._kube = KubeService(name, PodClients(caretaker), site.folder.folder.path)
             self._docker = DockerService(lab, caretaker, caretaker.programs, site.folder)
             self._docker.open()
             for problem in await self._docker.furnish():

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,21 @@ class Labs:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+
+@contextmanager
+def one_lab(folder: Path, topology: str) -> Iterator[Labs]:
+    """A lab of this text on TAPs, for all tests of a file; it must go down without a trace."""
+    made = Labs(folder / "run")
+    made.folder.mkdir(mode=0o700)
+    (folder / "lab.yaml").write_text(topology)
+    try:
+        made.ok("up", str(folder / "lab.yaml"), "--wires", "tap")
+        yield made
+        made.ok("down")
+        assert made.processes() == {}
+    finally:
+        made.leave()
 
 
 def by_age(clients: dict[str, str]) -> list[Any]:

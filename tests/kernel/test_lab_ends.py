@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,15 +27,6 @@ SEED = int(os.environ.get("EMUNET_KILL_SEED", "1"))
 def victims_on(wires: str) -> tuple[str, ...]:
     """Whom to kill: memory wires need no keeper."""
     return tuple(victim for victim in VICTIMS if wires == "tap" or victim != "emunet-keeper")
-
-
-@pytest.fixture
-def labs(tmp_path: Path) -> Iterator[Labs]:
-    made = Labs(tmp_path / "run")
-    try:
-        yield made
-    finally:
-        made.leave()
 
 
 def kill(pid: int | None) -> bool:

@@ -81,6 +81,8 @@ def test_links_between_pages_lead_somewhere() -> None:
         (("ttl=62",), "ttl=63\n", False),
         (("10.244.1.2 is at 52:be:73:98:10:69",), "10.244.1.2 is at 02:00:00:00:00:01", True),
         (("10.244.1.2",), "10.244.1.3", False),
+        (("is at 52:be:73:98:10:69 (reachable)",), "is at 52:be:73:98:10:69 (stale)", True),
+        (("is at 52:be:73:98:10:69 (reachable)",), "is at 52:be:73:98:10:69 (permanent)", False),
         (("192.168.9.11:45476 → web-1:80",), "192.168.9.11:7505 → web-1:80", True),
         (("web-1:8080 → host1",), "web-1:8081 → host1", False),
         (("web-5rd78kvnc-bnnt6 Running",), "web-6cc7d9f8b-x2xq9   Running", True),

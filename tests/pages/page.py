@@ -9,7 +9,7 @@
 A line that begins with `$ ` is a command (with `\\` at its end it goes on), what follows it is
 its output. `…` alone on a line stands for any lines, within a line for anything. What differs
 from run to run is compared by shape: times, MAC addresses, large numbers, names that a
-controller made, and how wide columns are.
+controller made, how long ago a neighbor was heard of, and how wide columns are.
 
 A block below the comment `<!-- not run: REASON -->` is not run. `<!-- needs: kubectl tap -->`
 anywhere on a page says what the machine must have.
@@ -45,6 +45,7 @@ _SHAPES = (
     (re.compile(r"(?<=_port\": )\d+"), "N"),
     (re.compile(r"(?<=:)(?!8080|4789)\d{4}\b"), "N"),
     (re.compile(r"0x[0-9a-f]+"), "HEX"),
+    (re.compile(r"\((?:reachable|stale|delay|probe)\)"), "(STATE)"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "ID"),
     (re.compile(r"[─┄]+"), "─"),
     (re.compile(r"\s*│\s*"), " │ "),

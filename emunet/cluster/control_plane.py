@@ -25,6 +25,7 @@ from emunet.cluster.controllers.name_server import NameServer
 from emunet.cluster.controllers.nodes import LEASES, Health, lease_of, node_of
 from emunet.cluster.controllers.pods import is_terminating, pod_key
 from emunet.cluster.controllers.runner import Runner
+from emunet.cluster.controllers.scheduler import heeds_others
 from emunet.cluster.custom import kind_of
 from emunet.cluster.desired import Cluster, Host, Pod
 from emunet.cluster.events import record
@@ -228,8 +229,8 @@ class ControlPlane:
     ) -> list[Object]:
         """Make objects of files, or change those that are there; BadInput with all that is wrong, and nothing done.
 
-        Namespaces that objects are in and that nobody made are made. `places` binds new pods to hosts. A pod that
-        cannot become what its file says is made anew.
+        Namespaces that objects are in and that nobody made are made. `places` binds new pods to hosts, unless where
+        others are matters to them. A pod that cannot become what its file says is made anew.
         """
         faults, _ = self.check(documents)
         if faults:
@@ -253,7 +254,8 @@ class ControlPlane:
         old = self.store.get(kind.resource, namespace, metadata.get("name") or "")
         if kind.name == "Pod":
             node = (data.get("spec") or {}).get("nodeName")
-            host = node or (places.get((namespace, metadata.get("name", ""))) if old is None else None)
+            is_placed = old is None and not heeds_others(data.get("spec") or {})
+            host = node or (places.get((namespace, metadata.get("name", ""))) if is_placed else None)
             if old is not None and not host:
                 host = old["spec"].get("nodeName")
             if host:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from emunet.cluster.controllers.spread import HARD, SOFT
 from emunet.cluster.pod_files import NAMESERVERS_MAX, SEARCH_CHARACTERS_MAX, SEARCHES_MAX
 from emunet.cluster.quantities import QUANTITY, amount
 from emunet.cluster.schema import is_dns_label, is_dns_subdomain
 from emunet.cluster.status import Cause
 from emunet.cluster.store import Object
-from emunet.cluster.validate.causes import may_not, required, shown, wrong
+from emunet.cluster.validate.causes import duplicate, may_not, required, shown, unsupported, wrong
 from emunet.cluster.validate.parts import (
     LABEL,
     PROTOCOLS,
     SUBDOMAIN,
     in_range,
     ip_address,
+    label_selector,
     labels,
     not_negative,
     one_of,
@@ -50,6 +52,7 @@ def pod_spec(
             yield wrong(f"{field}.{name}", spec[name], LABEL)
     yield from _dns_config(spec, field)
     yield from labels(f"{field}.nodeSelector", spec.get("nodeSelector", {}))
+    yield from _spread(spec.get("topologySpreadConstraints", ()), f"{field}.topologySpreadConstraints")
     volumes = {volume.get("name", "") for volume in spec.get("volumes", ())} | set(claims)
     yield from _volumes(spec, field)
     names = [
@@ -72,6 +75,32 @@ def _own_ports(container: Object, field: str) -> Iterator[Cause]:
         if number is not None and (port.get("hostPort") or number) != number:
             place = f"{field}.ports[{index}].containerPort"
             yield wrong(place, number, "must match `hostPort` when `hostNetwork` is true")
+
+
+def _spread(constraints: Sequence[Object], field: str) -> Iterator[Cause]:
+    """How evenly pods are to stand (pkg/apis/core/validation)."""
+    pairs: set[tuple[str, str]] = set()
+    for index, one in enumerate(constraints):
+        place, when = f"{field}[{index}]", one.get("whenUnsatisfiable", "")
+        if one.get("maxSkew", 0) <= 0:
+            yield wrong(f"{place}.maxSkew", one.get("maxSkew", 0), "must be greater than zero")
+        if not one.get("topologyKey"):
+            yield required(f"{place}.topologyKey", "can not be empty")
+        if when not in (HARD, SOFT):
+            yield unsupported(f"{place}.whenUnsatisfiable", when, (HARD, SOFT))
+        domains = one.get("minDomains")
+        if domains is not None and domains <= 0:
+            yield wrong(f"{place}.minDomains", domains, "must be greater than zero")
+        elif domains is not None and when != HARD:
+            why = f"can only use minDomains if whenUnsatisfiable={HARD}, not {when}"
+            yield wrong(f"{place}.minDomains", domains, why)
+        for name in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
+            yield from one_of(f"{place}.{name}", one.get(name), ("Honor", "Ignore"))
+        pair = (one.get("topologyKey", ""), when)
+        if pair in pairs:
+            yield duplicate(f"{place}.{{topologyKey, whenUnsatisfiable}}", f"{{{pair[0]}, {pair[1]}}}")
+        pairs.add(pair)
+        yield from label_selector(f"{place}.labelSelector", one.get("labelSelector") or {})
 
 
 def _dns_config(spec: Object, field: str) -> Iterator[Cause]:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from emunet.cluster.build import build
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.spread import BEST, SKEWED, UNLABELLED, Place, obstacle_of, worths
-from emunet.cluster.desired import build
 from emunet.cluster.load import BadInput, load_text
 
 Object = dict[str, Any]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from emunet.cluster.build import build
 from emunet.cluster.control_plane import ControlPlane
-from emunet.cluster.desired import build
 from emunet.cluster.load import load_text
 from emunet.daemon import endings
 from emunet.daemon.containers import Containers

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emunet.cluster.build import build
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
-from emunet.cluster.desired import build
 from emunet.cluster.kinds import Registry
 from emunet.cluster.load import load_text
 from emunet.cluster.status import StatusError

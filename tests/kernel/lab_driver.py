@@ -40,11 +40,13 @@ class Labs:
         """The program and its arguments."""
         return [sys.executable, "-m", "emunet", *map(str, arguments)]
 
-    def run(self, *arguments: str, timeout: float = 60, **how: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, whatever it ends with."""
+    def run(
+        self, *arguments: str, timeout: float = 60, command: list[str] | None = None, **how: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run emunet, or another command, to its end, whatever it ends with."""
         return subprocess.run(
-            self.command(*arguments), cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout,
-            check=False, **how,
+            command or self.command(*arguments), cwd=ROOT, env=self.environment, capture_output=True, text=True,
+            timeout=timeout, check=False, **how,
         )  # fmt: skip
 
     def ok(self, *arguments: str, timeout: float = 60) -> str:

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.pods import PATIENCE, BenchError, Pods, Running
-from emunet.linux.keeper_client import Keeper, Sandbox
+from emunet.linux.keeper_client import Keeper
+from emunet.linux.keeper_requests import Sandbox
 from emunet.linux.specification import DEFAULT_ENVIRONMENT, ProgramSpec, SandboxSpec
 from emunet.linux.tap import close_many
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from emunet.cluster.assign import assign
+from emunet.cluster.build import build
 from emunet.cluster.compile import compile
-from emunet.cluster.desired import build
 from emunet.cluster.load import load_files
 from emunet.daemon.frame_format import PortInfo
 from emunet.daemon.frames import FrameServer

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from emunet.cluster.assign import assign
+from emunet.cluster.build import build
 from emunet.cluster.compile import compile
-from emunet.cluster.desired import build
 from emunet.cluster.load import load_files, load_text
 from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric.config import HostEdge, PodEdge, WorldConfig

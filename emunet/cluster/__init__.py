@@ -1,7 +1,7 @@
 """What is wanted: topologies and manifests -> objects -> addresses -> a World's configuration -> a plan.
 
 Read in this order: `load` (YAML with places), `schema` (models and their sentences),
-`topology` and `objects` (the kinds), `desired` (the cluster as a value), `assign`
+`topology` and `objects` (the kinds), `desired` (the cluster as a value), `build` (from the one to the other), `assign`
 (addresses), `compile` (what the World needs), `plan` (what must change). Then the objects:
 `kinds`, `fields`, `store`, `requests`, `controllers`, and `control_plane`, which joins them.
 

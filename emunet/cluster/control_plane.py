@@ -22,9 +22,11 @@ from emunet.cluster.controllers.balancers import Pool
 from emunet.cluster.controllers.everything import controllers
 from emunet.cluster.controllers.kubelet import Kubelet, PodFact
 from emunet.cluster.controllers.name_server import NameServer
+from emunet.cluster.controllers.namespaces import Authority, Namespaces
 from emunet.cluster.controllers.nodes import LEASES, Health, lease_of, node_of
 from emunet.cluster.controllers.pods import is_terminating, pod_key
 from emunet.cluster.controllers.runner import Runner
+from emunet.cluster.controllers.scheduler import heeds_others
 from emunet.cluster.custom import kind_of
 from emunet.cluster.desired import Cluster, Host, Pod
 from emunet.cluster.events import record
@@ -56,6 +58,7 @@ class ControlPlane:
         self.kubelet = Kubelet(self.health)
         self.rules = Rules()
         self.pool = Pool()
+        self._authority = Authority()
         self._built_in = {kind.resource for kind in self.store.kinds}
         self._retired: list[Kind] = []
         self._policies = PolicyReader(self.store)
@@ -64,7 +67,7 @@ class ControlPlane:
         self.name_server = NameServer(cluster)
         self._service_rows = ServiceRows(self.store)
         self.store.listeners.append(self._service_rows.hear)
-        kept = controllers(self.health, self.kubelet, self.pool)
+        kept = controllers(self.health, self.kubelet, self.pool, self._authority)
         self.runner = Runner(self.store, (self.name_server, *kept), self.rules)
         self._begin(now)
 
@@ -137,6 +140,12 @@ class ControlPlane:
             keys = [pod_key(pod) for pod in self.store.items("pods") if meta(pod)["uid"] in wanted]
             self.runner.mark(self.kubelet.name, keys)
         return bool(changed)
+
+    def trust(self, certificate: str) -> None:
+        """The lab's API server has this certificate (PEM): each namespace has it in a config map."""
+        self._authority.certificate = certificate
+        keys = [Key("namespaces", "", meta(one)["name"]) for one in self.store.items("namespaces")]
+        self.runner.mark(Namespaces.name, keys)
 
     def set_power(self, host: str, *, on: bool, now: int) -> None:
         """A host is switched on or off. KeyError where there is none of that name.
@@ -228,8 +237,8 @@ class ControlPlane:
     ) -> list[Object]:
         """Make objects of files, or change those that are there; BadInput with all that is wrong, and nothing done.
 
-        Namespaces that objects are in and that nobody made are made. `places` binds new pods to hosts. A pod that
-        cannot become what its file says is made anew.
+        Namespaces that objects are in and that nobody made are made. `places` binds new pods to hosts, unless where
+        others are matters to them. A pod that cannot become what its file says is made anew.
         """
         faults, _ = self.check(documents)
         if faults:
@@ -253,7 +262,8 @@ class ControlPlane:
         old = self.store.get(kind.resource, namespace, metadata.get("name") or "")
         if kind.name == "Pod":
             node = (data.get("spec") or {}).get("nodeName")
-            host = node or (places.get((namespace, metadata.get("name", ""))) if old is None else None)
+            is_placed = old is None and not heeds_others(data.get("spec") or {})
+            host = node or (places.get((namespace, metadata.get("name", ""))) if is_placed else None)
             if old is not None and not host:
                 host = old["spec"].get("nodeName")
             if host:

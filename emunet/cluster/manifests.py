@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from emunet.cluster.desired import Desired, build
+from emunet.cluster.build import build
+from emunet.cluster.desired import Desired
 from emunet.cluster.docker.begin import check
 from emunet.cluster.load import BadInput, Document, Problem
 from emunet.cluster.objects import expand

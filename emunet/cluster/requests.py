@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from emunet.cluster import custom, defaults, fields, patches, policy_warnings, status, validate
-from emunet.cluster.check import RESERVED_POD_NAMES, port_name
+from emunet.cluster.check_pods import RESERVED_POD_NAMES, port_name
 from emunet.cluster.kinds import Kind
 from emunet.cluster.load import format_path
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION
@@ -25,6 +25,7 @@ from emunet.cluster.schema import unicast_mac
 from emunet.cluster.services import release_unwanted, reserve
 from emunet.cluster.status import Cause
 from emunet.cluster.store import FOREGROUND, Key, Object, Store, meta, with_metadata
+from emunet.cluster.validate.causes import wrong
 from emunet.packet.address import Prefix, parse_ip
 
 Validation = Literal["Strict", "Warn", "Ignore"]
@@ -189,7 +190,7 @@ class Request:
         port = port_name(namespace, name)
         taken = self.rules.names.get(port) or ("host's interface" if port in RESERVED_POD_NAMES else "")
         if taken:
-            yield validate.wrong("metadata.name", name, f"this is the name of a {taken} of the lab")
+            yield wrong("metadata.name", name, f"this is the name of a {taken} of the lab")
         annotations = meta(item).get("annotations", {})
         for annotation, read in ((MAC_ANNOTATION, unicast_mac), (IP_ANNOTATION, _addresses)):
             text = annotations.get(annotation)
@@ -199,13 +200,13 @@ class Request:
             try:
                 wanted = read(text)
             except ValueError as error:
-                yield validate.wrong(field_name, text, str(error))
+                yield wrong(field_name, text, str(error))
                 continue
             for other in self.store.items("pods"):
                 rival = meta(other).get("annotations", {}).get(annotation)
                 if rival is not None and read(rival) == wanted and "deletionTimestamp" not in meta(other):
                     whose = port_name(meta(other)["namespace"], meta(other)["name"])
-                    yield validate.wrong(field_name, text, f"the pod {whose} has it")
+                    yield wrong(field_name, text, f"the pod {whose} has it")
 
     def _warn(self, kind: Kind, item: Object) -> None:
         """Tell what is worth knowing of an object that is sound."""

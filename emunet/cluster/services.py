@@ -14,8 +14,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from emunet.cluster import status, validate
+from emunet.cluster import status
 from emunet.cluster.store import Object, View, meta
+from emunet.cluster.validate.causes import duplicate, wrong
 from emunet.packet.address import Prefix, format_ip, parse_ip
 
 NODE_PORTS = range(30000, 32768)
@@ -45,10 +46,10 @@ def reserve(view: View, ranges: Sequence[Prefix], item: Object, old: Object | No
             if wanted:
                 if wanted not in NODE_PORTS:
                     why = "provided port is not in the valid range. The range of valid ports is 30000-32767"
-                    raise status.invalid(kind, name, [validate.wrong(field, wanted, why)])
+                    raise status.invalid(kind, name, [wrong(field, wanted, why)])
                 if (wanted, protocol) in ports:
                     why = "provided port is already allocated"
-                    raise status.invalid(kind, name, [validate.wrong(field, wanted, why)])
+                    raise status.invalid(kind, name, [wrong(field, wanted, why)])
             else:
                 port["nodePort"] = _free_port(view, item, index, protocol, ports)
             ports.add((port["nodePort"], protocol))
@@ -110,15 +111,15 @@ def _families(view: View, ranges: Sequence[Prefix], item: Object) -> tuple[list[
         field = f"spec.ipFamilies[{index}]"
         if family not in mine:
             why = f"not configured on this cluster, whose Services are of {' and '.join(mine)}"
-            raise status.invalid(kind, name, [validate.wrong(field, family, why)])
+            raise status.invalid(kind, name, [wrong(field, family, why)])
         if family in asked[:index]:
-            raise status.invalid(kind, name, [validate.duplicate(field, family)])
+            raise status.invalid(kind, name, [duplicate(field, family)])
     order = [*asked, *(family for family in mine if family not in asked)]
     if policy == "SingleStack":
         order = order[:1]
     elif policy == "RequireDualStack" and len(mine) < 2:
         why = "this cluster is not configured for dual-stack services"
-        raise status.invalid(kind, name, [validate.wrong("spec.ipFamilyPolicy", policy, why)])
+        raise status.invalid(kind, name, [wrong("spec.ipFamilyPolicy", policy, why)])
     return [mine[family] for family in order], policy
 
 
@@ -137,10 +138,10 @@ def _addresses(view: View, prefixes: Sequence[Prefix], item: Object, spec: Objec
                 f"failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. "
                 f"The range of valid IPs is {prefix}"
             )
-            raise status.invalid(kind, name, [validate.wrong("spec.clusterIPs", [wanted], why)])
+            raise status.invalid(kind, name, [wrong("spec.clusterIPs", [wanted], why)])
         if wanted in taken:
             why = f"failed to allocate IP {wanted}: provided IP is already allocated"
-            raise status.invalid(kind, name, [validate.wrong("spec.clusterIPs", [wanted], why)])
+            raise status.invalid(kind, name, [wrong("spec.clusterIPs", [wanted], why)])
         found.append(wanted)
     return {"clusterIP": found[0], "clusterIPs": found}
 

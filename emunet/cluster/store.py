@@ -163,7 +163,7 @@ class View:
                     yield item
 
     def pods_on(self, node: str) -> Iterator[Object]:
-        """The pods that are bound to a node."""
+        """The pods that are bound to a node; with an empty name those that are bound to none."""
         for key in list(self._on_node.get(node, ())):
             item = self.at(key)
             if item is not None:
@@ -317,15 +317,14 @@ class Store(View):
         self._items.setdefault(key.resource, {}).setdefault(key.namespace, {})[key.name] = item
         for owner in meta(item).get("ownerReferences", ()):
             self._owned.setdefault(owner.get("uid", ""), {})[key] = None
-        node = item["spec"].get("nodeName") if kind.name == "Pod" else None
-        if node:
-            self._on_node.setdefault(node, {})[key] = None
+        if kind.name == "Pod":
+            self._on_node.setdefault(item["spec"].get("nodeName") or "", {})[key] = None
 
     def _unindex(self, key: Key, item: Object) -> None:
         for owner in meta(item).get("ownerReferences", ()):
             _forget(self._owned, owner.get("uid", ""), key)
-        if key.resource == "pods" and item["spec"].get("nodeName"):
-            _forget(self._on_node, item["spec"]["nodeName"], key)
+        if key.resource == "pods":
+            _forget(self._on_node, item["spec"].get("nodeName") or "", key)
 
     def _stamped(self, item: Object) -> Object:
         self.version += 1

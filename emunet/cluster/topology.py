@@ -5,7 +5,7 @@ The short forms (a host as its bare name, a link as `host1 -- switch1`, an overl
 that depend on other fields are computed here, so that every reader sees the same.
 
 Rule of this file: it says what one field may hold. Whether fields fit together is
-`check`'s concern, and what they mean is `desired`'s.
+`check`'s concern, and what they mean is `build`'s.
 """
 
 from __future__ import annotations

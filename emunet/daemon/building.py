@@ -35,15 +35,8 @@ from emunet.daemon.running import Internet, RunningLab
 from emunet.daemon.sandboxes import host_interfaces, host_spec, hosts_file
 from emunet.daemon.settings import CaptureWish, Settings
 from emunet.linux import limits
-from emunet.linux.keeper_client import (
-    CreateSandbox,
-    Keeper,
-    KeeperGone,
-    KeeperRefused,
-    ProcessExited,
-    Sandbox,
-    SandboxEnded,
-)
+from emunet.linux.keeper_client import Keeper, KeeperGone, KeeperRefused, ProcessExited, SandboxEnded
+from emunet.linux.keeper_requests import CreateSandbox, Sandbox
 from emunet.linux.refusals import LinuxRefused
 from emunet.linux.specification import SandboxSpec
 from emunet.linux.way_out import Guest, WayOut, find

@@ -1,4 +1,4 @@
-"""The caretaker: keeps a running lab as its objects want it, and is what the API server speaks for.
+"""The caretaker: keeps a running lab as its objects want it.
 
     objects change -> controllers work -> pods wanted -> plan -> sandboxes, World -> programs
                                                                       |
@@ -16,14 +16,13 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from emunet.cluster.assign import Allocation, assign
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import PodFact
-from emunet.cluster.defaults import containers_of
 from emunet.cluster.desired import Desired, Pod
 from emunet.cluster.docker.containers import Containers as EngineContainers
 from emunet.cluster.docker.values import Engine
@@ -36,33 +35,24 @@ from emunet.cluster.policing import Policing
 from emunet.cluster.store import Key, Object, meta
 from emunet.cluster.targets import cluster_addresses
 from emunet.cluster.zone import Update
-from emunet.daemon.attaching import Visit
 from emunet.daemon.containers import Containers
-from emunet.daemon.kube.backend import Bell, CannotServe, Connection, LogWish, Session
+from emunet.daemon.kube.backend import Bell
 from emunet.daemon.names import Names
-from emunet.daemon.pod_connections import connect_in
-from emunet.daemon.pod_run import PATH, PodRun, Slot, surroundings
-from emunet.daemon.programs import Programs, RunningProgram
+from emunet.daemon.pod_run import PodRun
+from emunet.daemon.programs import Programs
 from emunet.daemon.resolvers import Resolvers
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
 from emunet.daemon.sandboxes import bridge_spec, hosts_file, known_gateways, name_files, pod_spec
 from emunet.daemon.settings import Settings
-from emunet.daemon.supplies import Supplies
-from emunet.daemon.volumes import folders_of, host_folders_of
+from emunet.daemon.supplies import Files, Supplies, parts
+from emunet.daemon.volumes import MODE, binds_of, with_account
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux import limits
-from emunet.linux.keeper_client import (
-    AttachInterfaces,
-    CreateSandbox,
-    KeeperGone,
-    KeeperRefused,
-    RemoveSandbox,
-    SandboxEnded,
-    WriteFiles,
-)
-from emunet.linux.specification import ProgramSpec, SandboxSpec
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused, SandboxEnded
+from emunet.linux.keeper_requests import AttachInterfaces, CreateSandbox, RemoveSandbox, WriteFiles
+from emunet.linux.specification import SandboxSpec
 from emunet.linux.way_out import machine_resolver
 from emunet.packet.address import format_ip
 
@@ -78,7 +68,7 @@ Tell = Callable[[str, str], None]
 
 
 class Caretaker:
-    """The control plane of a running lab, and who carries out what it wants (`kube.backend.Backend`)."""
+    """The control plane of a running lab, and who carries out what it wants."""
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
         """Read the files, and let the controllers make pods of what they say. BadInput with all that is wrong."""
@@ -402,10 +392,11 @@ class Caretaker:
         spec = pod_spec(pod, self._name_files(pod, item, state), self.settings.offload, known)
         assert self.stores is not None
         store = self.stores / pod.pod.host
-        binds = host_folders_of(item, str(store))
-        if binds:
+        binds = binds_of(with_account(self.control.store, item), str(store))
+        if any(one.within for one in binds):
             store.mkdir(parents=True, exist_ok=True)
-        return replace(spec, files={**spec.files, **self._supplies.first(item)}, binds=binds)
+        texts, modes = parts(self._supplies.first(item))
+        return replace(spec, files={**spec.files, **texts}, modes=modes, binds=binds)
 
     def _name_files(self, pod: PodState, item: Object, state: State) -> dict[str, str]:
         return name_files(pod, item, state, self._server, self.control.cluster.dns.domain)
@@ -428,7 +419,9 @@ class Caretaker:
         self._server = server
         if lab is None or lab.keeper is None:
             return
-        await self._write(lab, lambda pod, item: self._name_files(pod, item, lab.state))
+        await self._write(lab, lambda pod, item: {
+            path: (text, MODE) for path, text in self._name_files(pod, item, lab.state).items()
+        })  # fmt: skip
 
     async def _supply(self) -> None:
         """Give pods what config maps and secrets say now; what waited for them begins."""
@@ -436,7 +429,7 @@ class Caretaker:
             await self._write(self._lab, lambda _, item: self._supplies.news(item))
             self.containers.supplied()
 
-    async def _write(self, lab: RunningLab, files: Callable[[PodState, Object], dict[str, str]]) -> None:
+    async def _write(self, lab: RunningLab, files: Callable[[PodState, Object], Files]) -> None:
         """Give each pod's sandbox files with another text, where it has any."""
         if lab.keeper is None:
             return
@@ -446,7 +439,7 @@ class Caretaker:
             if item is not None and place is not None and place.sandbox in lab.sandboxes:
                 wanted = files(pod, item)
                 if wanted:
-                    requests.append(WriteFiles(place.sandbox, wanted))
+                    requests.append(WriteFiles(place.sandbox, *parts(wanted)))
         for answer in await asyncio.gather(*[lab.keeper.ask(one) for one in requests], return_exceptions=True):
             if isinstance(answer, KeeperRefused):  # it has ended meanwhile
                 print(f"files of a pod stay as they were: {answer}", flush=True)
@@ -466,7 +459,7 @@ class Caretaker:
                 await lab.keeper.ask(RemoveSandbox(place.sandbox))
 
     async def _settle_in(self, pods: Sequence[PodState]) -> None:
-        """The networks of pods are there: their folders, then their programs."""
+        """The networks of pods are there: their programs begin."""
         assert self._lab is not None
         runs: dict[str, PodRun] = {}
         for pod in pods:
@@ -476,7 +469,6 @@ class Caretaker:
                 addresses = tuple(format_ip(one.address) for one in place.addresses)
                 runs[meta(item)["uid"]] = self.containers.add(item, place.sandbox, addresses)
         await self._respond({pod.pod.uid: pod.pod for pod in pods})
-        await asyncio.gather(*[self._make_folders(run) for run in runs.values() if run.slots])
         self.control.tell({uid: run.fact() for uid, run in runs.items()})  # so that programs can be told their address
         self.control.settle(self.now())
         for uid in runs:
@@ -511,24 +503,6 @@ class Caretaker:
                 message = f"The responder cannot answer on all declared ports: {why}"
                 self.control.note(run.pod, "FailedToRespond", message, self.now(), warning=True)
 
-    async def _make_folders(self, run: PodRun) -> None:
-        assert self._programs is not None
-        steps = [
-            f"mkdir -p '{path}'; chmod 0777 '{path}'"
-            if path == leads
-            else f"mkdir -p \"$(dirname '{path}')\"; ln -sfn '{leads}' '{path}'"
-            for path, leads in folders_of(run.pod)
-            if "'" not in path + leads
-        ]
-        script = "; ".join(steps)
-        if not script:
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        spec = ProgramSpec(("/bin/sh", "-c", script), {"PATH": PATH})
-        with contextlib.suppress(KeeperRefused, TimeoutError):
-            await self._programs.start(run.sandbox, spec, lambda _: done.set_result(None))
-            await asyncio.wait_for(done, BEGIN_SECONDS)
-
     def _object_of(self, pod: PodState) -> Object | None:
         item = self.control.store.at(Key("pods", pod.pod.namespace, pod.pod.name))
         return item if item is not None and meta(item)["uid"] == pod.pod.uid else None
@@ -541,71 +515,6 @@ class Caretaker:
         for old in [old for old, one in known.items() if (one.pod, one.name) == (port, name)]:
             del known[old]
         known[number] = ContainerState(port, name, program, pid)
-
-    # What the API server asks
-
-    def logs(self, pod: Object, container: str, wish: LogWish) -> AsyncIterator[bytes]:
-        """What a container has said. CannotServe at once where there is nothing to read."""
-        uid, name = meta(pod)["uid"], meta(pod)["name"]
-        run = self.containers.runs.get(uid) or self.containers.past.get(uid)
-        slot = run.slots.get(container) if run is not None else None
-        log = (slot.before if wish.previous else slot.log) if slot is not None else None
-        if log is not None:
-            return log.read(wish)
-        if wish.previous:
-            raise CannotServe(f'previous terminated container "{container}" in pod "{name}" not found')
-        if slot is not None:
-            why = slot.fact.reason or "ContainerCreating"
-            raise CannotServe(f'container "{container}" in pod "{name}" is waiting to start: {why}')
-        if not pod["spec"].get("nodeName"):
-            raise CannotServe(f"pod {name} does not have a host assigned")
-        return _nothing()
-
-    async def execute(
-        self, pod: Object, container: str, argv: Sequence[str], *, stdin: bool, terminal: bool
-    ) -> Session:
-        """Run a program in a pod's root and network, as the container's own user and with its variables."""
-        run, slot = self._run_of(pod, container)
-        assert self._programs is not None
-        item = next(one for one in containers_of(pod["spec"]) if one["name"] == container)
-        like = slot.program if slot is not None else None
-        like = like or surroundings(self.control.store, pod, item)
-        variables = {"TERM": "xterm", **(like.environment or {})}
-        spec = ProgramSpec(tuple(argv), variables, like.directory, terminal=terminal, user=like.user)
-        program = RunningProgram(self._programs)
-        await program.start(run.sandbox, spec, stdin=stdin)
-        return program
-
-    async def attach(self, pod: Object, container: str) -> Session:
-        """Follow what a container says, and type to it."""
-        _, slot = self._run_of(pod, container)
-        if slot is None:
-            raise CannotServe(f"the container {container} is a placeholder: nothing runs in it to attach to")
-        return Visit(slot)
-
-    async def connect(self, pod: Object, port: int) -> Connection:
-        """A connection to a port of a pod, from within its network."""
-        run, _ = self._run_of(pod)
-        assert self._lab is not None
-        assert self._lab.keeper is not None
-        return await connect_in(self._lab.keeper, run.sandbox, port)
-
-    def _run_of(self, pod: Object, container: str = "") -> tuple[PodRun, Slot | None]:
-        """What there is of a pod, and of one of its containers where it runs a program. CannotServe."""
-        name = meta(pod)["name"]
-        if self._programs is None:
-            raise CannotServe(f"{name} is a network stack in memory without processes, so nothing can run there")
-        run = self.containers.runs.get(meta(pod)["uid"])
-        if run is None:
-            raise CannotServe(f"the pod {name} has no sandbox")
-        return run, run.slots.get(container)
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    """What a placeholder has said."""
-    nothing: tuple[bytes, ...] = ()
-    for line in nothing:
-        yield line
 
 
 def _has_begun(pid: int | None) -> bool:

@@ -5,8 +5,8 @@ as soon as it has begun. One that ends is started again
 as its pod's restart policy says, after a pause that doubles from ten seconds to five minutes. What is a
 program and what a placeholder is said in `pod_run`.
 
-A container's `postStart` goes on beside it, and it counts as running once that is done; before it is asked to
-end, its `preStop` is done, within the grace that the pod has.
+A container's `postStart` goes on beside it, and it counts as running once that is done. How they end is said in
+`endings`: when their pod is asked to, and sidecars also when all others are done for good.
 
 Rule of this file: it starts and ends programs and tells what became of them (`PodFact`); what a pod's
 status says of that is the kubelet's business.
@@ -21,11 +21,12 @@ from dataclasses import replace
 from typing import Any
 
 from emunet.cluster.control_plane import ControlPlane
-from emunet.cluster.controllers.kubelet import ContainerFact
+from emunet.cluster.controllers.kubelet import ContainerFact, outcome
 from emunet.cluster.desired import NAME_SERVER_IMAGE
 from emunet.cluster.moments import SECOND, to_text_micro
 from emunet.cluster.store import Object, meta
 from emunet.daemon.container_log import ContainerLog
+from emunet.daemon.endings import Endings
 from emunet.daemon.handlers import Handlers
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.pod_run import PodRun, Slot, is_program, program_of, words_of
@@ -70,6 +71,7 @@ class Containers:
         """Hears of each program: the pod, the container, the number, the pid, the program's name."""
         self.missed: Callable[[ProcessExited], None] = lambda _: None
         """Hears of the end of a program that came before `register` did."""
+        self._endings = None if programs is None else Endings(programs, self._handlers, self._note, self._task)
 
     def add(self, pod: Object, sandbox: str, addresses: tuple[str, ...]) -> PodRun:
         """A pod's sandbox is there; nothing runs in it yet."""
@@ -124,20 +126,9 @@ class Containers:
         run = self.runs.get(uid)
         if run is None:
             return
-        if not run.stopping:
-            run.stopping = True
-            for slot in run.slots.values():
-                if slot.restart is not None:
-                    slot.restart.cancel()
-                if slot.beside is not None:
-                    slot.beside.cancel()
-                if slot.number > 0:
-                    self._control.note(run.pod, "Killing", f"Stopping container {slot.name}", self._now())
-                    self._task(self._ask_to_end(run, slot, grace))
-        if run.killed is not None:
-            run.killed.cancel()
-        loop = asyncio.get_running_loop()
-        run.killed = loop.call_later(max(grace, 0), self._signal, run, signal.SIGKILL)
+        run.stopping = True
+        if self._endings is not None:
+            self._endings.stop(run, grace)
 
     def forget(self, uid: str) -> None:
         """A pod's sandbox is gone; what its containers have said is kept for a while."""
@@ -163,10 +154,8 @@ class Containers:
 
     # Within
 
-    def _signal(self, run: PodRun, which: int) -> None:
-        for slot in run.slots.values():
-            if slot.number and self._programs is not None:
-                self._task(self._programs.signal(slot.number, which))
+    def _note(self, run: PodRun, reason: str, message: str, warning: bool = False) -> None:
+        self._control.note(run.pod, reason, message, self._now(), warning=warning)
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -175,7 +164,7 @@ class Containers:
 
     def _next(self, run: PodRun) -> None:
         """Start the next init container, or all others once these are done."""
-        if run.stopping:
+        if run.is_ending:
             return
         for slot in [slot for slot in run.slots.values() if slot.init]:
             if slot.is_past or (slot.is_sidecar and slot.fact.restarts):
@@ -191,7 +180,7 @@ class Containers:
         dark = run.pod["spec"].get("nodeName") in self._dark or (
             not self._resolvers_run and self._is_resolver(slot.spec)
         )
-        if not run.stopping and self._programs is not None and not slot.number and not dark:
+        if not run.is_ending and self._programs is not None and not slot.number and not dark:
             slot.number = -1  # being started
             self._task(self._start(run, slot, self._programs))
 
@@ -246,8 +235,8 @@ class Containers:
             self.missed(what)
             slot.fact = running
             self._ended(run, slot, what)
-        if run.stopping and slot.number:  # its pod was asked to end meanwhile
-            self._task(self._ask_to_end(run, slot, 0))
+        if run.is_ending and slot.number and self._endings is not None:
+            self._endings.stop_late(run)
         if not self._resolvers_run:
             self.let_resolvers_run(False)
         if slot.is_sidecar:
@@ -290,7 +279,7 @@ class Containers:
                 message = f"FailedPostStartHook of container {slot.name}"
                 self._control.note(run.pod, "Killing", message, self._now())
                 slot.fact = running
-                self._task(self._end(run, slot))
+                self._end(run, slot)
                 return
             slot.fact = running
             self._changed()
@@ -310,7 +299,7 @@ class Containers:
         def failed(which: str) -> None:
             message = f"Container {slot.name} failed {which} probe, will be restarted"
             self._control.note(run.pod, "Killing", message, self._now())
-            self._task(self._end(run, slot))
+            self._end(run, slot)
 
         await Prober(handlers, spec, ready, unhealthy, failed).run(slot.spec)
 
@@ -319,30 +308,10 @@ class Containers:
             return None
         return Handlers(self.keeper, self._programs, run.pod["spec"]["nodeName"], run.sandbox, run.addresses[0])
 
-    async def _end(self, run: PodRun, slot: Slot) -> None:
-        """End one program, which will be started again: asked first, then by force."""
-        number, grace = slot.number, run.pod["spec"].get("terminationGracePeriodSeconds", 30)
-        if number <= 0 or self._programs is None:
-            return
-        await self._ask_to_end(run, slot, grace)
-        await asyncio.sleep(grace)
-        await self._programs.signal(number, signal.SIGKILL)
-
-    async def _ask_to_end(self, run: PodRun, slot: Slot, grace: int) -> None:
-        """Do what is to be done before a program is asked to end, as far as there is time; then ask it."""
-        hook, handlers, number = slot.hook("preStop"), self._handlers(run), slot.number
-        if hook is not None and handlers is not None and grace > 0 and slot.program is not None:
-            why = None
-            try:
-                async with asyncio.timeout(grace):
-                    why = await handlers.ask(slot.spec, hook, slot.program)
-            except TimeoutError:
-                why = f"it is not done within the grace period of {grace} s"
-            if why is not None:
-                self._control.note(run.pod, "FailedPreStopHook", f"PreStopHook failed: {why}", self._now(),
-                                   warning=True)  # fmt: skip
-        if number > 0 and self._programs is not None:
-            await self._programs.signal(number, signal.SIGTERM)
+    def _end(self, run: PodRun, slot: Slot) -> None:
+        """End one program, which will be started again."""
+        if self._endings is not None:
+            self._task(self._endings.end_one(run, slot, _grace(run)))
 
     def _failed(self, run: PodRun, slot: Slot, why: str) -> None:
         """It could not be started at all."""
@@ -351,6 +320,7 @@ class Containers:
         self._control.note(run.pod, "Failed", f"Error: {why}", now, warning=True)
         slot.crashes = max(slot.crashes, 1)
         self._again(run, slot)
+        self._end_sidecars(run)
         self._changed()
 
     def _ended(self, run: PodRun, slot: Slot, what: ProcessExited) -> None:
@@ -367,12 +337,23 @@ class Containers:
         slot.fact = ContainerFact(
             "terminated", False, since, reason, message, what.code, now, slot.fact.restarts, True, slot.fact.last
         )
-        if not run.stopping:
+        if not run.is_ending:
             if slot.init and what.code == 0 and not slot.is_sidecar:
                 self._next(run)
             else:
                 self._again(run, slot)
+            self._end_sidecars(run)
+        elif self._endings is not None:
+            self._endings.take_turns(run)
         self._changed()
+
+    def _end_sidecars(self, run: PodRun) -> None:
+        """Nothing of a pod will run any more but its sidecars: these end too, in their order."""
+        if run.is_ending or self._endings is None or not outcome(run.pod["spec"], run.fact()):
+            return
+        run.over = True
+        if any(slot.number for slot in run.slots.values()):
+            self._endings.stop(run, _grace(run))
 
     def _again(self, run: PodRun, slot: Slot) -> None:
         """Start it again, if its pod wants that, after a while."""
@@ -403,6 +384,11 @@ class Containers:
         )
         slot.restart = None
         self._begin(run, slot)
+
+
+def _grace(run: PodRun) -> int:
+    """Seconds that what runs in a pod has to end by itself."""
+    return int(run.pod["spec"].get("terminationGracePeriodSeconds", 30))
 
 
 def _why(what: ProcessExited) -> str:

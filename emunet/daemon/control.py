@@ -2,9 +2,10 @@
 
 It ends for one of these reasons, and all of them end in the same way: somebody asked
 (`emunet down`, SIGTERM); `emunet up` went away before the lab was ready; the plane or the
-keeper died. Then the captures get their last frames, plane and keeper are ended, and the
-run folder goes. Only where a lab has died by itself its log stays in the folder, until
-the next `up` or `down`.
+keeper died; the run folder or its socket was removed, so that no command finds the lab.
+Then the captures get their last frames, plane and keeper are ended, and the run folder
+goes. Only where a lab has not been asked to end its log stays in the folder, until the
+next `up` or `down`.
 
 If this process is killed, the kernel closes its sockets, which ends the other two.
 
@@ -33,12 +34,17 @@ from emunet.daemon import building
 from emunet.daemon.caretaker import Caretaker
 from emunet.daemon.docker.service import DockerService
 from emunet.daemon.folder import FolderError, HeldFolder
+from emunet.daemon.kube.certificate import Credentials
 from emunet.daemon.kube.service import KubeService
 from emunet.daemon.plane_client import PlaneClient, PlaneGone, PlaneRefused
+from emunet.daemon.pod_clients import PodClients
 from emunet.daemon.settings import Settings
 from emunet.linux import syscalls, way_out
 from emunet.linux.keeper_client import KeeperGone
 from emunet.linux.refusals import LinuxRefused
+
+LOOK_SECONDS = 1.0
+"""How often control looks whether its run folder is still there: two system calls."""
 
 
 class Control:
@@ -52,6 +58,9 @@ class Control:
         self.gone = asyncio.Event()
         """Set when all processes but this one have ended."""
         self.ended_by_itself = ""
+        """Which process of the lab has died, if one has."""
+        self.lost = ""
+        """Why the lab cannot be found any more, if so."""
         self._caretaker: Caretaker | None = None
         self._caretaking: asyncio.Task[None] | None = None
         self._kube: KubeService | None = None
@@ -78,7 +87,7 @@ class Control:
             if site.folder is not None:
                 self._leave(site.folder)
             self._let_go()
-        return 0 if server is not None and not self.ended_by_itself else 1
+        return 0 if server is not None and not self.ended_by_itself and not self.lost else 1
 
     # Building
 
@@ -88,7 +97,11 @@ class Control:
             if self.settings.internet:
                 way_out.find()
                 way_out.check_route()
+            making = asyncio.create_task(asyncio.to_thread(Credentials.make))  # beside the files, which take as long
             caretaker = Caretaker(self.settings, self._tell)
+            credentials = await making
+            caretaker.control.trust(credentials.certificate.decode())
+            caretaker.control.settle(0)
             name = self.settings.lab or caretaker.desired.cluster.name
             site.folder = await building.hold(name, self._tell)
             building.write_holder(site.folder, syscalls.start_time(os.getpid()))
@@ -106,7 +119,7 @@ class Control:
             self._caretaker = caretaker
             await caretaker.begin(lab, self._tell)
             self._caretaking = asyncio.create_task(caretaker.run())
-            self._kube = KubeService(name, caretaker, site.folder.folder.path)
+            self._kube = KubeService(name, PodClients(caretaker), site.folder.folder.path, credentials)
             self._docker = DockerService(lab, caretaker, caretaker.programs, site.folder)
             self._docker.open()
             for problem in await self._docker.furnish():
@@ -176,20 +189,24 @@ class Control:
     # Ending
 
     async def _wait_for_end(self, site: building.Site) -> None:
-        """Return when somebody asked for the end, or plane or keeper are gone."""
+        """Return when somebody asked for the end, plane or keeper are gone, or nobody can ask any more."""
+        assert site.folder is not None
         waits = {asyncio.create_task(self.stop.wait()): ""}
         waits[asyncio.create_task(site.plane.ended.wait())] = "the plane process"
         if site.keeper is not None:
             waits[asyncio.create_task(site.keeper.ended.wait())] = "the keeper"
-        done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
+        done: set[asyncio.Task[Any]] = set()
+        while not done and not (lost := site.folder.lost()):
+            done, _ = await asyncio.wait(waits, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in waits:
             task.cancel()
+        self.lost = "" if done else lost
         self.ended_by_itself = next((waits[task] for task in done if waits[task]), "")
 
     async def end(self, site: building.Site) -> None:
         """End everything but this process and its server."""
         if site.folder is not None:  # whoever asks from now on finds a lab that is ending, not one that is running
-            site.folder.folder.api.unlink(missing_ok=True)
+            site.folder.unlink(site.folder.folder.api.name)
         if self._caretaking is not None:
             self._caretaking.cancel()
             await asyncio.gather(self._caretaking, return_exceptions=True)
@@ -211,15 +228,17 @@ class Control:
             how = f" (killed by {signal.Signals(-code).name})" if code < 0 else ""
             who = self.ended_by_itself + (how if self.ended_by_itself == "the plane process" else "")
             print(f"{who} has ended by itself, and so the lab had to end", flush=True)
+        elif self.lost:
+            print(f"{self.lost}, so that no command would find the lab: it has ended", flush=True)
         self.gone.set()
 
     def _leave(self, folder: HeldFolder) -> None:
-        """Remove the run folder; of a lab that died by itself, all but its log."""
-        if not self.ended_by_itself:
+        """Remove the run folder; of a lab that was not asked to end, all but its log."""
+        if not self.ended_by_itself and not self.lost:
             folder.remove()
             return
         for path in (folder.folder.api, folder.folder.frames, folder.folder.process):
-            path.unlink(missing_ok=True)
+            folder.unlink(path.name)
 
 
 def main(plane: subprocess.Popen[bytes], channel: socket.socket) -> None:

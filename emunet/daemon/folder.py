@@ -121,26 +121,55 @@ class HeldFolder:
 
     def clear(self) -> None:
         """Remove all that is in it, and last of all what says that it is a lab's."""
-        for entry in sorted(os.scandir(self.folder.path), key=lambda one: one.name in MARKS):
+        for entry in sorted(os.scandir(self._descriptor), key=lambda one: one.name in MARKS):
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
+                shutil.rmtree(entry.name, dir_fd=self._descriptor)
             else:
-                os.unlink(entry.path)
+                self.unlink(entry.name)
+
+    def unlink(self, name: str) -> None:
+        """Remove a file of it, if that is there: by its descriptor, since another lab may have its path by now."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._descriptor)
 
     def remove(self) -> None:
         """Remove the folder with all that is in it, and let go of it."""
         with suppress(FileNotFoundError):  # somebody has tidied up
             self.clear()
-            os.rmdir(self.folder.path)
+            if self._is_there():
+                os.rmdir(self.folder.path)
         os.close(self._descriptor)
 
+    def lost(self) -> str:
+        """Why no command finds the lab here any more: a sentence without its end; empty while it can be found."""
+        try:
+            if not self._is_there():
+                return f"the run folder {self.folder.path} was removed"
+            os.stat(self.folder.api.name, dir_fd=self._descriptor)
+        except FileNotFoundError:
+            return f"the socket {self.folder.api} was removed"
+        return ""
+
+    def _is_there(self) -> bool:
+        """Whether its path leads to it, and not nowhere, or to what another lab has made there."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.lstat(self.folder.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def bind(self, path: Path, kind: socket.SocketKind) -> socket.socket:
-        """A listening socket that only the owner may connect to. FolderError where its name is too long for Unix."""
+        """A listening socket that only the owner may connect to.
+
+        FolderError where its name is too long for Unix, or the folder was removed.
+        """
         _fits(path)
         listener = socket.socket(socket.AF_UNIX, kind)
         before = os.umask(0o177)
         try:
             listener.bind(os.fspath(path))
+        except FileNotFoundError:
+            listener.close()
+            raise FolderError(f"the run folder {self.folder.path} was removed while the lab began") from None
         finally:
             os.umask(before)
         listener.listen(128)

@@ -21,7 +21,8 @@ from emunet.cluster.store import Object
 from emunet.daemon.grpc_health import SERVING, HealthAnswer, Reader, request_of
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.programs import Output, Programs, open_streams
-from emunet.linux.keeper_client import KeeperGone, KeeperRefused, OpenSockets, ProcessExited
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited
+from emunet.linux.keeper_requests import OpenSockets
 from emunet.linux.specification import ProgramSpec
 
 _MOST_OUTPUT = 10 << 10

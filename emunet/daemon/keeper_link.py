@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from emunet.linux.keeper_client import Keeper, KeeperEnded, ProcessExited, Reply, Request, SandboxEnded
+from emunet.linux.keeper_client import Keeper, KeeperEnded, ProcessExited, Reply, SandboxEnded
+from emunet.linux.keeper_requests import Request
 
 Value = TypeVar("Value")
 

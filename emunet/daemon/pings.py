@@ -19,7 +19,7 @@ from typing import Any
 from emunet.daemon.names import Names, Place, UnknownName
 from emunet.daemon.plane_client import PlaneRefused
 from emunet.daemon.running import RunningLab
-from emunet.linux.keeper_client import Probe
+from emunet.linux.keeper_requests import Probe
 from emunet.linux.specification import ProbeSpec
 from emunet.packet import icmp, icmpv6
 from emunet.packet.address import format_ip

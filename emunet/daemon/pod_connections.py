@@ -14,7 +14,8 @@ import socket
 
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.kube.backend import CannotServe
-from emunet.linux.keeper_client import KeeperGone, KeeperRefused, OpenSockets
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused
+from emunet.linux.keeper_requests import OpenSockets
 
 _CONNECT_SECONDS = 5.0
 READ_SIZE = 1 << 16

@@ -14,6 +14,7 @@ Rule of this file: it says what is to run and keeps what has run; it starts and 
 from __future__ import annotations
 
 import asyncio
+import enum
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,17 @@ NOBODY = 65532
 """Who runs what must not be root and says no user: an image would."""
 
 _SHELL = ["/bin/sh"]
+
+
+class End(enum.Enum):
+    """How far a program that is to end has come."""
+
+    NOT_ASKED = enum.auto()
+    IN_HOOK = enum.auto()
+    """What is to be done before it is asked is being done."""
+    WAITS = enum.auto()
+    """It is asked when its turn comes: a sidecar's comes after what it serves."""
+    ASKED = enum.auto()
 
 
 @dataclass(slots=True)
@@ -58,6 +70,7 @@ class Slot:
     """What it cannot begin without, in words."""
     beside: asyncio.Task[None] | None = None
     """Its hook after the start, then its probes."""
+    end: End = End.NOT_ASKED
 
     @property
     def is_sidecar(self) -> bool:
@@ -88,6 +101,7 @@ class Slot:
 
     def rest(self) -> None:
         """Its program is gone: nothing goes on beside it, and nobody types."""
+        self.end = End.NOT_ASKED
         if self.beside is not None:
             self.beside.cancel()
             self.beside = None
@@ -111,7 +125,15 @@ class PodRun:
     since: int
     slots: dict[str, Slot] = field(default_factory=dict)
     stopping: bool = False
+    """It was asked to end."""
+    over: bool = False
+    """Its containers have done what they were to do, or failed for good: its sidecars end."""
     killed: asyncio.TimerHandle | None = None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing is started in it any more."""
+        return self.stopping or self.over
 
     def fact(self) -> PodFact:
         """How it is."""

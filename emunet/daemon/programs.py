@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.kube.backend import CannotServe
 from emunet.daemon.program_input import Input
-from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited, SandboxEnded, Signal, Spawn
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited, SandboxEnded
+from emunet.linux.keeper_requests import Signal, Spawn
 from emunet.linux.specification import ProgramSpec
 
 READ_SIZE = 1 << 16

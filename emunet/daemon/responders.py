@@ -20,15 +20,8 @@ from emunet.daemon.outbox import Outbox
 from emunet.daemon.programs import Programs
 from emunet.elements.responder import Identity
 from emunet.linux import responder
-from emunet.linux.keeper_client import (
-    CreateSandbox,
-    KeeperGone,
-    KeeperRefused,
-    OpenSockets,
-    ProcessExited,
-    SandboxEnded,
-    import_paths,
-)
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited, SandboxEnded, import_paths
+from emunet.linux.keeper_requests import CreateSandbox, OpenSockets
 from emunet.linux.specification import ProgramSpec, SandboxSpec
 
 _SANDBOX = "/responder"  # no pod and no host has a name like this

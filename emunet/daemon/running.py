@@ -22,7 +22,8 @@ from emunet.daemon.names import Names, Place
 from emunet.daemon.plane_client import PlaneClient, PlaneGone
 from emunet.daemon.settings import Settings
 from emunet.linux import syscalls
-from emunet.linux.keeper_client import ProcessExited, Sandbox, SandboxEnded
+from emunet.linux.keeper_client import ProcessExited, SandboxEnded
+from emunet.linux.keeper_requests import Sandbox
 from emunet.linux.tap import read_tx_dropped
 from emunet.packet.address import format_ip, format_mac
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from emunet.fabric.capture import Record
 from emunet.lab import lab as base
+from emunet.lab.pod import LabPod
 from emunet.packet import icmp, icmpv6
 from emunet.packet.ipv4 import ICMP, ICMPV6, IPv4
 from emunet.packet.ipv6 import IPv6
@@ -17,7 +18,7 @@ from emunet.testing.assertions import Assertions
 from emunet.testing.explained import Explained
 
 
-class Pod(base.LabPod):
+class Pod(LabPod):
     """A pod with `sr1` beside its own stack."""
 
     def sr1(self, packet: Any, timeout: float = 5.0) -> Any:
@@ -110,7 +111,7 @@ class _Watcher:
                 self._answers.append(received)
 
 
-def frame_of(packet: Any, pod: base.LabPod) -> tuple[bytes, bool]:
+def frame_of(packet: Any, pod: LabPod) -> tuple[bytes, bool]:
     """A Scapy packet's bytes, and whether they begin with Ethernet. Empty sources become the pod's own."""
     from scapy.layers.inet import IP
     from scapy.layers.inet6 import IPv6 as ScapyIPv6

@@ -10,7 +10,8 @@ import pytest
 
 from emunet.cluster import assign as module
 from emunet.cluster.assign import Allocation, assign, derive_mac
-from emunet.cluster.desired import Desired, build
+from emunet.cluster.build import build
+from emunet.cluster.desired import Desired
 from emunet.cluster.load import BadInput, load_text
 from emunet.packet.address import format_mac, is_group_mac, parse_mac
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from emunet.cluster.bound import bound_pods, environment, expand
+from emunet.cluster.build import build
 from emunet.cluster.control_plane import ControlPlane
-from emunet.cluster.desired import build
 from emunet.cluster.load import load_text
 from emunet.cluster.status import StatusError
 

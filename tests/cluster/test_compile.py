@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from emunet.cluster.assign import assign
+from emunet.cluster.build import build
 from emunet.cluster.compile import compile as compile_world
-from emunet.cluster.desired import build
 from emunet.cluster.load import load_files, load_text
 from emunet.fabric.config import HostConfig, HostEdge, Port, Route, WireConfig, WorldConfig
 from emunet.packet.address import Prefix, format_ip, format_mac

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from emunet.cluster.build import build
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers import replication
 from emunet.cluster.controllers.disruptions import refusal
 from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
 from emunet.cluster.controllers.pods import pod_key
-from emunet.cluster.desired import build
 from emunet.cluster.load import BadInput, load_text
 
 Object = dict[str, Any]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from emunet.cluster.desired import Desired, Link, Overlay, OverlayKind, Switch, build
+from emunet.cluster.build import build
+from emunet.cluster.desired import Desired, Link, Overlay, OverlayKind, Switch
 from emunet.cluster.load import load_text
 from emunet.cluster.ranges import host_addresses, natural, pod_capacity, pod_offsets, subnets
 from emunet.packet.address import Prefix, format_ip

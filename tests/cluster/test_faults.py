@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emunet.cluster.desired import build
+from emunet.cluster.build import build
 from emunet.cluster.load import BadInput, load_text
 
 FOLDER = Path(__file__).parent / "faults"

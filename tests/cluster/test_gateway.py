@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from emunet.cluster.assign import assign
+from emunet.cluster.build import build
 from emunet.cluster.compile import compile as compile_world
-from emunet.cluster.desired import Desired, DnsWish, Gateway, build
+from emunet.cluster.desired import Desired, DnsWish, Gateway
 from emunet.cluster.gateway import NoGateway, with_way_out
 from emunet.cluster.load import load_text
 from emunet.fabric.config import router_edges

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emunet.cluster.desired import Desired, build
+from emunet.cluster.build import build
+from emunet.cluster.desired import Desired
 from emunet.cluster.kinds import KINDS as STORED
 from emunet.cluster.load import load_text
 from emunet.cluster.objects import KINDS, PodSpec, is_stored

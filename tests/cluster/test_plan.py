@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from emunet.cluster.assign import Allocation, assign
-from emunet.cluster.desired import Desired, build
+from emunet.cluster.build import build
+from emunet.cluster.desired import Desired
 from emunet.cluster.load import load_text
 from emunet.cluster.plan import (
     Action,

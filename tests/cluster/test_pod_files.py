@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from emunet.cluster import pod_files
+from emunet.cluster.build import build
 from emunet.cluster.control_plane import ControlPlane
-from emunet.cluster.desired import build
 from emunet.cluster.load import BadInput, load_text
 from emunet.cluster.pod_files import NO_SERVER
 from emunet.cluster.status import StatusError

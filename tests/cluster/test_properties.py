@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emunet.cluster.assign import Allocation, assign
+from emunet.cluster.build import build
 from emunet.cluster.compile import compile as compile_world
-from emunet.cluster.desired import Desired, build
+from emunet.cluster.desired import Desired
 from emunet.cluster.load import BadInput, load_text
 from emunet.cluster.plan import State, after, plan, target
 from emunet.fabric.config import WorldConfig
@@ -221,7 +222,7 @@ def test_the_hash_seed_of_python_changes_nothing() -> None:
 import sys
 from emunet.cluster.assign import assign
 from emunet.cluster.compile import compile
-from emunet.cluster.desired import build
+from emunet.cluster.build import build
 from emunet.cluster.load import load_files
 from emunet.cluster.plan import State, plan, target
 desired = build(load_files(sys.argv[1:]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emunet.cluster.desired import build
+from emunet.cluster.build import build
 from emunet.cluster.load import BadInput, load_files
 from emunet.cluster.scenario import check_names, read_scenario
 

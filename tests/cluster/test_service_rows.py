@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from emunet.cluster import service_rows
+from emunet.cluster.build import build
 from emunet.cluster.control_plane import ControlPlane
-from emunet.cluster.desired import build
 from emunet.cluster.load import load_text
 from emunet.cluster.service_rows import ServiceRows, joined
 from emunet.cluster.store import Object, meta

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emunet.cluster.build import build
 from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import ContainerFact, PodFact
-from emunet.cluster.desired import build
 from emunet.cluster.load import load_text
 from emunet.cluster.store import meta
 from emunet.cluster.zone import Update, ZoneOf, reverse_origins

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+from emunet.cluster.build import build
 from emunet.cluster.control_plane import ControlPlane
-from emunet.cluster.desired import build
 from emunet.cluster.load import load_text
 from emunet.cluster.store import Object
 from emunet.daemon.kube.backend import Bell, CannotServe, Connection, LogWish, Session

@@ -17,7 +17,7 @@ from emunet.cluster.docker.networks import Networks, NetworkWish
 from emunet.cluster.docker.values import Binding
 from emunet.daemon.docker import container_files
 from emunet.daemon.docker.proxy import Proxies
-from emunet.linux.keeper_client import OpenSockets
+from emunet.linux.keeper_requests import OpenSockets
 from emunet.packet.address import parse_ip
 
 

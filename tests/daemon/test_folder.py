@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -140,6 +141,31 @@ def test_a_folder_removed_while_we_wait_is_made_anew(root: Path) -> None:
     assert lab.is_held()
     os.close(waiting)
     second.remove()
+
+
+def test_a_folder_that_was_removed_is_missed_and_its_successor_is_left_alone(root: Path) -> None:
+    lab = folder_of("lab")
+    first = try_hold(lab)
+    assert first is not None
+    listener = first.bind(lab.api, socket.SOCK_STREAM)
+    assert first.lost() == ""
+    lab.api.unlink()
+    assert first.lost() == f"the socket {lab.api} was removed"
+    shutil.rmtree(root)
+    assert first.lost() == f"the run folder {lab.path} was removed"
+    with pytest.raises(FolderError, match="was removed while the lab began"):
+        first.bind(lab.frames, socket.SOCK_STREAM)
+    second = try_hold(folder_of("lab"))
+    assert second is not None
+    successor = second.bind(lab.api, socket.SOCK_STREAM)
+    assert first.lost() == f"the run folder {lab.path} was removed"
+    first.unlink("api.sock")
+    first.remove()
+    assert lab.is_held()
+    assert second.lost() == ""
+    second.remove()
+    listener.close()
+    successor.close()
 
 
 def test_a_socket_is_for_the_owner_only_and_says_whether_it_answers(root: Path) -> None:

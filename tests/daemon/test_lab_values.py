@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emunet.cluster.assign import assign
-from emunet.cluster.desired import build
+from emunet.cluster.build import build
 from emunet.cluster.load import load_files, load_text
 from emunet.cluster.plan import State, target
 from emunet.cluster.targets import cluster_addresses

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from emunet.cluster.assign import assign
-from emunet.cluster.desired import build
+from emunet.cluster.build import build
 from emunet.cluster.load import load_files
 from emunet.cluster.plan import target
 from emunet.daemon.pings import echo_packet

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from emunet.cluster.assign import assign
+from emunet.cluster.build import build
 from emunet.cluster.compile import compile
-from emunet.cluster.desired import build
 from emunet.cluster.load import load_text
 from emunet.elements.connections import Backend, ConnectionsConfig, ServicePort
 from emunet.elements.connections.services import difference

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the files that these tests
 
 from kernel_bench import Bench
 from kubectls import kube_lab, kubectl
+from lab_driver import Labs
 
 __all__ = ["bench", "kube_lab", "kubectl"]
 
@@ -47,3 +48,14 @@ def bench() -> Iterator[Bench]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def labs(tmp_path: Path) -> Iterator[Labs]:
+    """Labs of one test's own, none of them up yet."""
+    made = Labs(tmp_path / "run")
+    made.folder.mkdir(mode=0o700)
+    try:
+        yield made
+    finally:
+        made.leave()

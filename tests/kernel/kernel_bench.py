@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emunet.linux import syscalls, user_maps
-from emunet.linux.keeper_client import Keeper, OpenSockets, Sandbox
+from emunet.linux.keeper_client import Keeper
+from emunet.linux.keeper_requests import OpenSockets, Sandbox
 from emunet.linux.specification import InterfaceSpec, RouteSpec, SandboxSpec
 from emunet.linux.tap import close_many
 

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,13 @@ class Labs:
         """The program and its arguments."""
         return [sys.executable, "-m", "emunet", *map(str, arguments)]
 
-    def run(self, *arguments: str, timeout: float = 60, **how: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, whatever it ends with."""
+    def run(
+        self, *arguments: str, timeout: float = 60, command: list[str] | None = None, **how: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run emunet, or another command, to its end, whatever it ends with."""
         return subprocess.run(
-            self.command(*arguments), cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout,
-            check=False, **how,
+            command or self.command(*arguments), cwd=ROOT, env=self.environment, capture_output=True, text=True,
+            timeout=timeout, check=False, **how,
         )  # fmt: skip
 
     def ok(self, *arguments: str, timeout: float = 60) -> str:
@@ -115,6 +118,21 @@ class Labs:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+
+@contextmanager
+def one_lab(folder: Path, topology: str) -> Iterator[Labs]:
+    """A lab of this text on TAPs, for all tests of a file; it must go down without a trace."""
+    made = Labs(folder / "run")
+    made.folder.mkdir(mode=0o700)
+    (folder / "lab.yaml").write_text(topology)
+    try:
+        made.ok("up", str(folder / "lab.yaml"), "--wires", "tap")
+        yield made
+        made.ok("down")
+        assert made.processes() == {}
+    finally:
+        made.leave()
 
 
 def by_age(clients: dict[str, str]) -> list[Any]:

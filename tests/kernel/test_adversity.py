@@ -4,44 +4,48 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_driver import ROOT, TWO_HOSTS, Labs
-from test_isolation import UsersLabs
-from test_ordinary_user import NOBODY, become_nobody
+from lab_driver import TWO_HOSTS, Labs
+from ordinary_user import NOBODY, WHO, UsersLabs, become_nobody, labs_of, private_mounts
 
 from emunet.linux import limits
 from emunet.linux.limits import Need
 from emunet.linux.refusals import LinuxRefused
 
 
-@pytest.fixture
-def labs(tmp_path: Path) -> Iterator[Labs]:
-    """Labs of this test's own."""
-    made = Labs(tmp_path / "run")
-    made.folder.mkdir(mode=0o700)
-    try:
+@pytest.fixture(params=WHO)
+def labs(request: pytest.FixtureRequest) -> Iterator[Labs]:
+    """Labs of this test's own, of root and of an ordinary user."""
+    with labs_of(request.param) as made:
         yield made
-    finally:
-        made.leave()
 
 
-def within(labs: Labs, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command in a mount namespace of its own that a line of shell has prepared; $RUN is the run folder."""
+def within(
+    labs: Labs, script: str, *arguments: str, command: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run emunet (or another command) in a mount namespace of its own that a line of shell has prepared.
+
+    $RUN is the run folder, $OWNER an option of a mount that is to be its owner's.
+    """
     if os.geteuid() != 0:
-        pytest.skip("only root can mount a full or read-only disk for this")
-    command = ["unshare", "--mount", "--", "sh", "-c", f'{script} && exec "$@"', "sh", *labs.command(*arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env=labs.environment | {"RUN": str(labs.folder)}, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+        pytest.skip("only root can mount a full or read-only disk for this: run this test as root")
+    as_user = isinstance(labs, UsersLabs)
+
+    def prepare() -> None:
+        private_mounts()
+        owner = f"uid={NOBODY},gid={NOBODY}" if as_user else "uid=0"
+        if os.system(f"RUN={labs.folder}; OWNER={owner}; {script}"):
+            raise OSError(script)
+        if as_user:
+            become_nobody()
+
+    return labs.run(*arguments, preexec_fn=prepare, command=command)
 
 
 def refused(labs: Labs, done: subprocess.CompletedProcess[str], sentence: str) -> None:
@@ -55,25 +59,24 @@ def refused(labs: Labs, done: subprocess.CompletedProcess[str], sentence: str) -
 
 
 def test_a_disk_that_takes_no_file(labs: Labs) -> None:
-    full = 'mount -t tmpfs -o nr_inodes=2,mode=700 none "$RUN" && touch "$RUN/last"'
+    full = "mount -t tmpfs -o nr_inodes=2,mode=700,$OWNER none $RUN && touch $RUN/last"
     refused(labs, within(labs, full, "up", str(TWO_HOSTS)), "cannot make .* for the sockets of labs: No space left")
 
 
 def test_a_folder_that_can_only_be_read(labs: Labs) -> None:
-    only_read = 'mount -t tmpfs -o ro,mode=700 none "$RUN"'
+    only_read = "mount -t tmpfs -o ro,mode=700,$OWNER none $RUN"
     refused(labs, within(labs, only_read, "up", str(TWO_HOSTS)), "cannot make .*: Read-only file system")
 
 
 def test_a_full_disk_takes_no_byte_and_the_lab_lives_all_the_same(labs: Labs) -> None:
     """Sockets need no bytes; what cannot be logged is not, and `down` leaves nothing."""
-    script = (
-        'mount -t tmpfs -o size=64k,mode=700 none "$RUN"; head -c 1000000 /dev/zero > "$RUN/fill" 2>/dev/null;'
-        f'"$PYTHON" -m emunet up {TWO_HOSTS} && "$PYTHON" -m emunet ping && "$PYTHON" -m emunet down'
-    ).replace('"$PYTHON"', labs.command()[0])
-    done = within(labs, script, "labs")
+    script = "mount -t tmpfs -o size=64k,mode=700,$OWNER none $RUN; head -c 99999 /dev/zero > $RUN/fill 2>/dev/null; :"
+    lines = f"{{emunet}} up {TWO_HOSTS} && {{emunet}} ping && {{emunet}} down"
+    command = ["sh", "-c", lines.format(emunet=" ".join(labs.command()))]
+    done = within(labs, script, command=command)
     assert done.returncode == 0, done.stderr
     assert "two-hosts is down" in done.stdout
-    assert labs.processes() == {}
+    labs.wait_until_gone()  # `down` did not know its process: there was no room for the number
 
 
 def test_a_capture_onto_a_full_disk_is_told_and_harms_nobody(labs: Labs, tmp_path: Path) -> None:
@@ -87,42 +90,31 @@ def test_a_capture_onto_a_full_disk_is_told_and_harms_nobody(labs: Labs, tmp_pat
     labs.ok("ping", "web-1", "web-2")
 
 
+def limited(labs: Labs, limit: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run emunet with less of something than there is."""
+    return labs.run(command=["prlimit", limit, *labs.command(*arguments)])
+
+
 def test_too_few_descriptors(labs: Labs) -> None:
-    done = subprocess.run(
-        ["prlimit", "--nofile=60:60", *labs.command("up", str(TWO_HOSTS), "--wires", "tap")], cwd=ROOT,
-        env=labs.environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = limited(labs, "--nofile=60:60", "up", str(TWO_HOSTS), "--wires", "tap")
     refused(labs, done, r"6 pods and hosts are too many here: they need 120 open files .* this user may have 60")
     assert "prlimit --nofile=120" in done.stderr
 
 
 def test_too_few_descriptors_are_a_reason_for_memory_wires(labs: Labs) -> None:
-    done = subprocess.run(
-        ["prlimit", "--nofile=60:60", *labs.command("up", str(TWO_HOSTS))], cwd=ROOT, env=labs.environment,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = limited(labs, "--nofile=60:60", "up", str(TWO_HOSTS))
     assert done.returncode == 0, done.stderr
     assert "Memory wires, because: 6 pods and hosts are too many here" in done.stdout
     labs.ok("ping")
 
 
 def test_too_few_processes() -> None:
+    """Root has no such limit, but for that of its control group."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become another user, whose processes are counted from nothing")
-    folder = Path(tempfile.mkdtemp(prefix="emunet-few-"))
-    labs = UsersLabs(folder / "run")
-    labs.folder.mkdir(mode=0o700)
-    os.chmod(folder, 0o755)
-    os.chown(labs.folder, NOBODY, NOBODY)
-    try:
-        done = subprocess.run(
-            ["prlimit", "--nproc=30:30", *labs.command("up", str(TWO_HOSTS), "--wires", "tap")], cwd=ROOT,
-            env=labs.environment, capture_output=True, text=True, timeout=60, check=False, preexec_fn=become_nobody,
-        )  # fmt: skip
+        pytest.skip("only root can become another user, whose processes are counted from nothing: run this as root")
+    with labs_of("user") as labs:
+        done = limited(labs, "--nproc=30:30", "up", str(TWO_HOSTS), "--wires", "tap")
         refused(labs, done, r"they need 106 processes \(one for each, 100 besides\), and this user may have 30")
-    finally:
-        labs.leave()
-        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(
@@ -159,15 +151,10 @@ def test_a_lab_too_large_for_the_kernels_neighbours_is_warned_of(monkeypatch: py
 # Beside each other
 
 
-def test_labs_of_different_users_with_one_name_do_not_meet(labs: Labs) -> None:
+def test_labs_of_different_users_with_one_name_do_not_meet() -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    folder = Path(tempfile.mkdtemp(prefix="emunet-two-"))
-    others = UsersLabs(folder / "run")
-    others.folder.mkdir(mode=0o700)
-    os.chmod(folder, 0o755)
-    os.chown(others.folder, NOBODY, NOBODY)
-    try:
+        pytest.skip("only root can become another user: run this test as root")
+    with labs_of("root") as labs, labs_of("user") as others:
         labs.ok("up", str(TWO_HOSTS), "--wires", "tap")
         others.ok("up", str(TWO_HOSTS), "--wires", "tap")
         before = [one.status()["frames"]["received"] for one in (labs, others)]
@@ -187,9 +174,6 @@ def test_labs_of_different_users_with_one_name_do_not_meet(labs: Labs) -> None:
             others.ok("ping")
             labs.ok("up", str(TWO_HOSTS), "--wires", "tap")
         labs.ok("ping")
-    finally:
-        others.leave()
-        shutil.rmtree(folder)
 
 
 def test_a_control_process_that_stalls_does_not_stop_frames(labs: Labs) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_driver import Labs, eventually
+from lab_driver import Labs, eventually, one_lab
 
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
@@ -77,17 +77,8 @@ spec: {nodeName: host1, hostname: one, subdomain: db, setHostnameAsFQDN: true, c
 @pytest.fixture(scope="module")
 def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
     """One lab for all tests of this file."""
-    folder = tmp_path_factory.mktemp("names")
-    made = Labs(folder / "run")
-    made.folder.mkdir(mode=0o700)
-    (folder / "lab.yaml").write_text(TOPOLOGY)
-    try:
-        made.ok("up", str(folder / "lab.yaml"), "--wires", "tap")
+    with one_lab(tmp_path_factory.mktemp("dns"), TOPOLOGY) as made:
         yield made
-        made.ok("down")
-        assert made.processes() == {}
-    finally:
-        made.leave()
 
 
 def dig(labs: Labs, *words: str, pod: str = "client") -> list[str]:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from lab_driver import ROOT, Labs, balance
 
 EXAMPLES = ROOT / "examples"
-
-
-@pytest.fixture
-def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
-    made = Labs(tmp_path_factory.mktemp("run"))
-    try:
-        yield made
-    finally:
-        made.leave()
 
 
 def run(labs: Labs, name: str, topology: str = "two-hosts") -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_driver import Labs
+from lab_driver import Labs, one_lab
 
 from emunet.cli.forward import read_wish
 
@@ -82,17 +82,8 @@ spec: {nodeName: host2, hostNetwork: true, containers: [{name: a, image: x, port
 @pytest.fixture(scope="module")
 def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
     """One lab for all tests of this file."""
-    folder = tmp_path_factory.mktemp("forward")
-    made = Labs(folder / "run")
-    made.folder.mkdir(mode=0o700)
-    (folder / "lab.yaml").write_text(TOPOLOGY)
-    try:
-        made.ok("up", str(folder / "lab.yaml"), "--wires", "tap")
+    with one_lab(tmp_path_factory.mktemp("forward"), TOPOLOGY) as made:
         yield made
-        made.ok("down")
-        assert made.processes() == {}
-    finally:
-        made.leave()
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from lab_driver import ROOT, Labs, balance, eventually
+from ordinary_user import NOBODY, become_nobody
 from outside_world import ASIDE, PORT, SERVER
-from test_ordinary_user import NOBODY, become_nobody
 
 from emunet.linux import syscalls
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab_driver import Labs, eventually
-from test_ordinary_user import NOBODY, become_nobody
+from ordinary_user import WHO, UsersLabs, labs_of
 
 from emunet.daemon.unix_http import UnixConnection
 
@@ -37,31 +34,14 @@ CHANGES = ("/var/tmp", "/var/log", "/var/cache", "/var/lib")
 """Where the machine itself, and whoever else works on it, changes things at any time."""
 
 
-class UsersLabs(Labs):
-    """Labs of an ordinary user."""
-
-    def run(self, *arguments: str, timeout: float = 60, **how: Any) -> Any:
-        return super().run(*arguments, timeout=timeout, preexec_fn=become_nobody, **how)
-
-
-@pytest.fixture(params=["root", "user"])
+@pytest.fixture(params=WHO)
 def labs(request: pytest.FixtureRequest) -> Iterator[Labs]:
-    """Labs of root and of an ordinary user; run as an ordinary user, both are the user's."""
-    folder = Path(tempfile.mkdtemp(prefix="emunet-cage-"))
-    as_user = request.param == "user" and os.geteuid() == 0
-    made = UsersLabs(folder / "run") if as_user else Labs(folder / "run")
-    made.folder.mkdir(mode=0o700)
-    (folder / "lab.yaml").write_text(TOPOLOGY)
-    if as_user:
-        os.chmod(folder, 0o755)
-        os.chown(made.folder, NOBODY, NOBODY)
-    try:
-        made.ok("up", str(folder / "lab.yaml"), "--wires", "tap")
+    """Labs of root and of an ordinary user."""
+    with labs_of(request.param) as made:
+        (made.folder.parent / "lab.yaml").write_text(TOPOLOGY)
+        made.ok("up", str(made.folder.parent / "lab.yaml"), "--wires", "tap")
         yield made
         made.ok("down")
-    finally:
-        made.leave()
-        shutil.rmtree(folder)
 
 
 def run_container(labs: Labs, name: str, command: list[str], seconds: float = 60) -> str:

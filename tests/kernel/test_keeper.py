@@ -19,21 +19,16 @@ from kernel_bench import SECONDS, Bench, eventually, is_gone, kill, pod_spec, sl
 
 from emunet.linux import syscalls
 from emunet.linux.keeper_client import (
-    AttachInterfaces,
-    CreateSandbox,
     Keeper,
     KeeperEnded,
     KeeperGone,
     KeeperRefused,
-    OpenSockets,
-    Probe,
     ProcessExited,
     Received,
-    RemoveSandbox,
     Reply,
     SandboxEnded,
-    Spawn,
 )
+from emunet.linux.keeper_requests import AttachInterfaces, CreateSandbox, OpenSockets, Probe, RemoveSandbox, Spawn
 from emunet.linux.specification import InterfaceSpec, NeighborSpec, ProbeSpec, ProgramSpec, RouteSpec, SandboxSpec
 from emunet.linux.tap import close_many
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from lab_driver import TWO_HOSTS, Labs, eventually, machine
+from ordinary_user import WHO, labs_of
 
 MOMENTS = 20
 VICTIMS = ("up", "emunet-control", "emunet-plane", "emunet-keeper")
@@ -25,15 +27,6 @@ SEED = int(os.environ.get("EMUNET_KILL_SEED", "1"))
 def victims_on(wires: str) -> tuple[str, ...]:
     """Whom to kill: memory wires need no keeper."""
     return tuple(victim for victim in VICTIMS if wires == "tap" or victim != "emunet-keeper")
-
-
-@pytest.fixture
-def labs(tmp_path: Path) -> Iterator[Labs]:
-    made = Labs(tmp_path / "run")
-    try:
-        yield made
-    finally:
-        made.leave()
 
 
 def kill(pid: int | None) -> bool:
@@ -217,6 +210,45 @@ def test_sigterm_ends_a_lab_in_order(labs: Labs) -> None:
     os.kill(labs.status()["pid"], signal.SIGTERM)
     labs.wait_until_gone()
     assert list(labs.folder.iterdir()) == []
+
+
+def networks_of(labs: Labs) -> set[str]:
+    """The network namespaces of all labs' processes, but that of the machine."""
+    found = set()
+    for pid in labs.processes():
+        with suppress(OSError):  # it has ended
+            found.add(os.readlink(f"/proc/{pid}/ns/net"))
+    return found - {os.readlink("/proc/self/ns/net")}
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_a_lab_whose_run_folder_was_removed_ends(who: str) -> None:
+    """No command would find it any more: so it ends by itself, and harms nothing that has its name by now."""
+    with labs_of(who) as labs:
+        for name, wires in (("real", "tap"), ("model", "memory"), ("deaf", "memory")):
+            labs.ok("up", str(TWO_HOSTS), "--lab", name, "--wires", wires)
+        assert len(networks_of(labs)) >= 6
+        old = labs.status("model")["pid"]
+        shutil.rmtree(labs.folder / "real")
+        shutil.rmtree(labs.folder / "model")
+        labs.ok("up", str(TWO_HOSTS), "--lab", "model", "--wires", "memory")
+        (labs.folder / "deaf" / "api.sock").unlink()
+        new = labs.status("model")["pid"]
+        assert new != old
+        controls = [pid for pid, name in labs.processes().items() if name == "emunet-control"]
+        assert new in controls
+
+        def left() -> list[int]:
+            return [pid for pid, name in labs.processes().items() if name == "emunet-control" and pid != new]
+
+        eventually(lambda: not left(), lambda: f"control processes that remain: {left()}")
+        eventually(lambda: networks_of(labs) == set(), "networks of pods remain")
+        assert [(row["lab"], row["state"]) for row in labs.json("labs")] == [("deaf", "ended"), ("model", "running")]
+        told = labs.run("status", "--lab", "deaf").stderr
+        assert "api.sock was removed, so that no command would find the lab: it has ended" in told
+        assert labs.run("ping", "web-1", "web-3", "--lab", "model").returncode == 0
+        labs.ok("down", "--all")
+        assert list(labs.folder.iterdir()) == []
 
 
 def big_topology(pods: int) -> str:

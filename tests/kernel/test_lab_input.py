@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +23,6 @@ spec:
       command: COMMAND
 """
 TOPOLOGY = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: small}\nspec: {hosts: [host1]}\n"
-
-
-@pytest.fixture
-def labs(tmp_path: Path) -> Iterator[Labs]:
-    made = Labs(tmp_path / "run")
-    try:
-        yield made
-    finally:
-        made.leave()
 
 
 def pod(name: str, command: str = "", policy: str = "Always") -> str:

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from emunet.linux import syscalls
-
-ROOT = Path(__file__).parents[2]
-NOBODY = 65534
+from lab_driver import ROOT
+from ordinary_user import become_nobody, become_nobody_with_ids
 
 SCRIPT = """
 import os, sys
@@ -74,44 +70,6 @@ finally:
     bench.close()
 print("all of it worked")
 """
-
-
-def become_nobody() -> None:
-    """Leave root behind, in a mount namespace where an ordinary user finds what is usual."""
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
-    os.umask(0)
-    syscalls.mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755")
-    os.mknod("/mnt/tun", stat.S_IFCHR | 0o666, os.makedev(10, 200))
-    syscalls.bind("/mnt/tun", "/dev/net/tun")
-    for needed in (Path(sys.base_prefix), Path(sys.prefix), ROOT):
-        show_to_all(needed)
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
-
-
-def become_nobody_with_ids() -> None:
-    """The same, with a range of subordinate ids of its own."""
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
-    syscalls.mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755")
-    Path("/mnt/ids").write_text(f"{NOBODY}:300000:65536\n")
-    for table in ("/etc/subuid", "/etc/subgid"):
-        syscalls.bind("/mnt/ids", table)
-    become_nobody()
-
-
-def show_to_all(folder: Path) -> None:
-    """Make a folder reachable that lies below one closed to others (a Python below root's own home)."""
-    for above in reversed(folder.parents):
-        if above.stat().st_mode & 0o005 != 0o005:
-            held = os.open(folder, os.O_PATH)
-            syscalls.mount("tmpfs", str(above), "tmpfs", 0, "mode=0755")
-            folder.mkdir(parents=True)
-            syscalls.bind(f"/proc/self/fd/{held}", str(folder))
-            os.close(held)
-            return
 
 
 def test_an_ordinary_user_has_a_lab_too() -> None:

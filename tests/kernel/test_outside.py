@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab_driver import Labs, balance, eventually
-from test_isolation import NOBODY, UsersLabs
+from ordinary_user import NOBODY, WHO, UsersLabs, become_nobody, labs_of
 
 
 def topology(name: str, host: str, address: str, outside: str, mtu: int = 1500) -> str:
@@ -36,20 +34,16 @@ spec: {{containers: [{{name: c, image: x, ports: [{{containerPort: 80}}]}}]}}
 """
 
 
-@pytest.fixture
-def labs(tmp_path: Path) -> Iterator[Labs]:
-    """Labs of this test's own."""
-    made = Labs(tmp_path / "run")
-    made.folder.mkdir(mode=0o700)
-    try:
+@pytest.fixture(params=WHO)
+def labs(request: pytest.FixtureRequest) -> Iterator[Labs]:
+    """Labs of this test's own, of root and of an ordinary user."""
+    with labs_of(request.param) as made:
         yield made
-    finally:
-        made.leave()
 
 
-def up(labs: Labs, folder: Path, name: str, host: str, address: str, outside: str, wires: str = "tap") -> None:
+def up(labs: Labs, name: str, host: str, address: str, outside: str, wires: str = "tap") -> None:
     """Start a lab; its seed makes its MACs its own."""
-    file = folder / f"{name}.yaml"
+    file = labs.folder.parent / f"{name}.yaml"
     file.write_text(topology(name, host, address, outside))
     labs.ok("up", str(file), "--wires", wires, "--seed", str(len(name)))
 
@@ -71,58 +65,32 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def test_two_labs_on_one_socket(labs: Labs, tmp_path: Path) -> None:
+def test_two_labs_on_one_socket(labs: Labs) -> None:
     """Whoever comes first waits for the other, and when one comes again, so does the cable."""
-    path = tmp_path / "cable.sock"
-    up(labs, tmp_path, "left", "hosta", "192.168.9.21", f"{{name: far, unix: {path}}}")
+    path = labs.folder.parent / "cable.sock"
+    up(labs, "left", "hosta", "192.168.9.21", f"{{name: far, unix: {path}}}")
     assert not reaches(labs, "left", "hosta", "192.168.9.22")
     assert labs.status("left")["frames"]["reasons"].keys() <= {"NO_CARRIER", "NEIGHBOR_UNREACHABLE"}
-    up(labs, tmp_path, "right", "hostb", "192.168.9.22", f"{{name: far, unix: {path}, listen: true}}")
-    assert path.stat().st_mode & 0o777 == 0o700
+    up(labs, "right", "hostb", "192.168.9.22", f"{{name: far, unix: {path}, listen: true}}")
+    owner = NOBODY if isinstance(labs, UsersLabs) else os.geteuid()
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (owner, 0o700)
     eventually(lambda: reaches(labs, "left", "hosta", "192.168.9.22"), "the far lab answers")
     assert "switch1:far" in labs.ok("trace", "--lab", "left", "hosta", 'IP(dst="192.168.9.22")/ICMP()')
     labs.ok("down", "--lab", "right")
     assert not path.exists()
     eventually(lambda: not reaches(labs, "left", "hosta", "192.168.9.22"), "it is gone")
-    up(labs, tmp_path, "right", "hostb", "192.168.9.22", f"{{name: far, unix: {path}, listen: true}}")
+    up(labs, "right", "hostb", "192.168.9.22", f"{{name: far, unix: {path}, listen: true}}")
     eventually(lambda: reaches(labs, "left", "hosta", "192.168.9.22"), "the far lab is there again")
     for name in ("left", "right"):
         assert balance(labs.status(name)["frames"]) == 0
         assert labs.status(name)["faults"] == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; for others the tests above are that")
-def test_two_labs_of_an_ordinary_user() -> None:
-    """The cable, and the responder behind it: neither needs root."""
-    folder = Path(tempfile.mkdtemp(prefix="emunet-cable-"))
-    os.chmod(folder, 0o755)
-    os.chown(folder, NOBODY, NOBODY)
-    labs = UsersLabs(folder / "run")
-    labs.folder.mkdir(mode=0o700)
-    os.chown(labs.folder, NOBODY, NOBODY)
-    path = folder / "cable.sock"
-    try:
-        up(labs, folder, "right", "hostb", "192.168.9.22", f"{{name: far, unix: {path}, listen: true}}")
-        up(labs, folder, "left", "hosta", "192.168.9.21", f"{{name: far, unix: {path}}}")
-        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (NOBODY, 0o700)
-        eventually(lambda: reaches(labs, "left", "hosta", "192.168.9.22"), "the far lab answers")
-        address = json.loads(labs.ok("status", "--lab", "right", "-o", "json"))["pods"][0]["ips"][0]
-        said = labs.ok("exec", "--lab", "right", "hostb", "--", "curl", "-s", "-m", "5", f"http://{address}/")
-        assert json.loads(said)["pod"] == "right-1"
-        for name in ("left", "right"):
-            status = json.loads(labs.ok("status", "--lab", name, "-o", "json"))
-            assert balance(status["frames"]) == 0
-            assert status["faults"] == []
-    finally:
-        labs.leave()
-        shutil.rmtree(folder)
-
-
-def test_bulk_between_labs(labs: Labs, tmp_path: Path) -> None:
+def test_bulk_between_labs(labs: Labs) -> None:
     """Superframes of a kernel are cut on the way out, and what the socket does not take TCP sends again."""
-    path = tmp_path / "cable.sock"
-    up(labs, tmp_path, "right", "hostb", "192.168.9.22", f"{{name: far, unix: {path}, listen: true}}")
-    up(labs, tmp_path, "left", "hosta", "192.168.9.21", f"{{name: far, unix: {path}}}")
+    path = labs.folder.parent / "cable.sock"
+    up(labs, "right", "hostb", "192.168.9.22", f"{{name: far, unix: {path}, listen: true}}")
+    up(labs, "left", "hosta", "192.168.9.21", f"{{name: far, unix: {path}}}")
     take = (
         "import socket, hashlib\nserver = socket.create_server(('', 7000))\nprint('ready', flush=True)\n"
         "one, _ = server.accept()\ndigest = hashlib.sha256()\n"
@@ -143,11 +111,11 @@ def test_bulk_between_labs(labs: Labs, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wires", ["tap", "memory"])
-def test_two_labs_by_udp(labs: Labs, tmp_path: Path, wires: str) -> None:
+def test_two_labs_by_udp(labs: Labs, wires: str) -> None:
     here, there = free_ports(2)
     ends = [f"127.0.0.1:{port}" for port in (here, there)]
-    up(labs, tmp_path, "left", "hosta", "192.168.9.21", f'{{name: far, udp: "{ends[0]}", to: "{ends[1]}"}}', wires)
-    up(labs, tmp_path, "right", "hostb", "192.168.9.22", f'{{name: far, udp: "{ends[1]}", to: "{ends[0]}"}}', wires)
+    up(labs, "left", "hosta", "192.168.9.21", f'{{name: far, udp: "{ends[0]}", to: "{ends[1]}"}}', wires)
+    up(labs, "right", "hostb", "192.168.9.22", f'{{name: far, udp: "{ends[1]}", to: "{ends[0]}"}}', wires)
     if wires == "tap":
         assert reaches(labs, "left", "hosta", "192.168.9.22")
     trace = labs.json("trace", "--lab", "left", "--live", "hosta", 'IP(dst="192.168.9.22")/ICMP()')
@@ -156,21 +124,22 @@ def test_two_labs_by_udp(labs: Labs, tmp_path: Path, wires: str) -> None:
     assert balance(labs.status("left")["frames"]) == balance(labs.status("right")["frames"]) == 0
 
 
-def test_passt_is_at_the_other_end(labs: Labs, tmp_path: Path) -> None:
+def test_passt_is_at_the_other_end(labs: Labs) -> None:
     """A host of the lab reaches a server of this machine through passt, as a virtual machine would: the way out."""
     if shutil.which("passt") is None:
         pytest.skip("passt is not installed: apt-get install passt")
     path = Path("/tmp") / f"emunet-passt-{os.getpid()}.sock"  # passt gives up root: it must be able to write there
+    become = become_nobody if isinstance(labs, UsersLabs) else None
     command = ["passt", "-f", "-1", "-s", str(path), "-a", "192.168.9.21", "-n", "24", "-g", "192.168.9.1"]
     interface = next((name for _, name in socket.if_nameindex() if name != "lo"), "lo")
     command += ["-i", interface, "-D", "none", "-t", "none", "-u", "none", "-4"]
-    passt = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    passt = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=become)
     try:
         eventually(lambda: path.exists() or passt.poll() is not None, "passt to begin")
         assert passt.poll() is None, passt.communicate()[0]
         with socket.create_server(("127.0.0.1", 0)) as server:
             threading.Thread(target=greet, args=(server,), daemon=True).start()
-            up(labs, tmp_path, "left", "hosta", "192.168.9.21", f"{{name: out, unix: {path}}}")
+            up(labs, "left", "hosta", "192.168.9.21", f"{{name: out, unix: {path}}}")
             ask = (
                 "import socket\n"
                 f"with socket.create_connection(('192.168.9.1', {server.getsockname()[1]}), 10) as s:\n"
@@ -205,10 +174,11 @@ def greet(server: socket.socket) -> None:
         ("{name: a, udp: '192.0.2.1:1', to: '192.0.2.2:2'}", "switch1:a: udp 192.0.2.1:1: Cannot assign requested"),
     ],
 )
-def test_what_cannot_be(labs: Labs, tmp_path: Path, outside: str, said: str) -> None:
-    file = tmp_path / "bad.yaml"
-    file.write_text(topology("bad", "hosta", "192.168.9.21", outside))
-    done = labs.run("up", str(file), "--wires", "memory")
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert labs.processes() == {}
+def test_what_cannot_be(outside: str, said: str) -> None:
+    with labs_of("root") as labs:
+        file = labs.folder.parent / "bad.yaml"
+        file.write_text(topology("bad", "hosta", "192.168.9.21", outside))
+        done = labs.run("up", str(file), "--wires", "memory")
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert labs.processes() == {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_driver import Labs, eventually
+from lab_driver import Labs, eventually, one_lab
 
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
@@ -84,17 +84,8 @@ GET = r"GET /me HTTP/1.1\r\nHost: x\r\n\r\n"
 @pytest.fixture(scope="module")
 def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
     """One lab for all tests of this file."""
-    folder = tmp_path_factory.mktemp("responder")
-    made = Labs(folder / "run")
-    made.folder.mkdir(mode=0o700)
-    (folder / "lab.yaml").write_text(TOPOLOGY)
-    try:
-        made.ok("up", str(folder / "lab.yaml"), "--wires", "tap")
+    with one_lab(tmp_path_factory.mktemp("responder"), TOPOLOGY) as made:
         yield made
-        made.ok("down")
-        assert made.processes() == {}
-    finally:
-        made.leave()
 
 
 def ask(labs: Labs, kind: str, address: str, port: int, said: str = "", by: str = "client") -> dict[str, Any]:

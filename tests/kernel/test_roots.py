@@ -15,7 +15,7 @@ import pytest
 from kernel_bench import Bench, in_own_network
 
 from emunet.linux import roots, syscalls
-from emunet.linux.keeper_client import WriteFiles
+from emunet.linux.keeper_requests import WriteFiles
 from emunet.linux.specification import ProgramSpec
 
 ROOT = Path(__file__).parents[2]

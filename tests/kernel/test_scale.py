@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from lab_driver import Labs
 from scale_figures import Figures, measure
 from test_lab_ends import crowding
-
-
-@pytest.fixture
-def labs(tmp_path: Path) -> Iterator[Labs]:
-    """Labs of this test's own."""
-    made = Labs(tmp_path / "run")
-    made.folder.mkdir(mode=0o700)
-    try:
-        yield made
-    finally:
-        made.leave()
 
 
 def test_1000_pods_on_10_hosts(labs: Labs, tmp_path: Path) -> None:

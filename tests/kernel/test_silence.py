@@ -60,7 +60,7 @@ def test_twenty_made_at_once_send_nothing(bench: Bench) -> None:
 
 
 def test_an_interface_added_later_sends_nothing(bench: Bench) -> None:
-    from emunet.linux.keeper_client import AttachInterfaces
+    from emunet.linux.keeper_requests import AttachInterfaces
 
     bench.pod(1)
     added = InterfaceSpec("eth1", "02:00:00:00:01:01", ("10.245.0.1/24", "fd02::1/64"))

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 from lab_driver import Labs
 from soak import KB_A_POD, NAMES, RATE, soak
 
 SECONDS = 25.0
-
-
-@pytest.fixture
-def labs(tmp_path: Path) -> Iterator[Labs]:
-    """Labs of this test's own."""
-    made = Labs(tmp_path / "run")
-    made.folder.mkdir(mode=0o700)
-    try:
-        yield made
-    finally:
-        made.leave()
 
 
 def test_pods_come_and_go_under_traffic(labs: Labs) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_driver import Labs, balance, eventually
+from lab_driver import Labs, balance, eventually, one_lab
 
 from emunet.daemon.client import LabClient
 from emunet.daemon.folder import RunFolder
@@ -45,16 +45,8 @@ spec:
 @pytest.fixture(scope="module")
 def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
     """One lab for all tests of this file."""
-    folder = tmp_path_factory.mktemp("trouble")
-    (folder / "troubled.yaml").write_text(TOPOLOGY)
-    made = Labs(tmp_path_factory.mktemp("run"))
-    try:
-        made.ok("up", str(folder / "troubled.yaml"), "--wires", "tap")
+    with one_lab(tmp_path_factory.mktemp("trouble"), TOPOLOGY) as made:
         yield made
-        made.ok("down")
-        assert made.processes() == {}
-    finally:
-        made.leave()
 
 
 @pytest.fixture(autouse=True)

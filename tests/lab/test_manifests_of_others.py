@@ -14,7 +14,7 @@ import pytest
 
 from emunet.cluster.load import Document, load_files
 from emunet.cluster.objects import expand
-from emunet.lab.lab import LabPod
+from emunet.lab.pod import LabPod
 from emunet.testing import Lab
 
 MANIFESTS = Path(__file__).parents[3] / "shared" / "real" / "manifests"

@@ -155,21 +155,32 @@ def _shut_gates(spec: Object, conditions: list[Object]) -> str:
 def _phase(spec: Object, fact: PodFact | None) -> str:
     if fact is None:
         return "Pending"
+    states = [(fact.container(one["name"]), one) for one in spec.get("initContainers", ())]
+    over = outcome(spec, fact)
+    if over and not any(state.program and state.state == "running" for state, _ in states):
+        return over
+    if not over and not all(_is_past(state, one) for state, one in states):
+        return "Pending"
+    found = [fact.container(one["name"]) for one in spec["containers"]]
+    return "Pending" if any(one.state == "waiting" and not one.restarts for one in found) else "Running"
+
+
+def outcome(spec: Object, fact: PodFact) -> Literal["", "Succeeded", "Failed"]:
+    """What a pod has come to when none but its sidecars will run any more; empty before.
+
+    How sidecars end counts for nothing. Until they have, the pod runs.
+    """
     policy = spec.get("restartPolicy", "Always")
     for one in spec.get("initContainers", ()):
         state = fact.container(one["name"])
-        if _is_past(state, one):
-            continue
-        if state.state == "terminated" and policy == "Never" and not is_sidecar(one):
-            return "Failed"
-        return "Pending"
+        if not is_sidecar(one) and not _is_past(state, one):
+            return "Failed" if state.state == "terminated" and policy == "Never" else ""
     found = [fact.container(one["name"]) for one in spec["containers"]]
-    if all(one.state == "terminated" for one in found) and policy != "Always":
-        if all(one.code == 0 for one in found):
-            return "Succeeded"
-        if policy == "Never":
-            return "Failed"
-    return "Pending" if any(one.state == "waiting" and not one.restarts for one in found) else "Running"
+    if policy == "Always" or any(one.state != "terminated" for one in found):
+        return ""
+    if all(one.code == 0 for one in found):
+        return "Succeeded"
+    return "Failed" if policy == "Never" else ""
 
 
 def _is_past(state: ContainerFact, init: Object) -> bool:
@@ -237,7 +248,6 @@ def _notes(pod: Object, fact: PodFact | None) -> Iterator[Action]:
 
 _IGNORED = (
     "activeDeadlineSeconds", "hostIPC", "hostPID", "priorityClassName", "runtimeClassName", "shareProcessNamespace",
-    "topologySpreadConstraints",
 )  # fmt: skip
 """Of a pod's spec, what does nothing where it is set."""
 
@@ -264,8 +274,5 @@ def _without_effect(spec: Object) -> Iterator[str]:
         source = next((name for name in volume if name != "name"), "")
         if source == "hostPath" and volume["hostPath"].get("type") in ("Socket", "CharDevice", "BlockDevice"):
             yield f"volume {volume['name']} ({volume['hostPath']['type']} of the host)"
-        tokens = [one for one in volume.get("projected", {}).get("sources", ()) if "serviceAccountToken" in one]
-        if tokens:
-            yield f"volume {volume['name']} (serviceAccountToken)"
         if source in ("persistentVolumeClaim", "nfs", "csi", "iscsi", "cephfs", "rbd", "gcePersistentDisk"):
             yield f"volume {volume['name']} ({source})"

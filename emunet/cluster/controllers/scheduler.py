@@ -1,8 +1,9 @@
 """The scheduler: which host a pod runs on, once, and why none where none will do.
 
 A host is out if it is not there, cordoned, tainted without toleration, not selected, full, without
-the address that the pod asks for, or has a port taken that the pod wants of the host. Among the rest the
-pod's preferences decide, then the fewest pods, then the name.
+the address that the pod asks for, has a port taken that the pod wants of the host, or would make the pods of
+its kind stand too unevenly (`spread`). Among the rest the pod's preferences decide, then the fewest pods, then
+the name.
 
 Rule of this file: it only writes `spec.nodeName` and the condition that tells of it.
 """
@@ -14,9 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from emunet.cluster import selectors
-from emunet.cluster.check import is_pod_address
+from emunet.cluster.check_pods import is_pod_address
+from emunet.cluster.controllers import spread
 from emunet.cluster.controllers.actions import NOTHING, Note, Outcome, Watch, Write, itself
-from emunet.cluster.controllers.pods import is_terminating, with_condition
+from emunet.cluster.controllers.pods import is_active, is_terminating, pod_key, with_condition
 from emunet.cluster.defaults import containers_of
 from emunet.cluster.objects import IP_ANNOTATION
 from emunet.cluster.ranges import natural
@@ -98,14 +100,14 @@ class Scheduler:
         self.watches: Mapping[str, Watch] = {"pods": self._of_pod, "nodes": self._waiting}
 
     def _of_pod(self, view: View, change: Change) -> Iterable[Key]:
-        if change.verb == "DELETED" and change.item["spec"].get("nodeName"):
+        if not change.item["spec"].get("nodeName"):
+            return itself(view, change)
+        if change.verb == "DELETED":
             return self._waiting(view, change)
-        return itself(view, change) if not change.item["spec"].get("nodeName") else ()
+        return [pod_key(one) for one in view.pods_on("") if heeds_others(one["spec"])] if _is_news(change) else ()
 
     def _waiting(self, view: View, change: Change) -> Iterator[Key]:
-        for pod in view.items("pods"):
-            if not pod["spec"].get("nodeName"):
-                yield Key("pods", meta(pod)["namespace"], meta(pod)["name"])
+        yield from map(pod_key, view.pods_on(""))
 
     def step(self, view: View, key: Key, now: int) -> Outcome:
         """Bind the pod, or say why it cannot be."""
@@ -117,8 +119,10 @@ class Scheduler:
         nodes = sorted(view.items("nodes"), key=lambda node: natural(meta(node)["name"]))
         reasons: Counter[str] = Counter()
         fit = []
+        places = _places(view, pod, nodes)
+        skewed = spread.obstacle_of(pod["spec"], pod, places)
         for node in nodes:
-            why = _obstacle(view, pod, node)
+            why = _obstacle(view, pod, node) or skewed(labels_of(node))
             if why is None:
                 fit.append(node)
             else:
@@ -134,12 +138,49 @@ class Scheduler:
                 return NOTHING
             note = Note(pod, "FailedScheduling", message, NAME, "Warning")
             return Outcome((Write(with_status(pod, conditions=changed)), note))
-        node = max(fit, key=lambda one: (_preference(view, pod, one), -view.number_on(meta(one)["name"])))
-        name = meta(node)["name"]
+        evenly = spread.worths(pod["spec"], pod, places, [labels_of(node) for node in fit])
+        worth = [
+            (even + _preference(view, pod, node), -view.number_on(meta(node)["name"]))
+            for even, node in zip(evenly, fit, strict=True)
+        ]
+        name = meta(fit[worth.index(max(worth))])["name"]
         bound = {**pod, "spec": {**pod["spec"], "nodeName": name}}
         changed = with_condition(conditions, "PodScheduled", "True", view.moment(now))
         message = f"Successfully assigned {key.namespace}/{key.name} to {name}"
         return Outcome((Write(with_status(bound, conditions=changed)), Note(pod, "Scheduled", message, NAME)))
+
+
+def heeds_others(spec: Object) -> bool:
+    """Whether where a pod may run depends on where others do."""
+    affinity = spec.get("affinity") or {}
+    return any((spec.get("topologySpreadConstraints"), affinity.get("podAffinity"), affinity.get("podAntiAffinity")))
+
+
+def _is_news(change: Change) -> bool:
+    """Whether others may see a bound pod with other eyes: it was bound, relabelled, or has come to its end."""
+    before, item = change.before, change.item
+    return (
+        before is None
+        or not before["spec"].get("nodeName")
+        or labels_of(before) != labels_of(item)
+        or is_active(before) != is_active(item)
+    )
+
+
+def _places(view: View, pod: Object, nodes: Iterable[Object]) -> list[spread.Place]:
+    """The nodes as far as it matters how evenly pods stand on them; none where the pod does not say so."""
+    spec, namespace = pod["spec"], meta(pod)["namespace"]
+    if not spec.get("topologySpreadConstraints"):
+        return []
+    return [
+        spread.Place(
+            labels_of(node),
+            [one for one in view.pods_on(meta(node)["name"]) if meta(one)["namespace"] == namespace and is_active(one)],
+            is_chosen(spec, node),
+            repelling_taint(spec, node) is None,
+        )
+        for node in nodes
+    ]
 
 
 def _obstacle(view: View, pod: Object, node: Object) -> str | None:

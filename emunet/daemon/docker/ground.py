@@ -17,7 +17,8 @@ from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import RunningLab
 from emunet.daemon.sandboxes import GSO_MAX_SIZE, container_sandbox
 from emunet.elements.responder import Identity
-from emunet.linux.keeper_client import AttachInterfaces, CreateSandbox, KeeperRefused, RemoveSandbox
+from emunet.linux.keeper_client import KeeperRefused
+from emunet.linux.keeper_requests import AttachInterfaces, CreateSandbox, RemoveSandbox
 from emunet.linux.specification import BindSpec, InterfaceSpec, RouteSpec, SandboxSpec
 from emunet.linux.tap import OFFLOAD_ALL_TCP
 from emunet.packet.address import format_ip, format_mac

@@ -19,7 +19,8 @@ from emunet.cluster.docker.containers import Container
 from emunet.cluster.docker.networks import Refused
 from emunet.cluster.docker.values import Binding
 from emunet.daemon.docker.ground import Ground
-from emunet.linux.keeper_client import KeeperGone, KeeperRefused, OpenSockets
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused
+from emunet.linux.keeper_requests import OpenSockets
 from emunet.packet.address import format_ip
 
 READ_SIZE = 1 << 16

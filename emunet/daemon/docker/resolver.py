@@ -19,7 +19,8 @@ from emunet.cluster.docker.containers import Containers
 from emunet.daemon.docker.container_files import RESOLVER
 from emunet.daemon.docker.ground import Ground
 from emunet.daemon.docker.record import Record
-from emunet.linux.keeper_client import KeeperGone, KeeperRefused, OpenSockets
+from emunet.linux.keeper_client import KeeperGone, KeeperRefused
+from emunet.linux.keeper_requests import OpenSockets
 from emunet.packet.dns import Code
 
 _PORT = 53

@@ -1,6 +1,6 @@
 """What the API server needs of the lab that it speaks for.
 
-Rule of this file: contracts and small values only. `daemon.caretaker` keeps them in a running lab; a test
+Rule of this file: contracts and small values only. `daemon.pod_clients` keeps them in a running lab; a test
 may keep them with a control plane alone.
 """
 

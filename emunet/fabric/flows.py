@@ -276,6 +276,8 @@ class FlowCache:
             raise Unfusable("the frame is not sound")
         if not (replay.views or replay.advances or replay.wrap or replay.unwrap):
             replay.relays = replay.wire
+            untranslated = replay.transport is None and not replay.extra
+            replay.direct = untranslated and not replay.watched and (replay.edge or replay.wire) is not None
         replay.edge_figures = None if replay.wire is not None else world_figures
         replay.begins = recording.admitted
         if recording.admitted:

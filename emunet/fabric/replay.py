@@ -56,6 +56,7 @@ class Replay(Rewrite):
     following  the Replay that repeated the last frame which this one put on a wire, where it came off: frames of
              one key leave with one key, so it is that of the next, too, as long as it lives; or None
     relays   as `wire`, where all that happens on the way is a rewrite: no view, no header put on, no identification
+    direct   all that happens on the way to an edge, or onto a wire, is that keyed bytes of the header become others
     road     it answers for all flows between two stations, which differ in their ports (`fabric.roads`)
     crossing where it ends, if an element is asked there; `onward`: by the situation behind it, what follows
     told     whose record is told of a loss on the wire: 0 the entry's, else that of a view; or None
@@ -70,6 +71,7 @@ class Replay(Rewrite):
         "credits",
         "crossing",
         "deadline",
+        "direct",
         "drop",
         "drop_figures",
         "edge",
@@ -116,6 +118,7 @@ class Replay(Rewrite):
         self.hops = 0
         self.following: Replay | None = None
         self.relays: WireExit | None = None
+        self.direct = False
         self.road = False
         self.crossing: Crossing | None = None
         self.onward: dict[Situation, Replay] = {}

@@ -21,7 +21,7 @@ from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric.capture import Record, Sink
 from emunet.fabric.config import HostConfig, WorldConfig
 from emunet.fabric.edge import Edge, overhears
-from emunet.fabric.flow_key import Key, key_of, road_of
+from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, V4_LENGTH, V4_START, Key, key_of, road_of
 from emunet.fabric.flows import FlowCache, Recording
 from emunet.fabric.follow import explain
 from emunet.fabric.impaired import Lane
@@ -36,7 +36,7 @@ from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
-from emunet.packet.view import Packet
+from emunet.packet.view import ETHERNET_HEADER, Packet
 from emunet.plane.device import Device, bring
 from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
@@ -142,8 +142,57 @@ class World:
     ) -> None:
         """A frame comes in from an edge's stack."""
         self.now = now
+        if offload is None and trace is None and self._at_once(edge, frame, now):
+            return
         self._admit(edge, frame, offload, trace)
         self._run(now)
+
+    def _at_once(self, edge: Edge, frame: bytes, now: int) -> bool:
+        """Repeat what needs nothing but a look-up and a header, of most frames: 1.5 µs instead of 3.6.
+
+        This is `_from_edge` and what follows for an IPv4 frame of TCP or UDP that comes out at an edge, or goes onto an
+        impaired wire. False: nothing happened, it is to be admitted.
+        """
+        if frame[12:15] != V4_START or len(frame) < V4_LENGTH:
+            return False
+        if self._arrivals or self._running or self._dry or now < self._resumes:
+            return False
+        head, total, identification, middle, checksum, tail = V4.unpack_from(frame)
+        replay = self._edge_tables[edge.name].get((head, middle, tail))
+        if replay is None or not replay.direct:
+            return False
+        length = len(frame)
+        if (
+            now >= replay.deadline
+            or not replay.least <= length <= replay.limit
+            or total + ETHERNET_HEADER != length
+            or (replay.old_sum + total + identification + checksum) % 65535
+            or (replay.guard_flags and frame[47] & STEERING_FLAGS != STEADY)
+        ):
+            return False
+        replay.used = now
+        replay.frames += 1
+        if not replay.same:
+            checksum = -(replay.new_sum + total + identification) % 65535
+            frame = (
+                V4.pack(replay.head, total, identification, replay.middle, checksum, replay.tail) + frame[V4_LENGTH:]
+            )
+        end = replay.edge
+        if end is None:
+            assert replay.relays is not None
+            replay.relays.carry(frame, None, replay.hops, None, replay, self._identify(), now)
+            return True
+        answers = end.deliver(frame, None, now)
+        if answers is None:
+            replay.refused += 1
+            return True
+        if end.keeps_time:
+            self._timed.keep(("edge", end.name), end.due())
+        if answers:
+            for answer in answers:
+                self._admit(end, answer, None, None)
+            self._run(now)
+        return True
 
     def show(self, edge: Edge, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
         """Show watchers a frame from an edge that was a hit, and was repeated elsewhere (`linux.executor`)."""
@@ -157,9 +206,26 @@ class World:
 
     def advance(self, now: int) -> None:
         """Move time to `now`, waking what is due on the way, in order."""
-        while (due := self.due()) <= now:
-            self._step(due)
-        self.now = max(self.now, now)
+        heap, timed = self._heap, self._timed
+        while True:
+            first = timed.first()
+            if not heap or heap[0][0] > first:
+                if first > now:
+                    break
+                self._step(first)
+                continue
+            due = heap[0][0]
+            if due > now:
+                break
+            if due > self.now:
+                self.now = due
+            _, _, own, action = heappop(heap)
+            self.events += own
+            action(self.now)
+            if self._arrivals:
+                self._run(self.now)
+        if now > self.now:
+            self.now = now
 
     def step(self) -> None:
         """Move time to what is due next, and let that happen: wires first, then devices and stacks."""
@@ -362,15 +428,21 @@ class World:
         hops += 1
         if replay.watched or hops > HOP_LIMIT or not replay.fits_again(frame, now):
             return False
-        self.figures.queued -= 1
-        if replay.relays is None:
+        relays = replay.relays
+        if relays is None:
+            self.figures.queued -= 1
             self._replay(replay, frame, None, hops, None, identity, now)
             return True
         replay.used = now
         replay.frames += 1
         if not replay.same:
             frame = replay.rewritten(frame, None)
-        replay.relays.carry(frame, None, hops + replay.hops, None, replay, identity, now)
+        hops += replay.hops
+        lane = relays.wire.lanes[relays.end]
+        if lane is not None and relays.wire.up and lane.carry(frame, hops, replay, identity, now):
+            return True  # from one wire onto the next: as many are on wires as before
+        self.figures.queued -= 1
+        relays.carry(frame, None, hops, None, replay, identity, now)
         return True
 
     def wake_lane(self, lane: Lane, due: int) -> None:

@@ -271,6 +271,7 @@ class FlowCache:
             replay.least = fused.least
         replay.first = recording.record
         replay.watched = recording.record is not None or bool(replay.views) or self.recorded
+        replay.look()
         if not replay.fits(recording.frame, 0, len(recording.frame), recording.offload, now):
             # What it was decided by lies outside the key: a bad checksum, a wrong length.
             raise Unfusable("the frame is not sound")

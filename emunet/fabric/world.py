@@ -194,6 +194,10 @@ class World:
             self._run(now)
         return True
 
+    def identify(self) -> int:
+        """A number for a frame that comes into being and is not let in (`linux.executor`), for those who watch."""
+        return self._watching.identify()
+
     def show(self, edge: Edge, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
         """Show watchers a frame from an edge that was a hit, and was repeated elsewhere (`linux.executor`)."""
         identity = self._watching.identify()

@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from emunet.cluster.check import is_pod_address
+from emunet.cluster.check_pods import is_pod_address
 from emunet.cluster.desired import Cluster, Desired, Host, OverlayKind, Pod, PodLinks
 from emunet.cluster.gateway import interfaces as gateway_interfaces
 from emunet.cluster.load import BadInput, Problem

@@ -12,17 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from emunet.cluster import ranges, topology
-from emunet.cluster.check import (
-    Placed,
-    PodRequest,
-    check_pods,
-    check_pool_is_free,
-    check_publish,
-    check_topology,
-    pods_path,
-    read_annotations,
-    underlay_path,
-)
+from emunet.cluster.check import check_pool_is_free, check_topology, pods_path, underlay_path
+from emunet.cluster.check_pods import Placed, PodRequest, check_pods, check_publish, read_annotations
 from emunet.cluster.desired import (
     Cluster,
     Container,

@@ -22,6 +22,7 @@ from emunet.cluster.controllers.balancers import Pool
 from emunet.cluster.controllers.everything import controllers
 from emunet.cluster.controllers.kubelet import Kubelet, PodFact
 from emunet.cluster.controllers.name_server import NameServer
+from emunet.cluster.controllers.namespaces import Authority, Namespaces
 from emunet.cluster.controllers.nodes import LEASES, Health, lease_of, node_of
 from emunet.cluster.controllers.pods import is_terminating, pod_key
 from emunet.cluster.controllers.runner import Runner
@@ -57,6 +58,7 @@ class ControlPlane:
         self.kubelet = Kubelet(self.health)
         self.rules = Rules()
         self.pool = Pool()
+        self._authority = Authority()
         self._built_in = {kind.resource for kind in self.store.kinds}
         self._retired: list[Kind] = []
         self._policies = PolicyReader(self.store)
@@ -65,7 +67,7 @@ class ControlPlane:
         self.name_server = NameServer(cluster)
         self._service_rows = ServiceRows(self.store)
         self.store.listeners.append(self._service_rows.hear)
-        kept = controllers(self.health, self.kubelet, self.pool)
+        kept = controllers(self.health, self.kubelet, self.pool, self._authority)
         self.runner = Runner(self.store, (self.name_server, *kept), self.rules)
         self._begin(now)
 
@@ -138,6 +140,12 @@ class ControlPlane:
             keys = [pod_key(pod) for pod in self.store.items("pods") if meta(pod)["uid"] in wanted]
             self.runner.mark(self.kubelet.name, keys)
         return bool(changed)
+
+    def trust(self, certificate: str) -> None:
+        """The lab's API server has this certificate (PEM): each namespace has it in a config map."""
+        self._authority.certificate = certificate
+        keys = [Key("namespaces", "", meta(one)["name"]) for one in self.store.items("namespaces")]
+        self.runner.mark(Namespaces.name, keys)
 
     def set_power(self, host: str, *, on: bool, now: int) -> None:
         """A host is switched on or off. KeyError where there is none of that name.

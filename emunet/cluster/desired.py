@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from emunet.cluster import topology
-from emunet.cluster.check import port_name
+from emunet.cluster.check_pods import port_name
 from emunet.cluster.docker.values import EMPTY, Engine, Furniture
 from emunet.cluster.load import Problem
 from emunet.cluster.policies import NO_POLICIES, PolicySet

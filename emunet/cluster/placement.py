@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emunet.cluster import ranges
-from emunet.cluster.check import PodRequest, is_pod_address
+from emunet.cluster.check_pods import PodRequest, is_pod_address
 from emunet.cluster.load import Path, Problem
 from emunet.cluster.objects import IP_ANNOTATION
 from emunet.cluster.ranges import natural

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from emunet.cluster import custom, defaults, fields, patches, policy_warnings, status, validate
-from emunet.cluster.check import RESERVED_POD_NAMES, port_name
+from emunet.cluster.check_pods import RESERVED_POD_NAMES, port_name
 from emunet.cluster.kinds import Kind
 from emunet.cluster.load import format_path
 from emunet.cluster.objects import IP_ANNOTATION, MAC_ANNOTATION

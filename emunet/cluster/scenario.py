@@ -32,7 +32,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator
 
-from emunet.cluster.check import port_name
+from emunet.cluster.check_pods import port_name
 from emunet.cluster.desired import Desired
 from emunet.cluster.impairments import Direction, Duration, check_settings
 from emunet.cluster.load import BadInput, Document, Path, Problem, load_files

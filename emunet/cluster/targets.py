@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emunet.cluster.check import port_name
+from emunet.cluster.check_pods import port_name
 from emunet.cluster.store import Object, View, meta
 from emunet.packet.address import format_ip, parse_ip
 

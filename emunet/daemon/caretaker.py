@@ -38,21 +38,21 @@ from emunet.cluster.zone import Update
 from emunet.daemon.containers import Containers
 from emunet.daemon.kube.backend import Bell
 from emunet.daemon.names import Names
-from emunet.daemon.pod_run import PATH, PodRun
+from emunet.daemon.pod_run import PodRun
 from emunet.daemon.programs import Programs
 from emunet.daemon.resolvers import Resolvers
 from emunet.daemon.responders import Declared, Responders
 from emunet.daemon.running import ContainerState, RunningLab
 from emunet.daemon.sandboxes import bridge_spec, hosts_file, known_gateways, name_files, pod_spec
 from emunet.daemon.settings import Settings
-from emunet.daemon.supplies import Supplies
-from emunet.daemon.volumes import folders_of, host_folders_of
+from emunet.daemon.supplies import Files, Supplies, parts
+from emunet.daemon.volumes import MODE, binds_of, with_account
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
 from emunet.linux import limits, way_out
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, SandboxEnded
 from emunet.linux.keeper_requests import AttachInterfaces, CreateSandbox, RemoveSandbox, WriteFiles
-from emunet.linux.specification import ProgramSpec, SandboxSpec
+from emunet.linux.specification import SandboxSpec
 from emunet.packet.address import format_ip
 
 BEGIN_SECONDS = 2.0
@@ -392,10 +392,11 @@ class Caretaker:
         spec = pod_spec(pod, self._name_files(pod, item, state), self.settings.offload, known)
         assert self.stores is not None
         store = self.stores / pod.pod.host
-        binds = host_folders_of(item, str(store))
-        if binds:
+        binds = binds_of(with_account(self.control.store, item), str(store))
+        if any(one.within for one in binds):
             store.mkdir(parents=True, exist_ok=True)
-        return replace(spec, files={**spec.files, **self._supplies.first(item)}, binds=binds)
+        texts, modes = parts(self._supplies.first(item))
+        return replace(spec, files={**spec.files, **texts}, modes=modes, binds=binds)
 
     def _name_files(self, pod: PodState, item: Object, state: State) -> dict[str, str]:
         return name_files(pod, item, state, self._server, self.control.cluster.dns.domain)
@@ -418,7 +419,9 @@ class Caretaker:
         self._server = server
         if lab is None or lab.keeper is None:
             return
-        await self._write(lab, lambda pod, item: self._name_files(pod, item, lab.state))
+        await self._write(lab, lambda pod, item: {
+            path: (text, MODE) for path, text in self._name_files(pod, item, lab.state).items()
+        })  # fmt: skip
 
     async def _supply(self) -> None:
         """Give pods what config maps and secrets say now; what waited for them begins."""
@@ -426,7 +429,7 @@ class Caretaker:
             await self._write(self._lab, lambda _, item: self._supplies.news(item))
             self.containers.supplied()
 
-    async def _write(self, lab: RunningLab, files: Callable[[PodState, Object], dict[str, str]]) -> None:
+    async def _write(self, lab: RunningLab, files: Callable[[PodState, Object], Files]) -> None:
         """Give each pod's sandbox files with another text, where it has any."""
         if lab.keeper is None:
             return
@@ -436,7 +439,7 @@ class Caretaker:
             if item is not None and place is not None and place.sandbox in lab.sandboxes:
                 wanted = files(pod, item)
                 if wanted:
-                    requests.append(WriteFiles(place.sandbox, wanted))
+                    requests.append(WriteFiles(place.sandbox, *parts(wanted)))
         for answer in await asyncio.gather(*[lab.keeper.ask(one) for one in requests], return_exceptions=True):
             if isinstance(answer, KeeperRefused):  # it has ended meanwhile
                 print(f"files of a pod stay as they were: {answer}", flush=True)
@@ -456,7 +459,7 @@ class Caretaker:
                 await lab.keeper.ask(RemoveSandbox(place.sandbox))
 
     async def _settle_in(self, pods: Sequence[PodState]) -> None:
-        """The networks of pods are there: their folders, then their programs."""
+        """The networks of pods are there: their programs begin."""
         assert self._lab is not None
         runs: dict[str, PodRun] = {}
         for pod in pods:
@@ -466,7 +469,6 @@ class Caretaker:
                 addresses = tuple(format_ip(one.address) for one in place.addresses)
                 runs[meta(item)["uid"]] = self.containers.add(item, place.sandbox, addresses)
         await self._respond({pod.pod.uid: pod.pod for pod in pods})
-        await asyncio.gather(*[self._make_folders(run) for run in runs.values() if run.slots])
         self.control.tell({uid: run.fact() for uid, run in runs.items()})  # so that programs can be told their address
         self.control.settle(self.now())
         for uid in runs:
@@ -500,24 +502,6 @@ class Caretaker:
                 why = f"taken already in this network: {', '.join(taken)}" if taken else str(answer)
                 message = f"The responder cannot answer on all declared ports: {why}"
                 self.control.note(run.pod, "FailedToRespond", message, self.now(), warning=True)
-
-    async def _make_folders(self, run: PodRun) -> None:
-        assert self._programs is not None
-        steps = [
-            f"mkdir -p '{path}'; chmod 0777 '{path}'"
-            if path == leads
-            else f"mkdir -p \"$(dirname '{path}')\"; ln -sfn '{leads}' '{path}'"
-            for path, leads in folders_of(run.pod)
-            if "'" not in path + leads
-        ]
-        script = "; ".join(steps)
-        if not script:
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        spec = ProgramSpec(("/bin/sh", "-c", script), {"PATH": PATH})
-        with contextlib.suppress(KeeperRefused, TimeoutError):
-            await self._programs.start(run.sandbox, spec, lambda _: done.set_result(None))
-            await asyncio.wait_for(done, BEGIN_SECONDS)
 
     def _object_of(self, pod: PodState) -> Object | None:
         item = self.control.store.at(Key("pods", pod.pod.namespace, pod.pod.name))

@@ -34,6 +34,7 @@ from emunet.daemon import building
 from emunet.daemon.caretaker import Caretaker
 from emunet.daemon.docker.service import DockerService
 from emunet.daemon.folder import FolderError, HeldFolder
+from emunet.daemon.kube.certificate import Credentials
 from emunet.daemon.kube.service import KubeService
 from emunet.daemon.plane_client import PlaneClient, PlaneGone, PlaneRefused
 from emunet.daemon.pod_clients import PodClients
@@ -96,7 +97,11 @@ class Control:
             if self.settings.internet:
                 way_out.find()
                 way_out.check_route()
+            making = asyncio.create_task(asyncio.to_thread(Credentials.make))  # beside the files, which take as long
             caretaker = Caretaker(self.settings, self._tell)
+            credentials = await making
+            caretaker.control.trust(credentials.certificate.decode())
+            caretaker.control.settle(0)
             name = self.settings.lab or caretaker.desired.cluster.name
             site.folder = await building.hold(name, self._tell)
             building.write_holder(site.folder, syscalls.start_time(os.getpid()))
@@ -114,7 +119,7 @@ class Control:
             self._caretaker = caretaker
             await caretaker.begin(lab, self._tell)
             self._caretaking = asyncio.create_task(caretaker.run())
-            self._kube = KubeService(name, PodClients(caretaker), site.folder.folder.path)
+            self._kube = KubeService(name, PodClients(caretaker), site.folder.folder.path, credentials)
             self._docker = DockerService(lab, caretaker, caretaker.programs, site.folder)
             self._docker.open()
             for problem in await self._docker.furnish():

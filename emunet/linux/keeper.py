@@ -250,7 +250,7 @@ class _Keeper:
         if name in self.sandboxes:
             raise OSError(f"there is a sandbox {name} already")
         host = wanted["network_of"]
-        for *_, within, _ in wanted["binds"]:
+        for _, _, _, within, *_ in wanted["binds"]:
             if within and within not in self.stores:
                 roots.hold_store(within, _STORE_SIZE)
                 self.stores.add(within)
@@ -342,7 +342,7 @@ class _Keeper:
         def work(pidfd: int) -> None:
             shared = program.shared_view(home.pause)
             syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
-            roots.rewrite_files(body["files"], isolated=shared is not None)
+            roots.rewrite_files(body["files"], isolated=shared is not None, modes=body["modes"])
             if shared is not None:
                 syscalls.setns(shared, syscalls.CLONE_NEWNS)
                 roots.rewrite_files(body["files"], isolated=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from emunet.linux import messages, syscalls
@@ -186,9 +186,11 @@ class WriteFiles(Request[None]):
 
     sandbox: str
     files: Mapping[str, str]
+    modes: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> tuple[dict[str, Any], list[int]]:
-        return {"operation": "write", "sandbox": self.sandbox, "files": dict(self.files)}, []
+        body = {"sandbox": self.sandbox, "files": dict(self.files), "modes": dict(self.modes)}
+        return {"operation": "write", **body}, []
 
     def decode(self, message: messages.Message) -> None:
         return None

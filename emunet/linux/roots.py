@@ -24,23 +24,27 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emunet.linux import syscalls, within
 
-Bind = tuple[str, str, bool, str, bool]
-"""(source, target, read only, within, file) of a `BindSpec`."""
+Bind = tuple[str, str, bool, str, bool, str]
+"""(source, target, read only, within, file, volume) of a `BindSpec`."""
 
 _PLAIN = syscalls.MS_NOSUID | syscalls.MS_NODEV
 _NO_PROGRAMS = _PLAIN | syscalls.MS_NOEXEC
 _FILES = "emunet-files"
+_ROOT = "emunet-root"
 _FILES_SIZE = 1 << 20
 _BENCH = "/tmp"
 """A folder that every machine has; a file system is mounted over it for a moment, in our own namespace."""
 
 AS_BYTES: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 """How the texts of files become bytes: all of them can, those of a config map that are no text too."""
+
+_ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
+"""As paths stand in mountinfo (proc_pid_mountinfo(5)). No codec of Python's, which would come from the pod's files."""
 
 _EMPTY = {"home": 0o755, "root": 0o700, "run": 0o755, "tmp": 0o1777, "mnt": 0o755, "media": 0o755}
 _NOT_SHOWN = {*_EMPTY, "proc", "sys", "dev", "boot", "lost+found", "snap"}
@@ -83,20 +87,24 @@ def hold_store(folder: str, size: int) -> None:
     syscalls.mount("emunet-store", folder, "tmpfs", _PLAIN, f"size={size},mode=0755")
 
 
-def enter(root: str, size: int, files: dict[str, str], binds: Sequence[Bind] = ()) -> int | None:
+def enter(
+    root: str, size: int, files: dict[str, str], binds: Sequence[Bind] = (), modes: Mapping[str, int] | None = None
+) -> int | None:
     """Give this process's mount namespace the root that `SandboxSpec` asks for.
 
-    `binds` are as `BindSpec.encode` gives them. For an isolated one it gives the descriptor of another mount
-    namespace: the shared view.
+    `binds` are as `BindSpec.encode` gives them, `modes` are of files that do not have 0644. For an isolated root it
+    gives the descriptor of another mount namespace: the shared view.
     """
     lay_files_over(files)
     if root == "shared":
         return None
     shared_view = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    _isolate(size, binds)
+    only_read = _isolate(size, binds)
     for path, text in files.items():
-        _write_file(path, text)
+        _write_file(path, text, (modes or {}).get(path, 0o644))
+    for path in only_read:
+        syscalls.set_read_only(path)
     return shared_view
 
 
@@ -115,24 +123,36 @@ def lay_files_over(files: dict[str, str]) -> None:
     syscalls.unmount(_BENCH)  # what is bound stays; /tmp is the machine's again
 
 
-def rewrite_files(files: dict[str, str], isolated: bool) -> None:
+def rewrite_files(files: dict[str, str], isolated: bool, modes: Mapping[str, int] | None = None) -> None:
     """Put other texts in the place of files that `enter` laid over or wrote, in the mount namespace that we are in.
 
-    A file that is the machine's own is left alone: in the shared view, one that nothing could be laid over.
+    A file that is the machine's own is left alone: in the shared view, one that nothing could be laid over. For an
+    isolated root this process has a copy of the namespace from then on, in which it may write to volumes that the
+    sandbox's own programs can only read.
     """
     laid_over = set()
+    volumes = []
     with open("/proc/self/mountinfo") as mounts:
         for line in mounts:
             before, _, after = line.partition(" - ")
+            point, options = before.split()[4:6]
+            for escape, character in _ESCAPES:
+                point = point.replace(escape, character)
             if after.split()[1] == _FILES:
-                laid_over.add(before.split()[4].encode().decode("unicode_escape"))
+                laid_over.add(point)
+            elif after.split()[1] == _ROOT and "ro" in options.split(","):
+                volumes.append(point)
+    if isolated and volumes:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        for point in volumes:
+            syscalls.set_read_only(point, False)
     for path, text in files.items():
         target = os.path.realpath(path)
         if target in laid_over:
             with open(target, "w", **AS_BYTES) as file:
                 file.write(text)
         elif isolated:
-            _write_file(path, text)
+            _write_file(path, text, (modes or {}).get(path, 0o644))
 
 
 def protect_proc() -> None:
@@ -154,13 +174,15 @@ def _root_is_the_machines() -> bool:
         return any(line.split()[:2] == ["0", "0"] for line in file)
 
 
-def _isolate(size: int, binds: Sequence[Bind]) -> None:
+def _isolate(size: int, binds: Sequence[Bind]) -> list[str]:
+    """Make the new root this process's own; the paths in it of volumes that are to be made read-only."""
     # Held open by now: what is below our bench cannot be named once that is mounted.
-    sources = [
-        within.open_within(base, source, file=file) if base else os.open(source, os.O_PATH | os.O_CLOEXEC)
-        for source, _, _, base, file in binds
-    ]
-    syscalls.mount("emunet-root", _BENCH, "tmpfs", _PLAIN, f"size={size},mode=0755")
+    sources = {
+        target: within.open_within(base, source, file=file) if base else os.open(source, os.O_PATH | os.O_CLOEXEC)
+        for source, target, _, base, file, volume in binds
+        if not volume
+    }
+    syscalls.mount(_ROOT, _BENCH, "tmpfs", _PLAIN, f"size={size},mode=0755")
     new = f"{_BENCH}/root"
     layers = _Layers(f"{_BENCH}/layers")
     os.mkdir(new, 0o755)
@@ -181,24 +203,41 @@ def _isolate(size: int, binds: Sequence[Bind]) -> None:
     for name in ("proc", "sys"):
         os.mkdir(f"{new}/{name}")
         syscalls.bind(f"/{name}", f"{new}/{name}")
-    for descriptor, (_, target, read_only, *_) in zip(sources, binds, strict=True):
-        _bind_into(f"/proc/self/fd/{descriptor}", new, target, read_only)
+    only_read = []
+    for source, target, read_only, _, _, volume in binds:
+        descriptor = sources[target] if not volume else _open_volume(f"{_BENCH}/volumes", volume, source)
+        path = _bind_into(f"/proc/self/fd/{descriptor}", new, target, read_only and not volume)
         os.close(descriptor)
+        if read_only and volume:
+            only_read.append(path.removeprefix(new))
     os.chdir(new)
     syscalls.pivot_root(".", ".")  # the old root is now mounted over the new one, at the same place (pivot_root(2))
     syscalls.unmount(".")
     os.chdir("/")
     protect_proc()
+    return only_read
 
 
-def _bind_into(source: str, root: str, target: str, read_only: bool) -> None:
-    """Show a folder or a file of the machine at a path of the new root, whose links lead into that root."""
+def _open_volume(folder: str, name: str, part: str) -> int:
+    """A descriptor of a folder in one of the root's own volumes, which anybody may write to, as a kubelet makes it."""
+    place = f"{folder}/{name}"
+    os.makedirs(place, exist_ok=True)
+    os.chmod(place, 0o777)
+    return within.open_within(place, part)
+
+
+def _bind_into(source: str, root: str, target: str, read_only: bool) -> str:
+    """Show a folder or a file of the machine at a path of the new root, whose links lead into that root.
+
+    Gives the path without links, as it is named now.
+    """
     place = within.open_within(root, target, file=not os.path.isdir(source))
     path = os.readlink(f"/proc/self/fd/{place}")  # no link is left in it, and nobody else is here to put one there
     os.close(place)
     syscalls.bind(source, path)
     if read_only:
         syscalls.set_read_only(path)
+    return path
 
 
 class _Layers:
@@ -283,7 +322,7 @@ def _make_devices(folder: str) -> None:
     )
 
 
-def _write_file(path: str, text: str) -> None:
+def _write_file(path: str, text: str, mode: int = 0o644) -> None:
     """Put a file at a path of this root, in place of what is there; a symbolic link is not followed."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -296,4 +335,5 @@ def _write_file(path: str, text: str) -> None:
             return
         raise OSError(error.errno, f"writing {path} in an isolated root: {error.strerror}") from None
     with open(descriptor, "w", **AS_BYTES) as file:
+        os.fchmod(descriptor, mode)  # whatever the umask is
         file.write(text)

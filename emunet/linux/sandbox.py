@@ -59,7 +59,7 @@ def build(wanted: dict[str, Any], network: int | None) -> Opened:
         opened = add_interfaces(wanted)
         _write_wanted_sysctls(wanted)
         syscalls.sethostname(wanted["hostname"])
-    shared_view = roots.enter(wanted["root"], wanted["root_size"], wanted["files"], wanted["binds"])
+    shared_view = roots.enter(wanted["root"], wanted["root_size"], wanted["files"], wanted["binds"], wanted["modes"])
     return opened._replace(shared_view=shared_view)
 
 

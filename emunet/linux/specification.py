@@ -110,7 +110,9 @@ class BindSpec:
     """A folder or file of the machine (`source`) that programs of an isolated root see at `target`.
 
     With `within`, that folder of the machine is a file system of the lab's own, in memory, which ends with the lab;
-    `source` is a path in there, a folder or an (empty) `file` that is made where it is missing.
+    `source` is a path in there, a folder or an (empty) `file` that is made where it is missing. With `volume` it is
+    a path in a folder of that name in the memory of the root itself, which may be bound to several targets; files
+    that the sandbox is given are in it, whether or not its own programs can only read it.
     """
 
     source: str
@@ -118,13 +120,16 @@ class BindSpec:
     read_only: bool = False
     within: str = ""
     file: bool = False
+    volume: str = ""
 
     def encode(self) -> list[Any]:
         """As the keeper reads it."""
         for path in (self.source, self.target):
             if not path.startswith("/") or ".." in path.split("/"):
                 raise ValueError(f"{path!r} cannot be bound: an absolute path without .. is expected")
-        return [self.source, self.target, self.read_only, self.within, self.file]
+        if "/" in self.volume:
+            raise ValueError(f"{self.volume!r} cannot be the name of a volume: it has a slash")
+        return [self.source, self.target, self.read_only, self.within, self.file, self.volume]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,8 @@ class SandboxSpec:
     """A sandbox: its network, its name, its files.
 
     `id` is unique in the lab (`default/web-1`, `host1`). `files` (path -> text) are laid over
-    /etc/hosts and the like. Forwarding is off unless asked for, whatever the machine does.
+    /etc/hosts and the like; `modes` are those that are not 0644. Forwarding is off unless asked for, whatever the
+    machine does.
     `sysctls` are by name (`net.ipv4.tcp_ecn`), for what belongs to a network namespace.
 
     With `network_of` it has no network and no name of its own: it lives in those of that sandbox, which is there.
@@ -149,6 +155,7 @@ class SandboxSpec:
     routes: tuple[RouteSpec, ...] = ()
     neighbors: tuple[NeighborSpec, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    modes: Mapping[str, int] = field(default_factory=dict)
     forwarding: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)
     root: Root = "shared"
@@ -170,6 +177,7 @@ class SandboxSpec:
             "hostname": self.hostname,
             **encode_network(self.interfaces, self.routes, self.neighbors),
             "files": dict(self.files),
+            "modes": dict(self.modes),
             "forwarding": self.forwarding,
             "sysctls": dict(self.sysctls),
             "root": self.root,

@@ -23,7 +23,8 @@ from emunet.daemon.kube.backend import LogWish
 from emunet.daemon.kube.commands import exit_status
 from emunet.daemon.kube.paths import Target, parse
 from emunet.daemon.kube.spdy import DICTIONARY, Data, GoneAway, Opened, Spdy, SpdyError
-from emunet.daemon.volumes import files_of, folders_of
+from emunet.daemon.volumes import binds_of, files_of, lacking_volume, with_account
+from emunet.linux.specification import BindSpec
 
 TOPOLOGY = "apiVersion: emunet/v1\nkind: Topology\nmetadata: {name: lab}\nspec: {hosts: [host1, host2]}\n"
 
@@ -367,10 +368,12 @@ def test_volumes_as_files_and_folders(plane: ControlPlane) -> None:
         "metadata": {"name": "a", "namespace": "default", "labels": {"app": "web"}},
         "spec": {
             "volumes": [
-                {"name": "page", "configMap": {"name": "page", "items": [{"key": "index.html", "path": "i.html"}]}},
-                {"name": "key", "secret": {"secretName": "key"}},
+                {"name": "page", "configMap": {"name": "page", "items": [
+                    {"key": "index.html", "path": "i.html", "mode": 0o755}]}},
+                {"name": "key", "secret": {"secretName": "key", "defaultMode": 0o400}},
                 {"name": "me", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
                 {"name": "tmp", "emptyDir": {}},
+                {"name": "host", "hostPath": {"path": "/data"}},
                 {"name": "gone", "configMap": {"name": "gone"}},
             ],
             "containers": [
@@ -378,9 +381,54 @@ def test_volumes_as_files_and_folders(plane: ControlPlane) -> None:
                     {"name": "page", "mountPath": "/www"}, {"name": "key", "mountPath": "/key"},
                     {"name": "me", "mountPath": "/me"}, {"name": "tmp", "mountPath": "/a"},
                     {"name": "gone", "mountPath": "/gone"}]},
-                {"name": "d", "volumeMounts": [{"name": "tmp", "mountPath": "/b"}]},
+                {"name": "d", "volumeMounts": [
+                    {"name": "tmp", "mountPath": "/b", "readOnly": True, "subPath": "in/it"},
+                    {"name": "key", "mountPath": "/a/key", "subPath": "token"},
+                    {"name": "host", "mountPath": "/host", "readOnly": True},
+                    {"name": "key", "mountPath": "/etc"}]},
             ],
         },
     }  # fmt: skip
-    assert files_of(plane.store, pod) == {"/www/i.html": "hi", "/key/token": "t", "/me/l": 'app="web"'}
-    assert folders_of(pod) == [("/a", "/a"), ("/b", "/a")]
+    assert files_of(plane.store, pod) == {
+        "/www/i.html": ("hi", 0o755), "/key/token": ("t", 0o400), "/me/l": ('app="web"', 0o644),
+        "/a/key": ("t", 0o400), "/etc/token": ("t", 0o400),
+    }  # fmt: skip
+    assert binds_of(pod, "/store") == (
+        BindSpec("/", "/www", True, volume="page"),
+        BindSpec("/", "/key", True, volume="key"),
+        BindSpec("/", "/me", True, volume="me"),
+        BindSpec("/", "/a", volume="tmp"),
+        BindSpec("/", "/gone", True, volume="gone"),
+        BindSpec("/in/it", "/b", True, volume="tmp"),
+        BindSpec("/data", "/host", True, within="/store"),
+    ), "a file by itself is no mount, and /etc stays the pod's own"
+
+
+@pytest.mark.parametrize(
+    ("of_pod", "of_account", "there"),
+    [({}, {}, True), ({"automountServiceAccountToken": False}, {}, False),
+     ({}, {"automountServiceAccountToken": False}, False),
+     ({"automountServiceAccountToken": True}, {"automountServiceAccountToken": False}, True)],
+)  # fmt: skip
+def test_what_a_service_account_shows_to_the_api(
+    plane: ControlPlane, of_pod: dict[str, Any], of_account: dict[str, Any], there: bool
+) -> None:
+    plane.trust("PEM")
+    plane.settle(0)
+    account = {"metadata": {"name": "robot"}, **of_account}
+    plane.request(0).create(plane.find("sa"), account)
+    spec = {"serviceAccountName": "robot", "containers": [{"name": "c", "image": "x"}], **of_pod}
+    pod = with_account(plane.store, {"metadata": {"name": "a", "namespace": "default"}, "spec": spec})
+    files = files_of(plane.store, pod, lambda namespace, name: f"{namespace}/{name}")
+    folder = "/var/run/secrets/kubernetes.io/serviceaccount"
+    wanted = {"token": "default/robot", "ca.crt": "PEM", "namespace": "default"} if there else {}
+    assert files == {f"{folder}/{name}": (text, 0o644) for name, text in wanted.items()}
+    assert [one.target for one in binds_of(pod, "/store")] == [folder] * there
+
+
+def test_the_first_key_that_is_not_there_is_named(plane: ControlPlane) -> None:
+    plane.request(0).create(plane.find("cm"), {"metadata": {"name": "page"}, "data": {"b": "2"}})
+    items = [{"key": key, "path": key} for key in ("b", "z", "a")]
+    volumes = [{"name": "v", "configMap": {"name": "page", "items": items}}]
+    why = lacking_volume(plane.store, {"metadata": {"namespace": "default"}, "spec": {"volumes": volumes}})
+    assert why == 'MountVolume.SetUp failed for volume "v" : references non-existent config key: z'

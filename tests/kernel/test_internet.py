@@ -112,7 +112,8 @@ def only(program: str, folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("program", "as_user", "end"), [("passt", False, "down"), ("passt", True, "kill"), ("slirp4netns", False, "kill"), ("slirp4netns", True, "kill")]
+    ("program", "as_user", "end"),
+    [("passt", False, "down"), ("passt", True, "kill"), ("slirp4netns", False, "kill"), ("slirp4netns", True, "kill")],
 )
 def test_pods_get_out_and_nothing_else_opens(
     inside: Callable[[bool], Inside], program: str, as_user: bool, end: str

@@ -202,7 +202,8 @@ def test_exec_cp_and_port_forward(kubectl: Kubectl, tmp_path: Path) -> None:
     assert len(big) == 3_000_000
     kubectl.ok("cp", f"{name}:/www/index.html", str(tmp_path / "got"), "-c", "http")
     assert (tmp_path / "got").read_text() == "hello from a config map\n"
-    kubectl.ok("cp", str(tmp_path / "got"), f"{name}:/www/second", "-c", "http")
+    kubectl.ok("cp", str(tmp_path / "got"), f"{name}:/tmp/second", "-c", "http")
+    assert kubectl.ok("exec", name, "-c", "http", "--", "cat", "/tmp/second") == "hello from a config map\n"
     with subprocess.Popen(
         [kubectl.program, "port-forward", name, ":8000"], env=kubectl.environment, stdout=subprocess.PIPE, text=True
     ) as forward:
@@ -210,7 +211,7 @@ def test_exec_cp_and_port_forward(kubectl: Kubectl, tmp_path: Path) -> None:
             assert forward.stdout is not None
             port = forward.stdout.readline().split()[2].rpartition(":")[2]
             for _ in range(3):
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/second", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=5) as answer:
                     assert answer.read() == b"hello from a config map\n"
         finally:
             forward.terminate()
@@ -246,8 +247,8 @@ spec:
       image: python
       command: [sh, -c, "touch /tmp/fine; mkdir /www; exec python3 -m http.server 8000 --directory /www"]
       ports: [{name: web, containerPort: 8000}]
-      readinessProbe: {httpGet: {path: /ready, port: web}, periodSeconds: 1, failureThreshold: 1}
-      livenessProbe: {exec: {command: [cat, /tmp/fine]}, periodSeconds: 1, failureThreshold: 1}
+      readinessProbe: {httpGet: {path: /ready, port: web}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 1}
+      livenessProbe: {exec: {command: [cat, /tmp/fine]}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 1}
 """
 
 

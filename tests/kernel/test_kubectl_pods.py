@@ -239,10 +239,13 @@ def test_a_sidecar_goes_on_beside_the_others(kubectl: Kubectl) -> None:
 
 
 def test_config_maps_and_secrets_that_are_not_there_and_that_change(kubectl: Kubectl) -> None:
-    """A container waits for what it refers to, as an event says; files follow their config map, variables do not."""
+    """A container waits for what it refers to, as an event says; files follow their config map, variables do not.
+    What is mounted to be read is not written, and each file has its mode.
+    """
     name = {"name": "later"}
     volumes = [
-        {"name": "v", "configMap": name},
+        {"name": "v", "configMap": {**name, "items": [{"key": "color", "path": "color", "mode": 0o400}]}},
+        {"name": "e", "emptyDir": {}},
         {"name": "none", "secret": {"secretName": "never", "optional": True}},
         {"name": "d", "downwardAPI": {"items": [
             {"path": "memory", "resourceFieldRef": {"containerName": "c0", "resource": "limits.memory"}}]}},
@@ -250,6 +253,8 @@ def test_config_maps_and_secrets_that_are_not_there_and_that_change(kubectl: Kub
     mounts = [
         {"name": "v", "mountPath": "/settings"}, {"name": "v", "mountPath": "/settings-color", "subPath": "color"},
         {"name": "none", "mountPath": "/none"}, {"name": "d", "mountPath": "/about"},
+        {"name": "e", "mountPath": "/scratch"}, {"name": "e", "mountPath": "/seen", "readOnly": True},
+        {"name": "e", "mountPath": "/part", "subPath": "in/it"},
     ]  # fmt: skip
     variable = {"name": "COLOR", "valueFrom": {"configMapKeyRef": {**name, "key": "color"}}}
     half = {"resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}}
@@ -268,6 +273,17 @@ def test_config_maps_and_secrets_that_are_not_there_and_that_change(kubectl: Kub
     look = ("exec", "reads", "--", "sh", "-c")
     told = kubectl.ok(*look, "echo $COLOR $CORES; cat /settings/color /settings-color /about/memory; ls -d /none")
     assert told == "blue 1\nblueblue67108864/none\n"
+    told = kubectl.ok(*look, "stat -c %a /settings/color; echo there > /part/x; cat /seen/in/it/x; id > /scratch/me;"
+                             " for f in /seen/me /settings/color /settings/new /about/memory; do"
+                             " (echo > $f) 2>&1 || true; done")  # fmt: skip
+    assert told.splitlines()[:2] == ["400", "there"]
+    assert [line.endswith("Read-only file system") for line in told.splitlines()[2:]] == [True] * 4, told
+    account = "/var/run/secrets/kubernetes.io/serviceaccount"
+    told = kubectl.ok(*look, f"cd {account}; ls; cat namespace; head -n 1 ca.crt; wc -c < token; touch x 2>&1 || true")
+    assert told.splitlines() == [
+        "ca.crt", "namespace", "token", "default-----BEGIN CERTIFICATE-----", "64",
+        "touch: cannot touch 'x': Read-only file system",
+    ]  # fmt: skip
     kubectl.ok("patch", "configmap", "later", "-p", '{"data":{"color":"red"}}')
     eventually(lambda: kubectl.ok(*look, "cat /settings/color") == "red", "the file stays as it was")
     assert kubectl.ok(*look, "echo $COLOR; cat /settings-color") == "blue\nblue"

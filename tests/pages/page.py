@@ -11,8 +11,7 @@ its output. `…` alone on a line stands for any lines, within a line for anythi
 from run to run is compared by shape: times, MAC addresses, large numbers, names that a
 controller made, how long ago a neighbor was heard of, and how wide columns are.
 
-A block below the comment `<!-- not run: REASON -->` is not run. `<!-- needs: kubectl tap -->`
-anywhere on a page says what the machine must have.
+`<!-- needs: kubectl tshark -->` anywhere on a page says what the machine must have.
 
 Rule of this file: text in, values out; nothing is run here.
 """
@@ -23,8 +22,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_BLOCK = re.compile(r"^(?P<before>[^\n]*)\n+```console\n(?P<body>.*?)^```$", re.M | re.S)
-_NOT_RUN = re.compile(r"<!-- not run: (?P<why>.+?) -->")
+_BLOCK = re.compile(r"^```console\n(?P<body>.*?)^```$", re.M | re.S)
 _NEEDS = re.compile(r"<!-- needs: (?P<what>.+?) -->")
 
 _MADE = "[bcdfghjklmnpqrstvwxz2456789]"
@@ -47,6 +45,7 @@ _SHAPES = (
     (re.compile(r"0x[0-9a-f]+"), "HEX"),
     (re.compile(r"\((?:reachable|stale|delay|probe)\)"), "(STATE)"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "ID"),
+    (re.compile(r"\bid \d+"), "id N"),
     (re.compile(r"[─┄]+"), "─"),
     (re.compile(r"\s*│\s*"), " │ "),
     (re.compile(r"\s+"), " "),
@@ -64,20 +63,11 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Block:
-    """A block of commands; `not_run` says why it is only shown."""
-
-    line: int
-    commands: tuple[Command, ...]
-    not_run: str = ""
-
-
-@dataclass(frozen=True)
 class Page:
-    """All blocks of a page, and what the machine must have for them."""
+    """All commands of a page, and what the machine must have for them."""
 
     path: Path
-    blocks: tuple[Block, ...]
+    commands: tuple[Command, ...]
     needs: tuple[str, ...]
 
     @classmethod
@@ -85,22 +75,19 @@ class Page:
         """A page of Markdown."""
         text = path.read_text()
         needs = _NEEDS.search(text)
-        blocks = []
+        commands: list[Command] = []
         for found in _BLOCK.finditer(text):
-            line = text.count("\n", 0, found.start("body")) + 1
-            why = _NOT_RUN.search(found["before"])
-            blocks.append(Block(line, tuple(_commands(found["body"], line)), why["why"] if why else ""))
-        return cls(path, tuple(blocks), tuple(needs["what"].split()) if needs else ())
+            commands += _commands(found["body"], text.count("\n", 0, found.start("body")) + 1)
+        return cls(path, tuple(commands), tuple(needs["what"].split()) if needs else ())
 
     def written(self, outputs: dict[int, str]) -> str:
         """The page with other outputs, by the lines of their commands."""
         rows = self.path.read_text().split("\n")
-        for block in reversed(self.blocks):
-            for command in reversed(block.commands):
-                if command.line in outputs:
-                    first = command.line - 1 + command.text.count("\n") + 1
-                    printed = [line.rstrip() for line in outputs[command.line].rstrip("\n").split("\n")]
-                    rows[first : first + len(command.output)] = printed if printed != [""] else []
+        for command in reversed(self.commands):
+            if command.line in outputs:
+                first = command.line - 1 + command.text.count("\n") + 1
+                printed = [line.rstrip() for line in outputs[command.line].rstrip("\n").split("\n")]
+                rows[first : first + len(command.output)] = printed if printed != [""] else []
         return "\n".join(rows)
 
 

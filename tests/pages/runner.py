@@ -26,8 +26,15 @@ ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(ROOT / ".ci/docker-cli/usr/bin")])
 """Where commands are looked for: emunet's own environment, the machine, and what `.ci/run` unpacks."""
 
-SECONDS = 90.0
-"""How long one command may take."""
+SECONDS = 300.0
+"""How long one command may take; the longest makes an environment and fills it, in 20 s where nothing else runs."""
+
+REPOSITORY = "<this repository>"
+"""What a page clones: a repository that holds this tree as it is now."""
+
+INHERITED = ("KUBECONFIG", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "XDG_CACHE_HOME", "XDG_CONFIG_HOME",
+             "XDG_DATA_HOME")  # fmt: skip
+"""What of the tests' own surroundings would change a page's commands, or be changed by them."""
 
 
 class Shell:
@@ -36,10 +43,10 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         environment = {
-            **os.environ, "EMUNET_RUNTIME_DIR": str(folder / "run"), "PATH": PROGRAMS,
-            "COLUMNS": "100", "NO_COLOR": "1", "LC_ALL": "C.UTF-8", "HOME": str(folder),
+            **{name: value for name, value in os.environ.items() if name not in INHERITED}, **_of_pip(),
+            "EMUNET_RUNTIME_DIR": str(folder / "run"), "PATH": PROGRAMS, "COLUMNS": "100", "NO_COLOR": "1",
+            "LC_ALL": "C.UTF-8", "HOME": str(folder),
         }  # fmt: skip
-        environment.pop("KUBECONFIG", None)
         self._log = folder / "output"
         self._log.touch()
         with self._log.open("ab") as log:
@@ -76,6 +83,22 @@ class Shell:
         self._shell.wait(10)
 
 
+def _of_pip() -> dict[str, str]:
+    """Where a page gets packages, and keeps them: as everybody on this machine, though its HOME is its own."""
+    home = Path.home()
+    own = {"PIP_CACHE_DIR": home / ".cache/pip", "PIP_CONFIG_FILE": home / ".config/pip/pip.conf"}
+    return {name: os.environ.get(name, str(path)) for name, path in own.items() if name in os.environ or path.exists()}
+
+
+def _keep(repository: Path) -> None:
+    """Make a repository that holds this tree as it is now, what is not committed too."""
+    git = ["git", "--git-dir", str(repository / ".git"), "--work-tree", str(ROOT)]
+    who = ["-c", "user.name=emunet", "-c", "user.email=emunet@example.org"]
+    subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, *who, "commit", "--quiet", "--message", "this tree as it is now"], check=True)
+
+
 @contextmanager
 def shell_for(page: Page, folder: Path) -> Iterator[Shell]:
     """A shell in a folder that has what a clone has; its labs end with it."""
@@ -84,6 +107,8 @@ def shell_for(page: Page, folder: Path) -> Iterator[Shell]:
     here.mkdir()
     for name in ("topologies", "scenarios", "docs"):
         (here / name).symlink_to(ROOT / name)
+    if any(REPOSITORY in command.text for command in page.commands):
+        _keep(folder / "repository")
     shell = Shell(folder)
     try:
         yield shell
@@ -99,8 +124,8 @@ def run(page: Page, folder: Path, *, write: bool = False) -> list[str]:
     faults: list[str] = []
     outputs: dict[int, str] = {}
     with shell_for(page, folder) as shell:
-        for command in (one for block in page.blocks if not block.not_run for one in block.commands):
-            code, printed = shell.run(command.text)
+        for command in page.commands:
+            code, printed = shell.run(command.text.replace(REPOSITORY, str(folder / "repository")))
             if differences(command.output, printed):  # where they agree the page stays as it is, its `…` too
                 outputs[command.line] = printed
             faults += _faults(page, command, code, printed)

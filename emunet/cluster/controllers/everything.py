@@ -14,17 +14,17 @@ from emunet.cluster.controllers.endpoints import EndpointsOf
 from emunet.cluster.controllers.garbage import Garbage
 from emunet.cluster.controllers.jobs import Jobs
 from emunet.cluster.controllers.kubelet import Kubelet
-from emunet.cluster.controllers.namespaces import Namespaces
+from emunet.cluster.controllers.namespaces import Authority, Namespaces
 from emunet.cluster.controllers.nodes import Health, Nodes
 from emunet.cluster.controllers.replication import Replication
 from emunet.cluster.controllers.scheduler import Scheduler
 from emunet.cluster.controllers.stateful import StatefulSets
 
 
-def controllers(health: Health, kubelet: Kubelet, pool: Pool) -> tuple[Controller, ...]:
+def controllers(health: Health, kubelet: Kubelet, pool: Pool, authority: Authority) -> tuple[Controller, ...]:
     """One of each."""
     return (
-        Namespaces(),
+        Namespaces(authority),
         Nodes(health),
         Deployments(),
         Replication("replicasets.apps", "ReplicaSet"),

@@ -274,8 +274,5 @@ def _without_effect(spec: Object) -> Iterator[str]:
         source = next((name for name in volume if name != "name"), "")
         if source == "hostPath" and volume["hostPath"].get("type") in ("Socket", "CharDevice", "BlockDevice"):
             yield f"volume {volume['name']} ({volume['hostPath']['type']} of the host)"
-        tokens = [one for one in volume.get("projected", {}).get("sources", ()) if "serviceAccountToken" in one]
-        if tokens:
-            yield f"volume {volume['name']} (serviceAccountToken)"
         if source in ("persistentVolumeClaim", "nfs", "csi", "iscsi", "cephfs", "rbd", "gcePersistentDisk"):
             yield f"volume {volume['name']} ({source})"

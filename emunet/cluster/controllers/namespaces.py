@@ -1,4 +1,5 @@
-"""Namespaces: what each has from the beginning, and the end of all that is in one that ends.
+"""Namespaces: what each has from the beginning (a service account, the certificate by which its pods would know the
+lab's API), and the end of all that is in one that ends.
 
 Rule of this file: a namespace goes when nothing is left in it, not before.
 """
@@ -6,10 +7,21 @@ Rule of this file: a namespace goes when nothing is left in it, not before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from emunet.cluster.controllers.actions import NOTHING, Action, Create, Delete, Outcome, Watch, Write, itself
 from emunet.cluster.controllers.pods import is_terminating
-from emunet.cluster.store import Change, Key, View, meta
+from emunet.cluster.store import Change, Key, Object, View, meta
+
+AUTHORITY = "kube-root-ca.crt"
+"""The config map that every namespace has: who vouches for the API."""
+
+
+@dataclass(slots=True)
+class Authority:
+    """The certificate of the lab's API server, as PEM; empty where it has none."""
+
+    certificate: str = ""
 
 
 def _around(view: View, change: Change) -> Iterator[Key]:
@@ -26,20 +38,16 @@ class Namespaces:
     name = "namespace-controller"
     watches: Mapping[str, Watch] = {"*": _around}
 
+    def __init__(self, authority: Authority | None = None) -> None:
+        self._authority = authority or Authority()
+
     def step(self, view: View, key: Key, now: int) -> Outcome:
         """Make what a namespace begins with, or end what is left of it."""
         namespace = view.at(key)
         if namespace is None:
             return NOTHING
         if not is_terminating(namespace):
-            if view.get("serviceaccounts", key.name, "default") is not None:
-                return NOTHING
-            account = {
-                "apiVersion": "v1",
-                "kind": "ServiceAccount",
-                "metadata": {"name": "default", "namespace": key.name},
-            }
-            return Outcome((Create(account),))
+            return Outcome(tuple(Create(one) for one in self._lacking(view, key.name)))
         actions: list[Action] = []
         left = False
         for kind in view.kinds:
@@ -51,3 +59,13 @@ class Namespaces:
             spec = {name: value for name, value in namespace.get("spec", {}).items() if name != "finalizers"}
             actions.append(Write({**namespace, "spec": spec}))
         return Outcome(tuple(actions))
+
+    def _lacking(self, view: View, namespace: str) -> Iterator[Object]:
+        """What a namespace has not that each one has."""
+        if view.get("serviceaccounts", namespace, "default") is None:
+            named = {"name": "default", "namespace": namespace}
+            yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": named}
+        if self._authority.certificate and view.get("configmaps", namespace, AUTHORITY) is None:
+            data = {"ca.crt": self._authority.certificate}
+            named = {"name": AUTHORITY, "namespace": namespace}
+            yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named, "data": data}

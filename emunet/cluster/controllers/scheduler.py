@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from emunet.cluster import selectors
-from emunet.cluster.check import is_pod_address
+from emunet.cluster.check_pods import is_pod_address
 from emunet.cluster.controllers import spread
 from emunet.cluster.controllers.actions import NOTHING, Note, Outcome, Watch, Write, itself
 from emunet.cluster.controllers.pods import is_active, is_terminating, pod_key, with_condition

@@ -1,4 +1,4 @@
-"""The API server of a running lab, from its certificate to its port. It begins beside the lab, not before it.
+"""The API server of a running lab, and its port. It begins beside the lab, not before it.
 
 Rule of this file: `emunet up` does not wait for it; whoever asks for the kubeconfig does.
 """
@@ -17,12 +17,12 @@ from emunet.daemon.kube.certificate import Credentials, kubeconfig
 class KubeService:
     """The server and its credentials. `answer` serves those who may ask without a token."""
 
-    def __init__(self, lab: str, backend: Backend, folder: Path) -> None:
+    def __init__(self, lab: str, backend: Backend, folder: Path, credentials: Credentials) -> None:
         self._lab = lab
         self._backend = backend
         self._folder = folder
         self._server: Any = None
-        self._credentials: Credentials | None = None
+        self._credentials = credentials
         self._opening: asyncio.Task[int] | None = None
 
     def open(self) -> asyncio.Task[int]:
@@ -32,7 +32,6 @@ class KubeService:
         return self._opening
 
     async def _open(self) -> int:
-        self._credentials = await asyncio.to_thread(Credentials.make)
         module = await asyncio.to_thread(importlib.import_module, "emunet.daemon.kube.server")
         self._server = module.ApiServer(self._backend, self._credentials.token)
         port: int = await self._server.open(self._credentials.context(self._folder))
@@ -41,13 +40,12 @@ class KubeService:
     async def kubeconfig(self) -> str:
         """The file that points kubectl here."""
         port = await asyncio.shield(self.open())
-        assert self._credentials is not None
         return kubeconfig(self._lab, port, self._credentials)
 
     async def answer(self, request: Any, path: str) -> Any:
         """The answer to a request of the lab's owner, who has come by the lab's own socket."""
         module = await asyncio.to_thread(importlib.import_module, "emunet.daemon.kube.server")
-        token = self._credentials.token if self._credentials is not None else ""
+        token = self._credentials.token
 
         async def handle(request: Any) -> Any:
             return await module.answer(self._backend, token, request, path)

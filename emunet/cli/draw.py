@@ -16,6 +16,9 @@ from emunet.cli.options import lab_option, the_lab
 
 _TERMINAL_MAX = 200
 
+_SERVICES = "api/v1/services"
+_SLICES = "apis/discovery.k8s.io/v1/endpointslices"
+
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False), metavar="[FILE]...")
@@ -89,7 +92,9 @@ def _sequence(captured: str, picture: str | None, count: int, wanted: str | None
 def _of_lab(name: str | None, title: str | None) -> Any:
     """The network of a running lab, with what is wrong there now."""
     from emunet.daemon.frame_channel import FrameChannel, FrameChannelError
+    from emunet.daemon.kube import client as kube_client
     from emunet.pictures.network import network
+    from emunet.pictures.services import services
 
     client = the_lab(name)
     status, trouble = client.get("status"), client.get("trouble")
@@ -109,12 +114,13 @@ def _of_lab(name: str | None, title: str | None) -> Any:
     for one in containers:
         if one["mode"].startswith("container:"):
             guests.setdefault(f"{one['host']}/{one['mode'].partition(':')[2]}", []).append(one["name"])
+    kept = [kube_client.ask(client, "GET", path)[1]["items"] for path in (_SERVICES, _SLICES)]
     about = _about(len(status["hosts"]), len(pods), len(containers), f"{status['wires']} wires")
     if trouble["groups"]:
         about += "; parted: " + " | ".join(", ".join(group) for group in trouble["groups"])
     return network(
         title or client.name, about, [asdict(port) for port in ports], client.get("wires"), off=off, troubled=ails,
-        in_hosts=in_hosts, alone=alone, guests=guests,
+        in_hosts=in_hosts, alone=alone, guests=guests, services=services(*kept),
     )  # fmt: skip
 
 
@@ -126,6 +132,7 @@ def _of_files(files: Sequence[str], title: str | None) -> Any:
     from emunet.daemon.port_facts import ports_of
     from emunet.lab.lab import Lab
     from emunet.pictures.network import network
+    from emunet.pictures.services import services
 
     try:
         lab = Lab(files)
@@ -139,9 +146,10 @@ def _of_files(files: Sequence[str], title: str | None) -> Any:
         about = _about(
             len(desired.cluster.hosts), len(desired.pods), 0, f"overlay {desired.cluster.overlay.kind.value}"
         )
+        shown = services(lab.objects("services"), lab.objects("endpointslices"))
         return network(
-            title or desired.cluster.name, about, ports, lab.plane.trouble.wires(), in_hosts=in_hosts
-        )  # fmt: skip
+            title or desired.cluster.name, about, ports, lab.plane.trouble.wires(), in_hosts=in_hosts, services=shown
+        )
 
 
 def _about(hosts: int, pods: int, containers: int, more: str) -> str:

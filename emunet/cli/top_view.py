@@ -206,6 +206,9 @@ def _flow_key(flow: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _joined(address: str, port: int) -> str:
+    """An address with its port; 0 are those of all flows that have just begun."""
+    if not port:
+        return f"{address} *"
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 

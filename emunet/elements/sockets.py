@@ -52,7 +52,7 @@ class Sockets(Element):
     def _deliver(self, packet: Packet) -> Step:
         destination = packet.ip_destination
         if packet.protocol == UDP and not packet.is_fragment:
-            tunnel = self.tunnels.get((destination, packet.ports[1]))
+            tunnel = self.tunnels.get((destination, packet.destination_port))
             if tunnel is not None:
                 return self._pass(f"vxlan:{tunnel}", f"VXLAN endpoint {tunnel}")
         if packet.is_ipv6 and packet.protocol == ICMPV6:

@@ -184,15 +184,17 @@ class Translate(Element):
         return self._pass(port, edits, {"address": target.source}, {})
 
     def _go(self, packet: Packet, port: str, tracked: Tracked, connection: Connection) -> Step:
-        target = connection.target(is_reply=tracked.is_reply)
         edits: tuple[Edit, ...] = ()
-        reading = read(packet)
-        if reading is not None:
-            edits = from_source(packet, reading[1], target)
+        arguments: dict[str, Any] = {}
+        if connection.moves_source(is_reply=tracked.is_reply):
+            target = connection.target(is_reply=tracked.is_reply)
+            reading = read(packet)
+            if reading is not None:
+                edits, arguments = from_source(packet, reading[1], target), {"address": target.source}
         marks: dict[str, Any] = {}
         if tracked is not packet.connection or connection is not tracked.connection:
             marks = {"connection": Tracked(tracked.standing, connection, tracked.is_reply)}
-        return self._pass(port, edits, {"address": target.source}, marks)
+        return self._pass(port, edits, arguments, marks)
 
     def _pass(self, port: str, edits: tuple[Edit, ...], arguments: dict[str, Any], marks: dict[str, Any]) -> Step:
         reason = Reason.SOURCE_TRANSLATED if edits else Reason.NOT_TRANSLATED

@@ -28,7 +28,7 @@ from emunet.packet.edit import Adjust, Complete, Edit, Pop, Push, Trim
 from emunet.packet.edit import Put as PutBytes
 from emunet.packet.malformed import Malformed
 from emunet.packet.offload import complete, split
-from emunet.packet.view import ETHERNET_HEADER, IPV4, IPV6, Packet
+from emunet.packet.view import AT_FLOW, ETHERNET_HEADER, IPV4, IPV6, Packet
 from emunet.plane.element import Element
 from emunet.plane.reason import Reason
 from emunet.plane.step import Effect, Output, Step, Verdict, drop
@@ -164,7 +164,7 @@ class VxlanElement(Element):
             return self._flood(packet)
         if remote is None:
             return drop(self.name, Reason.VXLAN_NO_REMOTE, interface=config.interface, device=self.device, mac=mac)
-        sport = vxlan.source_port(_inner_hash(packet))
+        sport = vxlan.source_port(crc32(packet.spreading))
         outer = Outer(config.local, remote, sport, config.port, config.vni)
         arguments = {"mac": mac, "remote": remote, "vni": config.vni, "sport": sport, "port": config.port}
         what = f"outer {format_ip(config.local)} -> {format_ip(remote)} UDP {sport} -> {config.port} VNI {config.vni}"
@@ -193,7 +193,7 @@ class VxlanElement(Element):
     def _flood(self, packet: Packet) -> Step:
         """A copy to each remote (head-end replication)."""
         config = self.config
-        sport = vxlan.source_port(_inner_hash(packet))
+        sport = vxlan.source_port(crc32(packet.spreading))
         frames = list(split(packet.frame, packet.offload))
         outputs: list[Output] = []
         for remote in config.flood:
@@ -217,6 +217,7 @@ class VxlanElement(Element):
             # A kernel that sends by VXLAN itself leaves the outer checksum open, or the inner one, on which the
             # outer one then counts (Documentation/networking/checksum-offloads: local checksum offload).
             packet.unkeyed = "a checksum inside or around the tunnel was left open"
+            packet.looked = AT_FLOW
             frame = complete(frame, packet.offload)
             edits.append(Complete(packet.offload, "checksum completed"))
         start = ETHERNET_HEADER + packet.header_length
@@ -304,17 +305,6 @@ def _marked(inner: bytes, outer: int) -> tuple[Edit, ...] | None:
         return (PutBytes(15, bytes((inner[15] & 0xCF | becomes << 4,)), words),)
     new = inner[14:15] + bytes((inner[15] & 0xFC | becomes,))
     return (PutBytes(15, new[1:], words), Adjust(24, inner[14:16], new, "header checksum"))
-
-
-def _inner_hash(packet: Packet) -> int:
-    """A hash of the inner flow: TTL, TOS and identification do not change it (VX-03)."""
-    if packet.is_ipv4:
-        ports = b"" if packet.is_fragment else packet.ports[0].to_bytes(2, "big") + packet.ports[1].to_bytes(2, "big")
-        return crc32(packet.ip_source + packet.ip_destination + bytes((packet.protocol,)) + ports)
-    if packet.is_ipv6:
-        ports = packet.ports[0].to_bytes(2, "big") + packet.ports[1].to_bytes(2, "big")
-        return crc32(packet.ip_source + packet.ip_destination + bytes((packet.protocol,)) + ports)
-    return crc32(packet.destination + packet.source + packet.ethertype)
 
 
 __all__ = ["Outer", "Vxlan", "VxlanElement"]

@@ -66,9 +66,19 @@ def key_of(frame: bytes, tunnels: frozenset[bytes] = frozenset()) -> Key | None:
     return None
 
 
+def road_of(key: Key) -> Key | None:
+    """The key of a flow's road (`fabric.roads`): all but the ports. None: it has none (echoes, tunnels)."""
+    if len(key) == 3 and len(key[2]) == 12:
+        return (key[0], key[1], key[2][:8])
+    return (key[0], key[1][:34]) if len(key) == 2 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Who speaks in a flow: addresses of 4 or 16 bytes, the protocol's number, ports (of an echo: identifier, 0)."""
+    """Who speaks in a flow: addresses of 4 or 16 bytes, the protocol's number, ports (of an echo: identifier, 0).
+
+    The ports of a road are (0, 0).
+    """
 
     source: bytes
     destination: bytes

@@ -3,7 +3,8 @@
 The slow path explains; the fast path repeats. A run of one frame over plain wires is
 fused into a Replay: which bytes differ, how checksums follow, where it comes out,
 what is counted. The next frame with the same key costs a dictionary look-up and a
-rewrite of the header.
+rewrite of the header. Flows that have just begun share what they have in common
+(`roads`).
 
 What makes it safe:
 - *Validity is pushed.* The run notes every entry and every absence that it leaned on;
@@ -28,196 +29,49 @@ from typing import Any
 
 from emunet.fabric.capture import Record
 from emunet.fabric.edge import Edge
-from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, Key
+from emunet.fabric.flow_key import Key, road_of
 from emunet.fabric.fuse import Fused, Unfusable
-from emunet.fabric.rewrite import Rewrite, View, unwrapped
+from emunet.fabric.replay import Replay
+from emunet.fabric.roads import YOUNG, Notes, pave
 from emunet.fabric.wire import WireExit
-from emunet.packet.offload import Offload
-from emunet.packet.view import ETHERNET_HEADER, Packet
-from emunet.plane.device import Device
-from emunet.plane.ledger import Ledger, PortFigures
+from emunet.packet.view import Packet
+from emunet.plane.device import Device, Situation
+from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
 from emunet.plane.step import Step, Verdict
-from emunet.plane.table import NEVER, Advance, Counter, Refresh, Source, Watch
+from emunet.plane.table import Advance, Refresh, Source, Watch
 
 CAPACITY = 65536
 DECIDED_BY_SIZE = frozenset({Reason.OVERSIZED, Reason.TOO_BIG})
 
 
-class Replay(Rewrite):
-    """A fused run.
-
-    used     lab time of the last hit (ns)
-    total    wire frames credited until now
-    frames   wire frames hit since the last credit; refused: of them, not taken by the edge
-    begins   its frames come from an edge, not off a wire
-    edge     where it comes out; or else `wire`, which it goes onto after `hops` more devices; or
-             neither, for a run that ends in a drop
-    least    bytes that the frame must have for its transport header to be whole, where it is looked at
-    guard_flags  a tracked TCP connection: SYN, FIN and RST go the slow way
-    watched  somebody watches a port on its way; first: what a watcher of its entry was shown of the first frame, or
-             None; views: where it is watched after the entry
-    following  the Replay that repeated the last frame which this one put on a wire, where it came off: frames of
-             one key leave with one key, so it is that of the next, too, as long as it lives; or None
-    relays   as `wire`, where all that happens on the way is a rewrite: no view, no header put on, no identification
-    told     whose record is told of a loss on the wire: 0 the entry's, else that of a view; or None
-    """
-
-    __slots__ = (
-        "advances",
-        "alive",
-        "begins",
-        "cache",
-        "credits",
-        "deadline",
-        "drop",
-        "drop_figures",
-        "edge",
-        "edge_figures",
-        "first",
-        "following",
-        "frames",
-        "guard_flags",
-        "hops",
-        "key",
-        "least",
-        "limit",
-        "old_sum",
-        "refused",
-        "relays",
-        "sources",
-        "table",
-        "told",
-        "total",
-        "used",
-        "views",
-        "watched",
-        "wire",
-    )
-
-    def __init__(self, cache: FlowCache, table: dict[Key, Replay], key: Key) -> None:
-        super().__init__()
-        self.cache = cache
-        self.table = table
-        self.key = key
-        self.alive = True
-        self.used = 0
-        self.frames = 0
-        self.refused = 0
-        self.deadline = NEVER
-        self.limit = 1 << 20
-        self.least = 0
-        self.guard_flags = False
-        self.old_sum = 0
-        self.edge: Edge | None = None
-        self.wire: WireExit | None = None
-        self.hops = 0
-        self.following: Replay | None = None
-        self.relays: WireExit | None = None
-        self.watched = False
-        self.first: Record | None = None
-        self.views: list[View] = []
-        self.told: int | None = None
-        self.edge_figures: Ledger | None = None
-        self.drop: Reason | None = None
-        self.drop_figures: Ledger | None = None
-        self.credits: list[tuple[Ledger | PortFigures, str]] = []
-        self.total = 0
-        self.begins = False
-        self.advances: list[tuple[Counter, int]] = []
-        self.sources: list[tuple[Source, Any]] = []
-
-    def fits(self, frame: Any, start: int, length: int, offload: Offload | None, now: int) -> bool:
-        """Whether this frame (at `start` in a buffer, `length` bytes) is one that the run answers for."""
-        if now >= self.deadline:
-            self.invalidate("its time is over")
-            return False
-        if length > self.limit and (offload is None or offload.largest(length) > self.limit):
-            return False
-        if self.unwrap:
-            inner = unwrapped(frame, self.unwrap) if offload is None else None
-            if inner is None:
-                return False
-            frame, start, length = inner, 0, length - self.unwrap
-        if length < self.least:
-            return False
-        if self.is_v4:
-            _, total, identification, _, checksum, _ = V4.unpack_from(frame, start)
-            if total != length - ETHERNET_HEADER or (self.old_sum + total + identification + checksum) % 65535:
-                return False
-            return not self.guard_flags or frame[start + 47] & STEERING_FLAGS == STEADY
-        total = frame[start + 18] << 8 | frame[start + 19]
-        if total != length - 54:
-            return False
-        return not self.guard_flags or frame[start + 67] & STEERING_FLAGS == STEADY
-
-    def fits_again(self, frame: bytes, now: int) -> bool:
-        """As `fits`, for a wire frame that another Replay has just made: its IP header is known to be sound."""
-        length = len(frame)
-        if self.unwrap or now >= self.deadline or length > self.limit or length < self.least:
-            return self.fits(frame, 0, length, None, now)
-        return not self.guard_flags or frame[47 if self.is_v4 else 67] & STEERING_FLAGS == STEADY
-
-    def hit(self, frames: int, now: int) -> None:
-        """Note a hit of `frames` wire frames.
-
-        Ledgers are credited later; a counter of identifications moves at once, because
-        the next packet that is not cached reads it.
-        """
-        self.used = now
-        self.frames += frames
-        for counter, by in self.advances:
-            counter.advance(by * frames)
-
-    def credit(self) -> None:
-        """Write what was hit into ledgers."""
-        frames, self.frames = self.frames, 0
-        refused, self.refused = self.refused, 0
-        if not frames:
-            return
-        self.cache.hits += frames
-        self.total += frames
-        for figures, name in self.credits:
-            setattr(figures, name, getattr(figures, name) + frames)
-        world = self.edge_figures
-        if world is not None:
-            if self.drop is not None:
-                world.drop(self.drop, frames)
-                if self.drop_figures is not None:
-                    self.drop_figures.drop(self.drop, frames)
-            else:
-                world.delivered += frames - refused
-                if refused:
-                    world.drop(Reason.EDGE_FULL, refused)
-
-    def invalidate(self, why: str) -> None:
-        """Never be used again; what was hit is credited."""
-        if not self.alive:
-            return
-        self.alive = False
-        self.credit()
-        if self.table.get(self.key) is self:
-            del self.table[self.key]
-            self.cache.size -= 1
-        self.cache.invalidated[why] = self.cache.invalidated.get(why, 0) + 1
-        for source, key in self.sources:
-            source.detach(key, self)
-        self.sources = []
-
-
 class Recording:
     """One run being recorded: what goes in and how it ends.
 
+    table, key  where its Replay is to be; of a branch (`roads`) the road's own, and None
+    road      the key in the table of the road that it may become, or the situation of a branch; None: there is one
+    parent    of a branch: the part of the road that it begins behind
     admitted  it came from an edge, not off a wire
     record    what a watcher of its entry was shown, or None
     views     rows of (steps until then, record, frame) where somebody watches on its way
     """
 
-    __slots__ = ("admitted", "broken", "end", "frame", "hops", "key", "offload", "record", "table", "views")
+    __slots__ = (
+        "admitted", "broken", "end", "frame", "hops", "key", "offload", "parent", "record", "road", "table", "views",
+    )  # fmt: skip
 
-    def __init__(self, table: dict[Key, Replay], key: Key, packet: Packet) -> None:
+    def __init__(
+        self,
+        table: dict[Any, Replay],
+        key: Key | None,
+        road: Key | Situation | None,
+        packet: Packet,
+        parent: Replay | None = None,
+    ) -> None:
         self.table = table
         self.key = key
+        self.road = road
+        self.parent = parent
         self.frame = packet.frame
         self.offload = packet.offload
         self.admitted = packet.hops == 0
@@ -241,6 +95,8 @@ class FlowCache:
         self.refused: dict[str, int] = {}
         self.invalidated: dict[str, int] = {}
         self._watch = watch
+        self._young: dict[Key, int] = {}
+        self._branches: dict[Replay, None] = {}
         self._tables: dict[tuple[str, str], dict[Key, Replay]] = {}
 
     def table(self, device: str, entry: str) -> dict[Key, Replay]:
@@ -256,12 +112,20 @@ class FlowCache:
             for replay in list(table.values()):
                 replay.invalidate(why)
 
+    def gone(self, replay: Replay) -> None:
+        """A Replay has ended."""
+        self.size -= 1
+        self._branches.pop(replay, None)
+
     def settle(self) -> None:
         """Credit every hit, so that ledgers and counters can be read."""
         for table in self._tables.values():
             for replay in table.values():
                 if replay.frames:
                     replay.credit()
+        for replay in self._branches:
+            if replay.frames:
+                replay.credit()
 
     def live(self) -> Iterator[tuple[str, str, Replay]]:
         """(device, entry, Replay) of all there is, every hit credited."""
@@ -270,46 +134,85 @@ class FlowCache:
             for replay in table.values():
                 yield device, entry, replay
 
+    def is_young(self, key: Key) -> bool:
+        """Whether a flow, of which another frame came, has not had so many that it deserves a Replay of its own."""
+        count = self._young.get(key, 0) + 1
+        if count > YOUNG:
+            return False
+        if len(self._young) >= CAPACITY:
+            self._young.clear()
+        self._young[key] = count
+        return True
+
     def begin(self, table: dict[Key, Replay], key: Key, packet: Packet) -> Recording:
-        """From here the walk notes what it does."""
-        self._watch.leaned = []
-        self._watch.steps = []
-        self._watch.passed = []
-        return Recording(table, key, packet)
+        """From here the walk notes what it does: for the flow's road where there is none, else for the flow itself."""
+        self._watch.begin()
+        road = road_of(key)
+        return Recording(table, key, None if road is None or road in table else road, packet)
+
+    def begin_branch(self, replay: Replay, situation: Situation, packet: Packet) -> Recording:
+        """As `begin`, behind the crossing where `replay` ends, for a way that its road has not gone yet."""
+        self._watch.begin()
+        return Recording(replay.onward, None, situation, packet, replay)
 
     def finish(self, recording: Recording, world_figures: Ledger, now: int) -> None:
         """The run has ended: fuse it, or note why not."""
-        leaned, steps, passed = self._watch.leaned or [], self._watch.steps or [], self._watch.passed or []
-        self._watch.leaned = self._watch.steps = self._watch.passed = None
+        watch = self._watch
+        notes = Notes(watch.leaned or [], watch.steps or [], watch.passed or [], watch.closer or {})
+        watch.end()
         self.misses += 1
         try:
-            replay = self._compile(recording, steps, world_figures, now)
+            if recording.road is not None:
+                try:
+                    parts = pave(self, recording, notes, world_figures, now)
+                    self._make_room(len(parts))
+                    if recording.parent is None or recording.parent.alive:
+                        for part in parts:
+                            if not self._keep(part.replay, notes, part.leaned, part.steps, now):
+                                break
+                    return
+                except Unfusable:
+                    if recording.key is None:
+                        raise
+            replay = self._compile(recording, notes.steps, world_figures, now)
         except Unfusable as why:
             reason = str(why)
             self.refused[reason] = self.refused.get(reason, 0) + 1
+            if recording.key is not None:
+                self._young.pop(recording.key, None)
             return
-        replay.credits += passed
+        replay.credits += notes.passed
+        self._make_room(1)
+        self._keep(replay, notes, (0, len(notes.leaned)), (0, len(notes.steps)), now)
+
+    def _make_room(self, count: int) -> None:
+        if self.size + count > CAPACITY:
+            self.clear("the cache is full")
+
+    def _keep(self, replay: Replay, notes: Notes, leaned: tuple[int, int], steps: tuple[int, int], now: int) -> bool:
+        """Take a Replay in, with what it leans on: some of the notes. False: its time is over already."""
         refreshed = {
             (id(effect.table), effect.key)
-            for _, step, _ in steps
+            for _, step, _ in notes.steps[slice(*steps)]
             for effect in step.effects
             if isinstance(effect, Refresh)
         }
         seen: dict[tuple[int, Any], tuple[Source, Any, bool]] = {}
-        for source, key, deadline, ages in leaned:
+        for source, key, deadline, ages in notes.leaned[slice(*leaned)]:
             refreshes = (id(source), key) in refreshed
             if deadline < replay.deadline and not (ages and refreshes):
                 replay.deadline = deadline
             seen[id(source), key] = (source, key, refreshes)
         if replay.deadline <= now:
-            return
-        if self.size >= CAPACITY:
-            self.clear("the cache is full")
+            return False
         for source, key, refreshes in seen.values():
             source.attach(key, replay, refreshes)
             replay.sources.append((source, key))
-        recording.table[recording.key] = replay
+        replay.table[replay.key] = replay
         self.size += 1
+        if replay.behind:
+            self._branches[replay] = None
+        return True
 
     def _compile(
         self, recording: Recording, steps: Sequence[tuple[Device, Step, Packet]], world_figures: Ledger, now: int
@@ -318,6 +221,7 @@ class FlowCache:
             raise Unfusable(recording.broken)
         if not steps:
             raise Unfusable("nothing was decided")
+        assert recording.key is not None
         replay = Replay(self, recording.table, recording.key)
         replay.used = now
         fused = Fused(recording.frame)

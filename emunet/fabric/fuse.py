@@ -67,7 +67,7 @@ class Fused:
             raise Unfusable("it makes copies")
         elif step.emissions or step.settled:
             raise Unfusable("an element speaks")
-        if any(not isinstance(effect, (Refresh, Advance)) for effect in step.effects):
+        if step.effects and any(not isinstance(effect, (Refresh, Advance)) for effect in step.effects):
             raise Unfusable("it changes a table")
         if step.limit is not None:
             self.limit = min(self.limit, step.limit - self._depth + self.popped)
@@ -149,6 +149,16 @@ class Fused:
         if self.transport:
             rewrite.transport = Transport(self.transport_at, self.is_udp, tuple(self.transport))
             rewrite.same = False
+
+    def share(self, rewrite: Rewrite, final: bytes) -> None:
+        """As `write`, for frames that differ in their ports: these stay, and the addresses with them."""
+        if self.pushed or self.transport:
+            raise Unfusable("it is wrapped or translated")
+        self.write(rewrite, final, [])
+        first, end = (26, 34) if self.is_v4 else (22, 54)
+        if final[first:end] != self.frame[first:end]:
+            raise Unfusable("its addresses change")
+        rewrite.tail = b"" if self.is_v4 else final[20:54]
 
     def _echo(self, rewrite: Rewrite, final: bytes) -> None:
         """An echo has its identifier where others have a port, behind what is not in its key."""

@@ -28,7 +28,7 @@ from emunet.packet.view import ETHERNET_HEADER, VLAN, VLAN_SERVICE, Packet
 from emunet.plane.reason import Reason
 
 if TYPE_CHECKING:
-    from emunet.fabric.flows import Replay
+    from emunet.fabric.replay import Replay
 
 OnWire = tuple[int, bytes, int, Any, "Replay | None", int]
 """A frame on a wire: when it comes off (ns), bytes, devices passed, Trace, the Replay that put it on, its identity."""

@@ -18,7 +18,7 @@ from emunet.packet.view import Packet
 from emunet.plane.reason import Reason
 
 if TYPE_CHECKING:
-    from emunet.fabric.flows import Replay
+    from emunet.fabric.replay import Replay
 
 End = tuple[str, str]
 
@@ -86,13 +86,17 @@ class WireExit:
         offload: Offload | None,
         hops: int,
         record: Record | None,
-        source: Replay,
+        source: Replay | None,
         identity: int,
         now: int,
     ) -> None:
-        """A frame of `source` goes onto the wire, having passed `hops` devices; `record` is told if it is lost."""
+        """A frame of `source` goes onto the wire, having passed `hops` devices; `record` is told if it is lost.
+
+        Without a source: frames like it are not all of one key, so that nothing is known of what follows.
+        """
         lane = self.wire.lanes[self.end]
-        if lane is not None and offload is None and self.wire.up and lane.carry(frame, hops, source, identity, now):
+        plain = offload is None and self.wire.up
+        if lane is not None and source is not None and plain and lane.carry(frame, hops, source, identity, now):
             return
         packet = Packet(frame, offload)
         packet.hops = hops

@@ -11,7 +11,7 @@ Rule of this file: nothing here reads a clock or knows a protocol.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import count
@@ -21,8 +21,8 @@ from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric.capture import Record, Sink
 from emunet.fabric.config import HostConfig, WorldConfig
 from emunet.fabric.edge import Edge, overhears
-from emunet.fabric.flow_key import Key, key_of
-from emunet.fabric.flows import FlowCache, Recording, Replay
+from emunet.fabric.flow_key import Key, key_of, road_of
+from emunet.fabric.flows import FlowCache, Recording
 from emunet.fabric.follow import explain
 from emunet.fabric.impaired import Lane
 from emunet.fabric.layout import Layout
@@ -30,13 +30,14 @@ from emunet.fabric.names import UnknownPort
 from emunet.fabric.overlay import overlay
 from emunet.fabric.policing import Policing
 from emunet.fabric.recording import Recorder
+from emunet.fabric.replay import Replay
 from emunet.fabric.serving import Serving
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload, split
 from emunet.packet.view import Packet
-from emunet.plane.device import Device
+from emunet.plane.device import Device, bring
 from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
@@ -428,20 +429,25 @@ class World:
                     self.at(self._resumes, lambda _: None, own=True)
         finally:
             self._running = False
-            self.watch.leaned = self.watch.steps = self.watch.passed = self._watching.recording = None
+            self.watch.end()
+            self._watching.recording = None
             self._watching.hand_over()
 
     def _from_edge(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int) -> None:
         """A frame from an edge's stack: repeated from the cache where it can be, before anything is made of it."""
         if self.recorder is not None and not self._dry:
             self.recorder.frame(edge.name, frame, offload, now, self.events)
+        packet: Packet | None = None
         if trace is None and self.flows.enabled and not self._dry:
             key = key_of(frame, self._tunnels)
             if key is not None:
-                replay = self._edge_tables[edge.name].get(key)
-                if replay is not None and replay.fits(frame, 0, len(frame), offload, now):
+                table = self._edge_tables[edge.name]
+                replay = table.get(key)
+                if replay is None or not replay.fits(frame, 0, len(frame), offload, now):
+                    replay = self._road(table, key, frame, offload, now)
+                if replay is not None:
                     record, identity = None, 0
-                    if replay.watched or replay.wire is not None:
+                    if replay.watched or replay.wire is not None or replay.crossing is not None:
                         point, pod = (edge.device, edge.entry), edge.entry in self._pods[edge.device]
                         identity = self._identify()
                         record = self._watching.entry(point, pod, frame, offload, now, identity)
@@ -452,6 +458,16 @@ class World:
         packet.identity = self._identify()
         self._through(self.devices[edge.device], edge.entry, packet, now)
 
+    def _road(
+        self, table: dict[Key, Replay], key: Key, frame: bytes, offload: Offload | None, now: int
+    ) -> Replay | None:
+        """What the frame's flow shares with others, if that serves: it is young, or has its own but for this."""
+        way = road_of(key)
+        road = None if way is None else table.get(way)
+        if road is None or not road.fits(frame, 0, len(frame), offload, now):
+            return None
+        return road if key in table or self.flows.is_young(key) else None
+
     def _through(self, device: Device, entry: str, packet: Packet, now: int) -> None:
         """One packet, to where its run ends: by walks, which may be fused for the next, or from the cache."""
         packet.identity = packet.identity or self._identify()
@@ -459,19 +475,28 @@ class World:
             self._show(device, entry, packet, True, now)
         recording: Recording | None = None
         if self.flows.enabled and packet.trace is None and not self._dry:
-            key = key_of(packet.frame, self._tunnels)
+            frame, offload = packet.frame, packet.offload
+            key = key_of(frame, self._tunnels)
             if key is not None:
                 table = self.flows.table(device.name, entry)
                 replay = table.get(key)
-                if replay is None:
+                known = replay is not None
+                if packet.hops:
+                    if replay is None or not replay.fits(frame, 0, len(frame), offload, now):
+                        replay = self._road(table, key, frame, offload, now)
+                    if replay is not None:
+                        self._replay(replay, frame, offload, packet.hops, packet.record, packet.identity, now)
+                        return
+                if not known:
                     recording = self.flows.begin(table, key, packet)
-                elif packet.hops and replay.fits(packet.frame, 0, len(packet.frame), packet.offload, now):
-                    self._replay(replay, packet.frame, packet.offload, packet.hops, packet.record, packet.identity, now)
-                    return
-        self._watching.recording = recording
         if packet.hops == 0:
             self.figures.received += packet.segments
+        self._watching.recording = recording
         device.receive(entry, packet, now)
+        self._walk_on(device, recording, now)
+
+    def _walk_on(self, device: Device, recording: Recording | None, now: int) -> None:
+        """A packet has left a device: walk on until nothing moves, and fuse what was recorded."""
         self._look_at_device(device)
         hops = self._hops
         while hops:
@@ -495,8 +520,8 @@ class World:
             return
         frames = 1 if offload is None else offload.segments(len(frame))
         replay.hit(frames, now)
-        edge = replay.edge
-        if edge is None and replay.wire is None:
+        if replay.crossing is not None:
+            self._cross(replay, frame, offload, hops, identity, now)
             return
         shown = [record]
         if replay.views:
@@ -504,12 +529,23 @@ class World:
                 pieces = view.rewrite.wire_frames(frame, offload)
                 shown.append(Record(view.port, view.inbound, pieces, now, view.sinks, identity))
             self._watching.show([one for one in shown[1:] if one is not None])
+        self._come_out(replay, frame, offload, frames, hops, shown, identity, now)
+
+    def _come_out(
+        self, replay: Replay, frame: bytes, offload: Offload | None, frames: int, hops: int,
+        shown: Sequence[Record | None], identity: int, now: int,
+    ) -> None:  # fmt: skip
+        """A frame that was hit leaves where the run ended: at an edge, on a wire, or nowhere."""
+        edge = replay.edge
+        if edge is None and replay.wire is None:
+            return
         if not replay.same or replay.unwrap or replay.wrap is not None:
             frame = replay.rewritten(frame, offload)
         if edge is None:
             assert replay.wire is not None
             told = None if replay.told is None else shown[replay.told]
-            replay.wire.carry(frame, offload, hops + replay.hops, told, replay, identity, now)
+            source = None if replay.road else replay
+            replay.wire.carry(frame, offload, hops + replay.hops, told, source, identity, now)
             return
         answers = edge.deliver(frame, offload, now)
         if self.recorder is not None:
@@ -521,6 +557,38 @@ class World:
             self._look_at_edge(edge)
         for answer in answers:
             self._arrivals.append((edge, answer, None, None))
+
+    def _cross(
+        self, replay: Replay, frame: bytes, offload: Offload | None, hops: int, identity: int, now: int
+    ) -> None:  # fmt: skip
+        """A frame goes a road with crossings, of which `replay` is the first part, and walks on where that ends."""
+        packet = Packet(frame, offload)
+        packet.hops, packet.identity = hops, identity
+        begun = packet.segments
+        while (crossing := replay.crossing) is not None:
+            if not replay.same or replay.unwrap:
+                packet.frame = replay.rewritten(packet.frame, packet.offload)
+            packet.hops += replay.hops
+            if crossing.through:
+                packet.connection = None
+            device = crossing.device
+            bring(packet, crossing.situation)
+            work, found = device.decide(crossing.element, crossing.port, packet, now)
+            following = None if found is None else replay.onward.get(found)
+            if following is None or not following.fits_behind(work[0][1].frame, work[0][1].offload, now):
+                self.flows.hits -= begun
+                recording = None
+                if found is not None and found not in replay.onward and replay.alive:
+                    recording = self.flows.begin_branch(replay, found, work[0][1])
+                else:
+                    self.flows.misses += 1
+                self._watching.recording = recording
+                device.go_on(work, now)
+                self._walk_on(device, recording, now)
+                return
+            packet, replay = work[0][1], following
+            replay.hit(packet.segments, now)
+        self._come_out(replay, packet.frame, packet.offload, packet.segments, packet.hops, (None,), identity, now)
 
     def _identify(self) -> int:
         """A number for a packet that comes into being, for those who watch."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from emunet.fabric.config import HostConfig, SwitchConfig
 from emunet.fabric.flow_key import ends_of
-from emunet.fabric.flows import Replay
 from emunet.fabric.names import LOCAL_PREFIX, pod_ports
+from emunet.fabric.replay import Replay
 from emunet.packet.address import format_ip
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def traffic(world: World) -> dict[str, Any]:
     """Frames that passed each port since it is there, and the flows of most frames.
 
     A flow is a direction of a conversation whose frames are alike; its first frames, and
-    those that are decided anew each, are counted at ports only.
+    those that are decided anew each, are counted at ports only. What began a moment ago is
+    counted together with all that goes the same road (`fabric.roads`): its ports are 0.
     """
     live = [row for row in islice(world.flows.live(), FLOWS_LOOKED_AT) if row[2].begins]
     shown = nlargest(FLOWS_SHOWN, live, key=lambda row: row[2].total)

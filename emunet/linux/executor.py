@@ -22,7 +22,7 @@ import os
 from collections.abc import Callable
 from io import FileIO
 
-from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, V4_LENGTH
+from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, TCP, UDP, V4, V4_LENGTH
 from emunet.fabric.world import World
 from emunet.linux.tap_edge import READ_SIZE, TapEdge
 from emunet.packet.offload import HEADER_LENGTH, Offload
@@ -34,6 +34,7 @@ BATCH = 128
 SLOW = 8
 """Frames of one TAP in a row that are not hits, and may take a hundred times as long."""
 
+_PORTED = frozenset((TCP, UDP))
 _TCP_OFFSET = HEADER_LENGTH + 34 + 12
 _TCP_FLAGS = HEADER_LENGTH + 34 + 13
 _TCP_HEADER = 34
@@ -51,6 +52,7 @@ def make_drain(world: World) -> Drain:
     slices = [view[:length] for length in range(_SLICES)]
     readers: dict[int, Callable[[bytearray], int | None]] = {}
     flows = world.flows
+    is_young = flows.is_young
     write = os.write
     unpack, pack = V4.unpack_from, V4.pack_into
 
@@ -77,6 +79,11 @@ def make_drain(world: World) -> Drain:
             if length >= _LEAST:
                 head, total, identification, middle, checksum, tail = unpack(buffer, HEADER_LENGTH)
                 replay = find((head, middle, tail))
+                if replay is None and middle[3] in _PORTED:
+                    # A road without a crossing serves a young flow: 4 µs a frame here, 12 where the World is asked.
+                    road = find((head, middle, tail[:8]))
+                    if road is not None and road.crossing is None and is_young((head, middle, tail)):
+                        replay = road
                 if replay is not None:
                     out = replay.edge
                     frames = 1
@@ -107,7 +114,7 @@ def make_drain(world: World) -> Drain:
                             new = -(replay.new_sum + total + identification) % 65535
                             pack(
                                 buffer, HEADER_LENGTH, replay.head, total, identification, replay.middle, new,
-                                replay.tail,
+                                replay.tail or tail,
                             )  # fmt: skip
                         try:
                             write(out.fd, slices[length] if length < _SLICES else view[:length])

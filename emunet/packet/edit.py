@@ -6,6 +6,8 @@ makes it, and is composed into a fused form for the packets that follow.
 
 Rule of this file: offsets count from the first byte of the frame as it is when the
 edit is applied; edits of one Step apply in order.
+
+What an edit is called (`what`) is for people: a string, or what becomes one when somebody asks.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ class Put:
 
     offset: int
     data: bytes
-    what: str = ""
+    what: object = ""
 
     def apply(self, frame: bytes) -> bytes:
         """The frame with the bytes in place; its length does not change."""
@@ -42,7 +44,7 @@ class Adjust:
     offset: int
     old: bytes
     new: bytes
-    what: str = ""
+    what: object = ""
 
     def apply(self, frame: bytes) -> bytes:
         """The frame with the two checksum bytes corrected."""
@@ -66,7 +68,7 @@ class AdjustTransport:
     new: bytes
     pseudo: bool
     optional: bool = False
-    what: str = ""
+    what: object = ""
 
     def apply(self, frame: bytes, partial: bool = False) -> bytes:
         """The frame with the two checksum bytes corrected."""
@@ -102,7 +104,7 @@ class Push:
     """
 
     data: bytes
-    what: str = ""
+    what: object = ""
     recipe: Encapsulation | None = None
 
     def apply(self, frame: bytes) -> bytes:
@@ -115,7 +117,7 @@ class Pop:
     """Take `length` bytes off the front (a decapsulation)."""
 
     length: int
-    what: str = ""
+    what: object = ""
 
     def apply(self, frame: bytes) -> bytes:
         """The shorter frame."""
@@ -127,7 +129,7 @@ class Trim:
     """Cut the frame to `length` bytes: link padding does not travel on (RFC 894)."""
 
     length: int
-    what: str = ""
+    what: object = ""
 
     def apply(self, frame: bytes) -> bytes:
         """The frame without what lay behind `length`."""
@@ -139,7 +141,7 @@ class Complete:
     """Fill in the transport checksum that was left to us: from here the frame is as on a wire."""
 
     offload: Offload
-    what: str = ""
+    what: object = ""
 
     def apply(self, frame: bytes) -> bytes:
         """The frame with its checksum. It must not be a superframe."""

@@ -3,7 +3,9 @@
 Elements read a frame only through this class. Fields that belong to the flow key
 are plain reads; every field outside the key marks the packet (`unkeyed`), and a
 walk over a marked packet is never repeated from the flow cache: the structure
-guards against a forgotten field, not the reviewer.
+guards against a forgotten field, not the reviewer. In the same way whoever reads what
+differs between the flows of two stations, or what was found for one flow, has `looked`
+(`fabric.roads`).
 
 The annotations are the one place where elements know of each other; the list is
 closed and short. They are set by a Step's outputs and shown in a trace.
@@ -42,6 +44,12 @@ ANNOTATIONS = (
     "record",
     "identity",
 )
+NOTES = tuple(name for name in ANNOTATIONS if name != "connection")
+
+AT_SERVICE = 1
+"""An element has read which port the packet is for. Of an outer packet that is the tunnel's own, whatever is inside."""
+AT_FLOW = 2
+"""It has read more: the ports, what was found for the connection, or what is in no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +87,10 @@ class Packet:
     record     the capture record of its entry, or None
     identity   the number under which captures know it and its copies, whatever is done to them; 0: nobody watches
     offload    checksum and segmentation work that was left to us, or None
+    looked     how close the element that has it now has looked: 0, or AT_SERVICE, or AT_FLOW
     """
 
-    __slots__ = ("frame", "offload", "unkeyed", *ANNOTATIONS)
+    __slots__ = ("_connection", "frame", "looked", "offload", "unkeyed", *NOTES)
 
     entered: str
     interface: str
@@ -89,7 +98,6 @@ class Packet:
     next_hop: bytes
     bridged: bool
     local: bool
-    connection: Any
     fragments: Fragments | None
     hops: int
     hop: Any
@@ -101,13 +109,14 @@ class Packet:
         self.frame = frame
         self.offload = offload
         self.unkeyed = ""
+        self.looked = 0
         self.entered = ""
         self.interface = ""
         self.egress = ""
         self.next_hop = b""
         self.bridged = False
         self.local = False
-        self.connection = None
+        self._connection: Any = None
         self.fragments = None
         self.hops = 0
         self.hop = None
@@ -125,7 +134,7 @@ class Packet:
         other.next_hop = self.next_hop
         other.bridged = self.bridged
         other.local = self.local
-        other.connection = self.connection
+        other._connection = self._connection
         other.fragments = self.fragments
         other.hops = self.hops
         other.hop = self.hop
@@ -145,6 +154,22 @@ class Packet:
     def segments(self) -> int:
         """How many wire frames this stands for: more than one only for a superframe."""
         return 1 if self.offload is None else self.offload.segments(len(self.frame))
+
+    @property
+    def connection(self) -> Any:
+        """What connection tracking found for it in this device, or None."""
+        if self._connection is not None:
+            self.looked = AT_FLOW
+        return self._connection
+
+    @connection.setter
+    def connection(self, found: Any) -> None:
+        self._connection = found
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether connection tracking found anything, whatever that is."""
+        return self._connection is not None
 
     # Fields in the flow key.
 
@@ -229,6 +254,28 @@ class Packet:
     @property
     def ports(self) -> tuple[int, int]:
         """Source and destination port when UDP or TCP without options or extension headers; (0, 0) otherwise."""
+        self.looked = AT_FLOW
+        return self._ports()
+
+    @property
+    def destination_port(self) -> int:
+        """The port that it is for, as `ports` has it."""
+        self.looked = self.looked or AT_SERVICE
+        return self._ports()[1]
+
+    @property
+    def spreading(self) -> bytes:
+        """What an outer source port is made of: addresses, protocol and ports of the inner packet, or its link header.
+
+        Reading it is no look: what depends on it is in front of the frame only, in a Push that has a recipe.
+        """
+        if self.frame[12:14] not in (IPV4, IPV6):
+            return self.destination + self.source + self.ethertype
+        first, second = self._ports()
+        ports = b"" if self.is_fragment else first.to_bytes(2, "big") + second.to_bytes(2, "big")
+        return self.ip_source + self.ip_destination + bytes((self.protocol,)) + ports
+
+    def _ports(self) -> tuple[int, int]:
         if self.protocol not in (6, 17) or self.fragment_offset:
             return (0, 0)
         at = ETHERNET_HEADER + self.header_length
@@ -267,14 +314,17 @@ class Packet:
     def payload(self, why: str) -> bytes:
         """Everything behind the IP header. `why` says what for, in the cache's statistics."""
         self.unkeyed = why
+        self.looked = AT_FLOW
         return self.frame[ETHERNET_HEADER + self.header_length : ETHERNET_HEADER + self.ip_length]
 
     def ip_packet(self, why: str) -> bytes:
         """The whole IP packet without link padding. `why` as in `payload`."""
         self.unkeyed = why
+        self.looked = AT_FLOW
         return self.frame[ETHERNET_HEADER : ETHERNET_HEADER + self.ip_length]
 
     def whole(self, why: str) -> bytes:
         """The whole frame. `why` as in `payload`."""
         self.unkeyed = why
+        self.looked = AT_FLOW
         return self.frame

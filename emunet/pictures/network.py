@@ -17,6 +17,12 @@ from emunet.packet.address import InterfaceAddress, Prefix, parse_ip
 PODS_SHOWN = 24
 """Of one host; more are counted."""
 
+SERVICES_SHOWN = 12
+"""More are counted."""
+
+BEHIND_SHOWN = 6
+"""Of the pods behind one Service; more are counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pod:
@@ -99,6 +105,31 @@ class Cable:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """A Service: the addresses that lead there with what each is, and the pods `behind` it, whose addresses have ports.
+
+    Where pods stand behind it by rights and none does, `nobody` says so.
+    """
+
+    name: str
+    ways: tuple[tuple[str, str], ...]
+    behind: tuple[Pod, ...] = ()
+    nobody: str = ""
+
+    @property
+    def shown(self) -> tuple[Pod, ...]:
+        """The pods that are drawn."""
+        return self.behind[:BEHIND_SHOWN]
+
+    @property
+    def left_out(self) -> str:
+        """What is said of the pods that are not; empty where all are."""
+        rest = self.behind[BEHIND_SHOWN:]
+        ill = sum(bool(pod.trouble) for pod in rest)
+        return f"and {len(rest):,} more{f', {ill:,} of them not ready' if ill else ''}" if rest else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """All of it. `about` is one line below the title."""
 
@@ -106,6 +137,7 @@ class Network:
     about: str
     machines: tuple[Machine, ...]
     cables: tuple[Cable, ...]
+    services: tuple[Service, ...] = ()
 
     def trees(self) -> list[Tree]:
         """The machines as trees: in each the one on top from which the farthest is nearest, hosts below."""
@@ -187,11 +219,13 @@ def network(
     in_hosts: Sequence[tuple[str, str]] = (),
     alone: Sequence[tuple[str, str]] = (),
     guests: Mapping[str, Sequence[str]] | None = None,
+    services: Sequence[Service] = (),
 ) -> Network:
     """What a lab says of its ports (`name`, `kind`, `device`, `addresses`, `mtu`) and wires (`emunet link -o json`).
 
     `off` are machines without power, `troubled` what ails a pod, `in_hosts` (host, pod) of pods without
     a network of their own, `alone` the same of those without any; `guests` are in the network of a port's owner.
+    `services` are drawn below all machines, since they are at none.
     """
     ails, living = troubled or {}, guests or {}
     interfaces: dict[str, list[Interface]] = {}
@@ -219,7 +253,7 @@ def network(
         )
         for name, is_host in kinds.items()
     ]
-    return Network(title, about, tuple(machines), tuple(_cable(wire) for wire in wires))
+    return Network(title, about, tuple(machines), tuple(_cable(wire) for wire in wires), tuple(services))
 
 
 def _machine(name: str, is_host: bool, interfaces: list[Interface], pods: list[Pod], trouble: str) -> Machine:

@@ -5,14 +5,13 @@ Rule of this file: sizes first, from the leaves up; then places, from the top do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from emunet.pictures.chips import STEM, Chips
 from emunet.pictures.network import PODS_SHOWN, Cable, Interface, Machine, Network, Pod, Tree
+from emunet.pictures.services_svg import Shelf
 from emunet.pictures.svg import (
     AMBER,
     BLUE,
     FAINT,
-    GREEN,
     INK,
     PAPER,
     RED,
@@ -32,8 +31,7 @@ MARGIN, HEAD = 32, 76
 BETWEEN, RISE = 40, 96
 PAD = 16
 ROW, TITLE = 20, 40
-CHIP_HIGH, CHIP_GAP = 26, 10
-BRIDGE_HIGH, STEM = 28, 18
+BRIDGE_HIGH = 28
 SWITCH_HIGH = 44
 
 
@@ -49,7 +47,8 @@ def network_svg(network: Network) -> str:
     for top in trees:
         left += _place(top, left, 0, levels, tops, cards, places) + BETWEEN
     about = max(text_width(network.about, 12), text_width(network.title, 19, bold=True))
-    width = max(left - BETWEEN + MARGIN, about + 2 * MARGIN)
+    shelf = Shelf(network.services, left - BETWEEN - MARGIN)
+    width = max(left - BETWEEN + MARGIN, about + 2 * MARGIN, shelf.width + 2 * MARGIN)
     shift = (width - MARGIN - (left - BETWEEN)) / 2  # in the middle where the title is wider
     places = {name: (x + shift, y) for name, (x, y) in places.items()}
     height = max(y + cards[name].height for name, (_, y) in places.items()) + MARGIN if places else HEAD + MARGIN
@@ -61,6 +60,9 @@ def network_svg(network: Network) -> str:
         labels += said
     for name, (x, y) in places.items():
         parts += cards[name].draw(x, y)
+    if network.services:
+        parts += shelf.draw(MARGIN, height, width - 2 * MARGIN)
+        height += shelf.height + MARGIN
     return document(width, height, network.title, [*parts, *labels])
 
 
@@ -101,44 +103,14 @@ def _ends(tree: Tree) -> tuple[Tree, Tree]:
     return tree.below[0], tree.below[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """Pods in rows: how many columns, how wide a chip is, how many are left out."""
-
-    shown: tuple[Pod, ...]
-    columns: int
-    chip: float
-    left_out: int
-
-    @classmethod
-    def of(cls, pods: tuple[Pod, ...]) -> _Grid:
-        shown = pods[:PODS_SHOWN]
-        columns = len(shown) if len(shown) <= 3 else 3 if len(shown) <= 9 else 4
-        chip = max((_chip_width(pod) for pod in shown), default=0.0)
-        return cls(shown, columns, chip, len(pods) - len(shown))
-
-    @property
-    def width(self) -> float:
-        return self.columns * (self.chip + CHIP_GAP) - CHIP_GAP
-
-    @property
-    def row_high(self) -> float:
-        return CHIP_HIGH + 13 * max((max(1, len(pod.addresses)) for pod in self.shown), default=1)
-
-    @property
-    def height(self) -> float:
-        rows = -(-len(self.shown) // self.columns) if self.shown else 0
-        return rows * (self.row_high + CHIP_GAP) - CHIP_GAP + (18 if self.left_out else 0)
-
-
 class _Card:
     """A machine with its size."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.rows = [one for one in machine.interfaces if not one.pods]
-        self.grids = [(bridge, _Grid.of(bridge.pods)) for bridge in machine.bridges]
-        self.loose = [(said, _Grid.of(pods)) for said, pods in machine.groups]
+        self.grids = [(bridge, _chips(bridge.pods)) for bridge in machine.bridges]
+        self.loose = [(said, _chips(pods)) for said, pods in machine.groups]
         if not machine.is_host:
             self.width = max(text_width(machine.name, 13, bold=True), text_width(machine.trouble, 11)) + 40
             self.height = float(SWITCH_HIGH)
@@ -191,7 +163,7 @@ class _Card:
             said = _addresses(bridge)
             parts.append(text(x + self.width - PAD - 10, at + 18, said, size=11, mono=True, fill=BLUE, anchor="end"))
             at += BRIDGE_HIGH
-            parts += self._pods(grid, x, at, BLUE)
+            parts += grid.draw(x + self.width / 2, at, BLUE)
             at += STEM + grid.height
         for said, grid in self.loose:
             at += 10
@@ -199,47 +171,14 @@ class _Card:
             parts.append(box(x + PAD, at, wide, BRIDGE_HIGH, fill=TINTS[FAINT], stroke=FAINT, radius=5, dash="4 4"))
             parts.append(text(x + self.width / 2, at + 18, said, size=11, fill=FAINT, anchor="middle"))
             at += BRIDGE_HIGH
-            parts += self._pods(grid, x, at, FAINT)
+            parts += grid.draw(x + self.width / 2, at, FAINT)
             at += STEM + grid.height
         return parts
 
-    def _pods(self, grid: _Grid, x: float, y: float, color: str) -> list[str]:
-        """Chips that hang from y, each first one by a line."""
-        parts = []
-        left = x + (self.width - grid.width) / 2
-        for number_, pod in enumerate(grid.shown):
-            row, column = divmod(number_, grid.columns)
-            at_x = left + column * (grid.chip + CHIP_GAP)
-            at_y = y + STEM + row * (grid.row_high + CHIP_GAP)
-            middle = at_x + grid.chip / 2
-            upper = y if row == 0 else at_y - CHIP_GAP
-            if row == 0 or pod.addresses:
-                parts.append(path(f"M{number(middle)} {number(upper)} V{number(at_y)}", color, thick=1.5))
-            parts += _chip(pod, at_x, at_y, grid.chip, grid.row_high)
-        if grid.left_out:
-            said = f"and {grid.left_out:,} more"
-            foot = y + STEM + grid.height - 4
-            parts.append(text(x + self.width / 2, foot, said, size=11, fill=FAINT, anchor="middle"))
-        return parts
 
-
-def _chip_width(pod: Pod) -> float:
-    widths = [text_width(pod.name, 12, bold=True), text_width(pod.trouble or "", 10)]
-    widths += [text_width(one.partition("/")[0], 10, mono=True) for one in pod.addresses]
-    return max(widths) + 22
-
-
-def _chip(pod: Pod, x: float, y: float, width: float, height: float) -> list[str]:
-    color = AMBER if pod.trouble else GREEN
-    parts = [box(x, y, width, height, fill=TINTS[color], stroke=color, radius=6)]
-    middle, at = x + width / 2, y + (17 if pod.addresses else height / 2 + 4)
-    parts.append(text(middle, at, pod.name, bold=True, anchor="middle"))
-    for one in pod.addresses:
-        at += 13
-        parts.append(text(middle, at, one.partition("/")[0], size=10, mono=True, fill=FAINT, anchor="middle"))
-    if pod.trouble:
-        parts.append(pill(middle, y - 2, pod.trouble, AMBER, size=10))
-    return parts
+def _chips(pods: tuple[Pod, ...]) -> Chips:
+    more = len(pods) - PODS_SHOWN
+    return Chips.of(pods[:PODS_SHOWN], f"and {more:,} more" if more > 0 else "")
 
 
 def _addresses(interface: Interface) -> str:

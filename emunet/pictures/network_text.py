@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from emunet.pictures.network import PODS_SHOWN, Interface, Machine, Network, Pod, Tree
-
-Piece = tuple[str, str]
-"""Text and its style, in the words of rich."""
-
-Line = list[Piece]
+from emunet.pictures.network import PODS_SHOWN, Interface, Machine, Network, Pod, Service, Tree
+from emunet.pictures.services_text import Line, service_list, service_rows
 
 _GAP = 2
 
@@ -24,6 +20,7 @@ def network_lines(network: Network, width: int) -> list[Line]:
         block = _Block.of(tree)
         lines += block.lines if block.width <= width else list(_indented(tree, "", ""))
         lines.append([])
+    lines += _services(network.services, width)
     return lines[:-1] if lines[-1] == [] else lines
 
 
@@ -152,6 +149,14 @@ def _pods(pods: tuple[Pod, ...]) -> Iterator[Line]:
         yield line
     if len(pods) > len(shown):
         yield [(f"  └─ and {len(pods) - len(shown):,} more ", "dim")]
+
+
+def _services(services: tuple[Service, ...], width: int) -> list[Line]:
+    """A box below all machines, since a Service is at none; lines without a box where that is too wide."""
+    if not services:
+        return []
+    block = _boxed(service_rows(services), "Services", "")
+    return block.lines if block.width <= width else [[("Services", "bold")], *service_list(services)]
 
 
 def _boxed(inside: list[Line], title: str, color: str, trouble: str = "") -> _Block:

@@ -12,8 +12,11 @@ from collections.abc import Iterable
 from xml.sax.saxutils import escape, quoteattr
 
 INK, FAINT, GRID, PAPER = "#1f2933", "#616e7c", "#e4e7eb", "#ffffff"
-BLUE, GREEN, VIOLET, AMBER, RED = "#0b66c3", "#0f7b4f", "#6d28d9", "#b45309", "#c81e1e"
-TINTS = {BLUE: "#eaf3fc", GREEN: "#e6f4ee", VIOLET: "#f1ebfd", AMBER: "#fdf3e3", RED: "#fdecec", FAINT: "#f5f7fa"}
+BLUE, GREEN, VIOLET, AMBER, RED, TEAL = "#0b66c3", "#0f7b4f", "#6d28d9", "#b45309", "#c81e1e", "#0e7490"
+TINTS = {
+    BLUE: "#eaf3fc", GREEN: "#e6f4ee", VIOLET: "#f1ebfd", AMBER: "#fdf3e3", RED: "#fdecec", TEAL: "#e3f5f8",
+    FAINT: "#f5f7fa",
+}  # fmt: skip
 """A light ground for each colour."""
 
 SANS = "Inter, 'Segoe UI', system-ui, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"

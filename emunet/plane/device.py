@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emunet.packet.edit import Complete, Pop, Push, apply
-from emunet.packet.view import Packet
+from emunet.packet.view import AT_FLOW, IPV6, Packet
 from emunet.plane.element import Element
 from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger, PortFigures
@@ -29,6 +29,9 @@ from emunet.plane.step import Output, Step, Verdict
 from emunet.plane.table import NEVER, Counter, Table, Watch
 
 STEP_LIMIT = 64
+V4_START = b"\x08\x00\x45"
+AT_BUILDING = 3
+"""Beside `Packet.looked`: it puts a header in front that depends on the frame, and that may be taken off again."""
 FAULT_PAUSE = 1_000_000_000
 """Nanoseconds for which an element whose timers have failed is not woken."""
 
@@ -47,6 +50,31 @@ class Target:
     port: str
     tap: str = ""
     inbound: bool = False
+
+
+Work = deque[tuple[Target, Packet]]
+Situation = tuple[Any, ...]
+"""Where a packet is in a device, and all about it that its flow has in common with others (`situation`)."""
+
+
+@dataclass(slots=True)
+class Closer:
+    """A step of a recorded walk for which an element looked closer than at what flows between two stations share.
+
+    place    the element and its input
+    looked   how close; `situation`, `frame`: the packet when it came there
+    leaned, passed   how many rows `Watch` had before the element decided, and how many after
+    onward   where the packet was after it, and its bytes there; None where not everything is said with that
+    """
+
+    device: Device
+    place: Target
+    looked: int
+    situation: Situation | None
+    frame: bytes
+    leaned: tuple[int, int]
+    passed: int
+    onward: tuple[Situation, bytes] | None = None
 
 
 Transmit = Callable[["Device", str, Packet, int], None]
@@ -119,13 +147,31 @@ class Device:
         packet.local = True
         self._walk(deque([(self.wiring["neighbor", interface], packet)]), now)
 
+    def decide(self, element: str, port: str, packet: Packet, now: int) -> tuple[Work, Situation | None]:
+        """Let one element decide about a packet that was brought to it: what is to do then (`go_on`).
+
+        And the situation of the packet, where that is all there is to do.
+        """
+        work: Work = deque()
+        try:
+            step = self.elements[element].handle(packet, port, now)
+        except Exception as error:
+            self._end(packet, self._fault(element, packet, error, now), now)
+            return work, None
+        self._act(packet, step, element, work, now)
+        return work, situation(*work[0]) if _just_goes_on(step) else None
+
+    def go_on(self, work: Work, now: int) -> None:
+        """Walk on from there."""
+        self._walk(work, now)
+
     def wake(self, now: int) -> None:
         """Let every element whose time has come decide."""
         for element in list(self._timed) if not self.off else ():
             if self._due_of(element) > now:
                 continue
             for packet, step in self._woken(element, now):
-                work: deque[tuple[Target, Packet]] = deque()
+                work: Work = deque()
                 if packet is None:
                     self._apply_effects(step, now)
                     self._emit(element.name, step, None, work)
@@ -163,7 +209,7 @@ class Device:
 
     # The walk
 
-    def _walk(self, work: deque[tuple[Target, Packet]], now: int) -> None:
+    def _walk(self, work: Work, now: int) -> None:
         budget = STEP_LIMIT * (len(work) + 1)
         while work:
             target, packet = work.popleft()
@@ -177,6 +223,10 @@ class Device:
                 limit = {"device": self.name, "steps": STEP_LIMIT}
                 self._end(packet, Step(target.element, Verdict.DROP, Reason.STEP_LIMIT, limit), now)
                 continue
+            leaned = self.watch.leaned
+            if leaned is not None:
+                noted, before = len(leaned), packet.unkeyed
+                packet.unkeyed, packet.looked = "", 0
             try:
                 step = self.elements[target.element].handle(packet, target.port, now)
             except Exception as error:  # a fault of ours costs a frame, and not the lab
@@ -184,9 +234,35 @@ class Device:
                 continue
             budget += len(step.outputs) * STEP_LIMIT if len(step.outputs) > 1 else 0
             budget += len(step.emissions) * STEP_LIMIT + len(step.settled) * STEP_LIMIT
+            closer = None if leaned is None else self._look(target, packet, step, noted, before)
             self._act(packet, step, target.element, work, now)
+            if closer is not None and len(work) == 1 and _just_goes_on(step):
+                found = situation(*work[0])
+                closer.onward = None if found is None else (found, work[0][1].frame)
 
-    def _act(self, packet: Packet, step: Step, element: str, work: deque[tuple[Target, Packet]], now: int) -> None:
+    def _look(self, place: Target, packet: Packet, step: Step, noted: int, before: str) -> Closer | None:
+        """Note in a walk that is recorded how close an element has looked that has just decided.
+
+        `noted`: how many rows had been leaned on until then; `before`: why the packet was not keyed any more.
+        """
+        watch = self.watch
+        assert watch.leaned is not None
+        assert watch.steps is not None
+        assert watch.passed is not None
+        assert watch.closer is not None
+        looked = AT_FLOW if packet.unkeyed else packet.looked
+        packet.unkeyed = packet.unkeyed or before
+        for edit in step.edits:
+            if isinstance(edit, Push):
+                looked = looked or AT_BUILDING
+        if not looked:
+            return None
+        rows = (noted, len(watch.leaned))
+        closer = Closer(self, place, looked, situation(place, packet), packet.frame, rows, len(watch.passed))
+        watch.closer[len(watch.steps)] = closer
+        return closer
+
+    def _act(self, packet: Packet, step: Step, element: str, work: Work, now: int) -> None:
         if packet.hop is not None:
             packet.hop.steps.append(step)
         if self.watch.steps is not None:
@@ -214,7 +290,7 @@ class Device:
             self.figures.queued += frames
             self.world_ledger.queued += frames
 
-    def _send_on(self, packet: Packet, step: Step, element: str, work: deque[tuple[Target, Packet]]) -> None:
+    def _send_on(self, packet: Packet, step: Step, element: str, work: Work) -> None:
         outputs = step.outputs
         if len(outputs) == 1 and outputs[0].frame is None:
             self._queue(packet, element, outputs[0], work)
@@ -230,12 +306,12 @@ class Device:
         self.figures.copied += after - before
         self.world_ledger.copied += after - before
 
-    def _queue(self, packet: Packet, element: str, output: Output, work: deque[tuple[Target, Packet]]) -> None:
+    def _queue(self, packet: Packet, element: str, output: Output, work: Work) -> None:
         for name, value in output.marks.items():
             setattr(packet, name, value)
         work.append((self.wiring[element, output.name], packet))
 
-    def _emit(self, element: str, step: Step, cause: Packet | None, work: deque[tuple[Target, Packet]]) -> None:
+    def _emit(self, element: str, step: Step, cause: Packet | None, work: Work) -> None:
         for emission in step.emissions:
             self.figures.generated += 1
             self.world_ledger.generated += 1
@@ -246,7 +322,7 @@ class Device:
                 packet.hops = cause.hops
             self._queue(packet, element, Output(emission.output, emission.marks), work)
 
-    def _settle(self, element: str, packet: Packet, step: Step, work: deque[tuple[Target, Packet]], now: int) -> None:
+    def _settle(self, element: str, packet: Packet, step: Step, work: Work, now: int) -> None:
         """A packet that was held is decided about. A dry run leaves alone what really waits."""
         if self.dry and packet.trace is None:
             return
@@ -309,6 +385,37 @@ def edited(packet: Packet, edits: Any) -> Packet:
             elif isinstance(edit, Pop):
                 after.offload = after.offload.shifted(-edit.length)
     return after
+
+
+def situation(place: Target, packet: Packet) -> Situation | None:
+    """All that a flow has in common with others whose packets are in the same place; None: that cannot be said.
+
+    Elements that do not look closer decide by this, by tables and by lengths alone.
+    """
+    frame = packet.frame
+    if packet.fragments is not None:
+        return None
+    if frame[12:15] == V4_START:
+        shared = (frame[:16], frame[20:24], frame[26:34])
+    elif frame[12:14] == IPV6:
+        shared = (frame[:18], frame[20:54], b"")
+    else:
+        return None
+    return (
+        place.element, place.port, packet.entered, packet.interface, packet.egress, packet.next_hop, packet.bridged,
+        packet.local, packet.is_tracked, packet.offload is None, *shared,
+    )  # fmt: skip
+
+
+def _just_goes_on(step: Step) -> bool:
+    """Whether the packet goes on, one and as it is, and nothing else happens that goes anywhere."""
+    single = step.verdict is Verdict.FORWARD and len(step.outputs) == 1 and step.outputs[0].frame is None
+    return single and not step.emissions and not step.settled
+
+
+def bring(packet: Packet, found: Situation) -> None:
+    """Note on a packet what it has in a situation."""
+    _, _, packet.entered, packet.interface, packet.egress, packet.next_hop, packet.bridged, packet.local = found[:8]
 
 
 def _nowhere(device: Device, port: str, packet: Packet, now: int) -> None:

@@ -53,14 +53,24 @@ class Watch:
             `ages`: only because the entry was not used until then
     steps   rows of (device, step, packet), in order
     passed  (figures, name) of each port that the frame came by: what each repetition adds to
+    closer  of the steps for which an element looked closer (`Packet.looked`): by its number what `Device` notes
     """
 
-    __slots__ = ("leaned", "passed", "steps")
+    __slots__ = ("closer", "leaned", "passed", "steps")
 
     def __init__(self) -> None:
         self.leaned: list[tuple[Source, Any, int, bool]] | None = None
         self.steps: list[tuple[Any, Any, Any]] | None = None
         self.passed: list[tuple[Any, str]] | None = None
+        self.closer: dict[int, Any] | None = None
+
+    def begin(self) -> None:
+        """From here on note what a walk does."""
+        self.leaned, self.steps, self.passed, self.closer = [], [], [], {}
+
+    def end(self) -> None:
+        """Note nothing."""
+        self.leaned = self.steps = self.passed = self.closer = None
 
 
 class Entry(Generic[V]):

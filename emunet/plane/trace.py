@@ -135,4 +135,4 @@ class Trace:
 
 def edit_words(step: Step) -> list[str]:
     """What a step's edits change, in words; checksum corrections follow from the others and are left out."""
-    return [edit.what for edit in step.edits if edit.what and not isinstance(edit, Adjust)]
+    return [str(edit.what) for edit in step.edits if edit.what and not isinstance(edit, Adjust)]

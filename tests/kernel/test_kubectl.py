@@ -263,8 +263,8 @@ spec:
       image: python
       command: [sh, -c, "touch /tmp/fine; mkdir /www; exec python3 -m http.server 8000 --directory /www"]
       ports: [{name: web, containerPort: 8000}]
-      readinessProbe: {httpGet: {path: /ready, port: web}, periodSeconds: 1, failureThreshold: 1}
-      livenessProbe: {exec: {command: [cat, /tmp/fine]}, periodSeconds: 1, failureThreshold: 1}
+      readinessProbe: {httpGet: {path: /ready, port: web}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 1}
+      livenessProbe: {exec: {command: [cat, /tmp/fine]}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 1}
 """
 
 

@@ -19,6 +19,7 @@ from emunet.lab.lab import Lab
 from emunet.pictures.network import Cable, Machine, Network, network
 from emunet.pictures.network_svg import network_svg
 from emunet.pictures.network_text import length, network_lines
+from emunet.pictures.services import services
 
 ROOT = Path(__file__).parent.parent.parent
 TOPOLOGIES = sorted((ROOT / "topologies").rglob("*.yaml"))
@@ -28,7 +29,8 @@ def drawn(path: Path, **more: object) -> Network:
     """What `emunet draw FILE` draws."""
     with Lab(path) as lab:
         ports = [asdict(port) for port in ports_of(lab.plane.world.config)]
-        return network(path.stem, "", ports, lab.plane.trouble.wires(), **more)  # type: ignore[arg-type]
+        shown = services(lab.objects("services"), lab.objects("endpointslices"))
+        return network(path.stem, "", ports, lab.plane.trouble.wires(), services=shown, **more)  # type: ignore[arg-type]
 
 
 def said(picture: Network, width: int = 200) -> str:
@@ -46,9 +48,12 @@ def test_every_topology_is_drawn_whole(path: Path) -> None:
         names = {machine.name for machine in (*lab.desired.cluster.hosts, *lab.desired.cluster.switches)}
         addresses = {pod.port: pod.ips for pod in lab.pods}
     picture = drawn(path)
+    led_to = {address for one in picture.services for address, _ in one.ways}
+    led_to |= {address for one in picture.services for pod in one.behind for address in pod.addresses}
     for shown in (words(network_svg(picture)), said(picture).split(), said(picture, 40).split()):
         assert names | addresses.keys() <= set(shown)
         assert {address for row in addresses.values() for address in row} <= set(shown)
+        assert all(address in " ".join(shown) for address in led_to)
 
 
 def test_a_tree_has_its_middle_on_top_and_the_hosts_below() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from emunet.fabric import flows
 from emunet.fabric.capture import Record
 from emunet.fabric.config import (
     Backend,
@@ -536,10 +537,11 @@ def test_same_on_wires_that_delay(topology: str, translating: bool, monkeypatch:
         return passed[-1]
 
     monkeypatch.setattr(World, "pass_on", pass_on)
+    monkeypatch.setattr(flows, "YOUNG", 2)  # frames of a road are not passed on
     for seed in range(4):
         play(topology, seed, translating=translating, slow=True)
-    assert passed.count(True) > 50
-    assert passed.count(False) > 50
+    assert passed.count(True) > 40
+    assert passed.count(False) > 40
 
 
 @pytest.mark.parametrize("kind", ["udp", "tcp", "echo"])

@@ -12,8 +12,10 @@ import pytest
 
 from emunet.elements.policies import PolicyTable
 from emunet.elements.routes import RouteTable
-from emunet.fabric.flows import FlowCache, Replay
+from emunet.fabric import roads
+from emunet.fabric.flows import FlowCache
 from emunet.fabric.fuse import Fused
+from emunet.fabric.replay import Replay
 from emunet.fabric.rewrite import Rewrite
 from emunet.plane.table import NEVER, Counter, Table
 from tests.properties.test_flow_cache import play
@@ -174,6 +176,34 @@ def follow_without_guards(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replay, "fits_again", lambda self, frame, now: True)
 
 
+def nobody_looks(patch: pytest.MonkeyPatch) -> None:
+    """Whoever reads ports or a connection does so unnoticed: every flow goes the road of the first."""
+    patch.setattr(roads, "crossings", lambda notes: {})
+
+
+class OneBranch(dict[Any, Replay]):
+    """Gives what it has, whatever is asked for."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return next(iter(self.values()), default)
+
+
+def one_branch(patch: pytest.MonkeyPatch) -> None:
+    """Behind a crossing it does not matter what became of the frame there."""
+    original = Replay.__init__
+
+    def begin(self: Replay, *arguments: Any) -> None:
+        original(self, *arguments)
+        self.onward = OneBranch()
+
+    patch.setattr(Replay, "__init__", begin)
+
+
+def no_deadline_behind(patch: pytest.MonkeyPatch) -> None:
+    """Behind a crossing nothing is over, and nothing too long."""
+    patch.setattr(Replay, "fits_behind", lambda self, frame, offload, now: True)
+
+
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a station moves unnoticed": forget(" stations"),
     "a neighbour changes unnoticed": forget("neighbours"),
@@ -194,12 +224,15 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a policy changes unnoticed": forget_policies,
     "the dead are followed": follow_the_dead,
     "no guards behind a wire": follow_without_guards,
+    "nobody has looked": nobody_looks,
+    "one branch for all": one_branch,
+    "no guards behind a crossing": no_deadline_behind,
 }
 POLICED = {"a policy changes unnoticed"}
 NEED_DELAY = {"the dead are followed", "no guards behind a wire"}
 
 
-LONG = {"no guards behind a wire"}
+LONG = {"no guards behind a wire", "no guards behind a crossing", "no limit"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x in LONG)) for x in MUTANTS])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from emunet.elements.connections.flow import NAMES, Flow
+from emunet.elements.connections.flow import NAMES, QUERIES, Flow
 
 SECOND = 1_000_000_000
 
@@ -54,9 +54,12 @@ class Timeouts:
         """Of a TCP connection in a state."""
         if state is TcpState.ESTABLISHED and not assured:
             return min(self.established, self.unacknowledged)
-        name = "syn_sent" if state is TcpState.SYN_SENT2 else state.value.lower()
-        value: int = getattr(self, name)
+        value: int = getattr(self, _TIMEOUTS[state])
         return value
+
+
+_TIMEOUTS = {state: state.value.lower() for state in TcpState} | {TcpState.SYN_SENT2: "syn_sent"}
+"""The field of `Timeouts` for each state: names are made once, since every packet asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,17 @@ class Connection:
         inverse = (self.original if is_reply else self.reply).inverted()
         assert inverse is not None  # only flows that have an answer become connections
         return inverse
+
+    def moves_source(self, *, is_reply: bool) -> bool:
+        """Whether packets of a direction go out from elsewhere than they came from: address, port or identifier."""
+        flow, other = (self.reply, self.original) if is_reply else (self.original, self.reply)
+        if flow.source != other.destination:
+            return True
+        return flow.source_port != (other.source_port if flow.protocol in QUERIES else other.destination_port)
+
+    def moves_destination(self, *, is_reply: bool) -> bool:
+        """Whether they go to elsewhere than they were sent. An identifier is of both ends."""
+        return self.moves_source(is_reply=not is_reply)
 
     @property
     def source_translated(self) -> bool:

@@ -74,7 +74,7 @@ class Update:
     def apply(self, now: int) -> None:
         """Replace the entry."""
         at = now if self.used else self.table.last_use(self.key, now)
-        self.table.put(self.key, self.value, at)
+        self.table.advance(self.key, self.value, at)
 
 
 class Connections(Element):
@@ -187,7 +187,9 @@ class Connections(Element):
             self.table.lean(connection.original, changes)
         standing = Standing.ESTABLISHED if after.seen_reply else Standing.NEW
         tracked = Tracked(standing, after, is_reply)
-        edits = to_destination(packet, at, after.target(is_reply=is_reply))
+        edits: tuple[Edit, ...] = ()
+        if after.moves_destination(is_reply=is_reply):
+            edits = to_destination(packet, at, after.target(is_reply=is_reply))
         return self._go(packet, port, Reason.CONNECTION_KNOWN, {"connection": after}, tracked, edits, effects)
 
     # A connection that begins

@@ -216,7 +216,12 @@ def _accept(
     last = _last(segment, is_reply=is_reply)
     if (state, closing, assured, last) == (connection.state, connection.closing, connection.assured, connection.last):
         return fate, connection
-    return fate, replace(connection, state=state, closing=closing, assured=assured, last=last)
+    # Written out: `replace` takes 3 µs, and a connection of ten packets comes by here eighteen times on two hosts.
+    after = Connection(
+        connection.original, connection.reply, connection.began, connection.seen_reply, assured, state, last, closing,
+        connection.crossed, connection.challenged, connection.interface,
+    )  # fmt: skip
+    return fate, after
 
 
 __all__ = [

@@ -88,14 +88,11 @@ class ConnectionTable(Table[Flow, Connection]):
     def get(self, key: Flow, now: int) -> Connection | None:
         """The live connection of an original flow. A recorded walk is over when it would have expired."""
         entry = self._find(key)
-        connection: Connection | None = None
-        deadline = NEVER
-        if entry is not None and self._alive(key, entry, now):
-            connection = entry.value
+        connection = entry.value if entry is not None and self._alive(key, entry, now) else None
+        if self._watch.leaned is not None:
             # Hits keep the entry alive, but one that comes after its end must not raise it again: the next
             # packet after an idle lifetime takes the slow way, whatever happened in between.
-            deadline = now + self.lifetime_of(connection)
-        if self._watch.leaned is not None:
+            deadline = NEVER if connection is None else now + self.lifetime_of(connection)
             self._watch.leaned.append((self, key, deadline, False))
         return connection
 
@@ -171,6 +168,19 @@ class ConnectionTable(Table[Flow, Connection]):
         self._earliest = min(self._earliest, now + self.lifetime_of(value))
         if not value.assured:
             self._push(key.source)
+
+    def advance(self, key: Flow, value: Connection, now: int) -> None:
+        """As `put`, for a connection that has come further: 2 µs instead of 8, where its group stays."""
+        entry = None if self._overlay is not None else self._entries.get(key)
+        old = None if entry is None else entry.value
+        if entry is None or old is None or (old.reply, old.assured, old.interface) != (
+            value.reply, value.assured, value.interface
+        ):  # fmt: skip
+            self.put(key, value, now)
+            return
+        entry.value, entry.used = value, now
+        self.changed(key, "changed")
+        self._earliest = min(self._earliest, now + self.lifetime_of(value))
 
     def end_overlay(self) -> None:
         """Throw away what was kept aside."""

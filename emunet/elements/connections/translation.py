@@ -12,6 +12,8 @@ translating once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from emunet.elements.connections.flow import ICMP, ICMPV6, PORTS, QUERIES, TCP, UDP, Flow, read_quoted
 from emunet.packet.address import format_ip
 from emunet.packet.checksum import checksum, transport_checksum
@@ -63,15 +65,14 @@ def _edits(data: bytes, network: int, at: int, target: Flow, *, source: bool) ->
     optional = protocol == UDP
     edits: list[Edit] = []
     if old != address:
-        edits.append(Put(place, address, _words(old, before, address, after, protocol, source=source)))
+        edits.append(Put(place, address, Moved(protocol, source, old, before, address, after)))
         if is_v4:
             edits.append(Adjust(network + 10, old, address, "header checksum"))
         if summed:
             edits.append(AdjustTransport(sum_at, old, address, pseudo=True, optional=optional))
     if before != after:
         assert field is not None
-        what = "" if edits else _words(old, before, address, after, protocol, source=source)
-        edits.append(Put(field, after, what))
+        edits.append(Put(field, after, "" if edits else Moved(protocol, source, old, before, address, after)))
         if summed:
             edits.append(AdjustTransport(sum_at, before, after, pseudo=False, optional=optional))
         elif protocol == ICMP:
@@ -86,14 +87,27 @@ def _field(protocol: int, at: int, *, source: bool) -> int | None:
     return at + 4 if protocol in QUERIES else None
 
 
-def _words(old: bytes, before: bytes, new: bytes, after: bytes, protocol: int, *, source: bool) -> str:
-    side = "source" if source else "destination"
-    if protocol in QUERIES:
-        moved = f", id {int.from_bytes(before, 'big')} -> {int.from_bytes(after, 'big')}" if before != after else ""
-        return f"{side} {format_ip(old)} -> {format_ip(new)}{moved}"
-    if not before:
-        return f"{side} {format_ip(old)} -> {format_ip(new)}"
-    return f"{side} {_address(old)}:{int.from_bytes(before, 'big')} -> {_address(new)}:{int.from_bytes(after, 'big')}"
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """An address, and a port or identifier, that became another; in words, once somebody asks for them."""
+
+    protocol: int
+    is_source: bool
+    old: bytes
+    before: bytes
+    new: bytes
+    after: bytes
+
+    def __str__(self) -> str:
+        old, before, new, after = self.old, self.before, self.new, self.after
+        side = "source" if self.is_source else "destination"
+        if self.protocol in QUERIES:
+            numbers = f"{int.from_bytes(before, 'big')} -> {int.from_bytes(after, 'big')}"
+            return f"{side} {format_ip(old)} -> {format_ip(new)}" + (f", id {numbers}" if before != after else "")
+        if not before:
+            return f"{side} {format_ip(old)} -> {format_ip(new)}"
+        ports = int.from_bytes(before, "big"), int.from_bytes(after, "big")
+        return f"{side} {_address(old)}:{ports[0]} -> {_address(new)}:{ports[1]}"
 
 
 def _address(address: bytes) -> str:

@@ -1,6 +1,6 @@
 """Hours of traffic in a lab whose pods come and go, and what becomes of its memory and its descriptors.
 
-    python tests/kernel/soak.py [SECONDS] [user]    an hour, if nothing is said (`make soak`); in labs of an ordinary user
+    python tests/kernel/soak.py [SECONDS] [user]    an hour, if nothing is said (`make soak`); as an ordinary user
 
 Two pods ping each other, two more send each other as much as they can, a fifth fetches pages of the
 responder, and beside them five pods a second are made and, two seconds later, deleted. `test_soak` is

@@ -80,10 +80,18 @@ def way_out(found: dict[str, Any]) -> Any:
     from rich.text import Text
 
     if not found["ready"]:
-        return Text(f"The way to the outside is closed: {found['program']} has ended. Start the lab anew.", "red")
+        return Text(f"The way to the outside is closed: {found['reason']}. It is begun again, ever less often.", "red")
     names = f"names from {found['resolver']}" if found["resolver"] else "no names: its resolver is out of reach"
-    text = f"Open to the outside: by {found['gateway']} and {found['program']} to all that this machine reaches"
-    return Text(f"{text} but its loopback; {names}.", "yellow")
+    families, by = ", IPv4 alone", found["gateway"]
+    if found["gateway_ipv6"] is not None:
+        families, by = "", f"{by}, {found['gateway_ipv6']}"
+    text = f"Open to the outside{families}: by {by} and {found['program']} to all that this machine reaches"
+    before = f" It was closed {_times(found['ended'])}: {found['reason']}." if found["ended"] else ""
+    return Text(f"{text} but its loopback; {names}.{before}", "yellow")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times, the last time"
 
 
 def show_frames(out: Any, frames: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ class LabName(click.ParamType[str]):
 @click.option("--no-flow-cache", is_flag=True, help="Decide about every frame anew; slower, and the same in all else.")
 @click.option(
     "--internet", is_flag=True,
-    help="Let pods out: to all that this machine reaches but its loopback, through passt or slirp4netns.",
+    help="Let pods out: to all that this machine reaches but its loopback, through passt (IPv6 too) or slirp4netns.",
 )  # fmt: skip
 @click.option("--offload", type=click.Choice(["on", "off"]), default="on", help="Let TCP of up to 64 KB pass uncut.")
 @output_option

@@ -157,17 +157,27 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
-    """The way to the outside (`gateway`): where it is plugged in, and its addresses.
+class Way:
+    """The gateway's addresses of one family; `next_hop` is the program that leads outside, in a range of its own."""
 
-    `next_hop` is the program that leads there, in a range of its own. `resolver` is the machine's name server.
-    """
-
-    switch: str
     inside: InterfaceAddress
     outside: InterfaceAddress
     next_hop: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The way to the outside (`gateway`): where it is plugged in, IPv4's way and IPv6's, and the machine's resolver."""
+
+    switch: str
+    ipv4: Way
+    ipv6: Way | None = None
     resolver: bytes | None = None
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """All there are."""
+        return (self.ipv4,) if self.ipv6 is None else (self.ipv4, self.ipv6)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ KINDS: tuple[Kind, ...] = (
     _row("ConfigMap", short=("cm",)),
     _row("Secret"),
     _row("ServiceAccount", short=("sa",)),
-    _row("Event", short=("ev",)),
+    _row("Event", short=("ev",), aliases=("events.k8s.io/v1",)),
     _row("PodTemplate", effect=False),
     _row("LimitRange", short=("limits",), effect=False),
     _row("ResourceQuota", short=("quota",), effect=False),

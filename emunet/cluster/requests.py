@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from emunet.cluster import custom, defaults, fields, patches, policy_warnings, status, validate
+from emunet.cluster import custom, defaults, fields, patches, policy_warnings, shapes, status, validate
 from emunet.cluster.check_pods import RESERVED_POD_NAMES, port_name
 from emunet.cluster.kinds import Kind
 from emunet.cluster.load import format_path
@@ -33,15 +33,6 @@ Validation = Literal["Strict", "Warn", "Ignore"]
 _CLIENT_METADATA = (
     "name", "generateName", "namespace", "labels", "annotations", "ownerReferences", "finalizers"
 )  # fmt: skip
-
-_OTHER_SHAPES = {
-    ("HorizontalPodAutoscaler", "autoscaling/v1"): "HorizontalPodAutoscalerV1",
-    ("Ingress", "networking.k8s.io/v1beta1"): "",
-    ("Ingress", "extensions/v1beta1"): "",
-    ("CronJob", "batch/v1beta1"): "CronJob",
-    ("EndpointSlice", "discovery.k8s.io/v1beta1"): "",
-}
-"""Old versions whose objects look different: their type, or none that is checked."""
 
 MAXIMUM_ANNOTATIONS = 256 * 1024
 
@@ -129,7 +120,8 @@ class Request:
             made = {**patch, "metadata": {"name": name, **(patch.get("metadata") or {})}}
             return self.create(kind, made, namespace)
         old = self._old(kind, namespace, name)
-        seen = {**old, "apiVersion": self.api_version or old["apiVersion"]}
+        version = self.api_version or str(old["apiVersion"])
+        seen = {**shapes.shown(kind.name, version, old), "apiVersion": version}
         try:
             if how == "json":
                 new = patches.json_patch(seen, patch)
@@ -228,7 +220,7 @@ class Request:
             item = copy.deepcopy(data)
         else:
             version = self.api_version or str(data.get("apiVersion") or kind.api_version)
-            item = self._read(kind, data, version)
+            item = shapes.kept(kind.name, version, self._read(kind, data, version))
         item["apiVersion"], item["kind"] = kind.api_version, kind.name
         found = item.setdefault("metadata", {})
         if kind.namespaced:
@@ -247,7 +239,7 @@ class Request:
         return item
 
     def _read(self, kind: Kind, data: Object, version: str) -> Object:
-        shape = _OTHER_SHAPES.get((kind.name, version), kind.type)
+        shape = shapes.TYPES.get((kind.name, version), kind.type)
         reading = fields.read(data, shape)
         cannot = f'{kind.name} in version "{version.rpartition("/")[2]}" cannot be handled as a {kind.name}'
         if reading.wrong:

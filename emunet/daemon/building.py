@@ -20,18 +20,19 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from emunet.cluster.desired import Gateway
-from emunet.cluster.gateway import EDGE, NAME, OUTSIDE
+from emunet.cluster.gateway import NAME, OUTSIDE
 from emunet.cluster.plan import PodState, State
 from emunet.daemon.capture_file import CaptureFile
 from emunet.daemon.capture_filter import BadFilter
 from emunet.daemon.folder import FolderError, HeldFolder, folder_of, try_hold
 from emunet.daemon.frame_channel import FrameChannelError
+from emunet.daemon.internet import Internet, Outlet
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.names import Names
 from emunet.daemon.plane_client import PlaneClient
 from emunet.daemon.port_facts import ports_of
 from emunet.daemon.recordings import record
-from emunet.daemon.running import Internet, RunningLab
+from emunet.daemon.running import RunningLab
 from emunet.daemon.sandboxes import host_interfaces, host_spec, hosts_file
 from emunet.daemon.settings import CaptureWish, Settings
 from emunet.linux import limits
@@ -39,7 +40,7 @@ from emunet.linux.keeper_client import Keeper, KeeperGone, KeeperRefused, Proces
 from emunet.linux.keeper_requests import CreateSandbox, Sandbox
 from emunet.linux.refusals import LinuxRefused
 from emunet.linux.specification import SandboxSpec
-from emunet.linux.way_out import Guest, WayOut, find
+from emunet.linux.way_out import Guest
 from emunet.packet.address import format_ip
 
 HOLD_SECONDS = 30.0
@@ -65,7 +66,7 @@ class Site:
     plane: PlaneClient
     folder: HeldFolder | None = None
     keeper: KeeperLink | None = None
-    way_out: WayOut | None = None
+    way_out: Outlet | None = None
     captures: list[CaptureFile] = field(default_factory=list)
     lab: RunningLab | None = None
     notices: list[ProcessExited | SandboxEnded] = field(default_factory=list)
@@ -169,28 +170,21 @@ async def make(
 
 
 async def _open_way_out(site: Site, state: State, gateway: Gateway) -> Internet:
-    """Run the program at the other end of the gateway, and hand its socket to the plane."""
+    """Run the program at the other end of the gateway, for as long as the lab runs."""
     assert site.folder is not None
     router = next(one for one in state.world.routers if one.name == NAME)
     mac = next(one.mac for one in router.interfaces if one.name == OUTSIDE)
-    guest = Guest(mac, gateway.outside.address, gateway.next_hop, router.neighbors[0].mac)
+    ways = [(way.outside.address, way.next_hop) for way in gateway.ways]
+    guest = Guest(mac, router.neighbors[0].mac, *ways)
+    resolver = None if gateway.resolver is None else format_ip(gateway.resolver)
+    ipv6 = None if gateway.ipv6 is None else format_ip(gateway.ipv6.inside.address)
+    found = Internet("", format_ip(gateway.ipv4.inside.address), ipv6, resolver)
+    outlet = Outlet(site.plane, guest, site.folder.folder.path, found)
     try:
-        made = await asyncio.to_thread(WayOut.start, find(), guest, site.folder.folder.path)
+        await outlet.open()
     except LinuxRefused as error:
         raise CannotBuild(str(error)) from None
-    site.way_out = made
-    await site.plane.give_taps([(EDGE, made.take())])
-    resolver = None if gateway.resolver is None else format_ip(gateway.resolver)
-    found = Internet(made.name, format_ip(gateway.inside.address), resolver)
-    loop, watched = asyncio.get_running_loop(), os.pidfd_open(made.process.pid)
-
-    def ended() -> None:
-        loop.remove_reader(watched)
-        os.close(watched)
-        found.ready = False
-        print(f"the way to the outside is closed: {made.name} has ended with code {made.process.wait()}", flush=True)
-
-    loop.add_reader(watched, ended)
+    site.way_out = outlet
     return found
 
 

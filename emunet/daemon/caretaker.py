@@ -49,11 +49,10 @@ from emunet.daemon.supplies import Files, Supplies, parts
 from emunet.daemon.volumes import MODE, binds_of, with_account
 from emunet.fabric.config import ServicePort
 from emunet.lab.answers import answers_of
-from emunet.linux import limits
+from emunet.linux import limits, way_out
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, SandboxEnded
 from emunet.linux.keeper_requests import AttachInterfaces, CreateSandbox, RemoveSandbox, WriteFiles
 from emunet.linux.specification import SandboxSpec
-from emunet.linux.way_out import machine_resolver
 from emunet.packet.address import format_ip
 
 BEGIN_SECONDS = 2.0
@@ -100,7 +99,8 @@ class Caretaker:
             os.chdir(before)
         _, objects, desired = read_manifests(documents)
         if settings.internet:
-            desired = replace(desired, cluster=with_way_out(desired.cluster, machine_resolver()))
+            cluster = with_way_out(desired.cluster, way_out.machine_resolver(), way_out.carries_ipv6())
+            desired = replace(desired, cluster=cluster)
         self.control = ControlPlane(desired.cluster, settings.seed, epoch=time.time_ns())
         faults, warnings = self.control.check(objects)
         if faults:

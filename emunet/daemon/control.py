@@ -219,10 +219,10 @@ class Control:
         for capture in site.captures:
             asyncio.get_running_loop().remove_reader(capture.fileno())
             await asyncio.to_thread(capture.close)
+        if site.way_out is not None:
+            await site.way_out.close()  # before the plane, at whose end it would end too, and be begun again
         keeper = site.keeper
         await asyncio.gather(site.plane.stop(), *([keeper.stop()] if keeper is not None else []))
-        if site.way_out is not None:
-            await asyncio.to_thread(site.way_out.close)
         if self.ended_by_itself:
             code = site.plane.process.returncode
             how = f" (killed by {signal.Signals(-code).name})" if code < 0 else ""

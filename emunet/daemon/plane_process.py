@@ -192,10 +192,17 @@ class PlaneProcess:
                 self._outside[config] = Outside(config, self.loop, given)
 
     def _take_taps(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
-        """TAPs (and sockets of wires that leave the lab) for edges that the next configuration brings."""
+        """TAPs (and sockets of wires that leave the lab) for edges that the next configuration brings.
+
+        A wire that is there already has the socket for its other end from here on.
+        """
+        there = {config.name: outside for config, outside in self._outside.items()}
         for name, descriptor in zip(body["names"], descriptors, strict=True):
             os.set_blocking(descriptor, False)
-            self._taps[name] = descriptor
+            if name in there:
+                there[name].plug(socket.socket(fileno=descriptor))
+            else:
+                self._taps[name] = descriptor
         answer(None)
 
     def _configure(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:

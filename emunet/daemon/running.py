@@ -17,6 +17,7 @@ from typing import Any, Literal
 from emunet.cluster.plan import PodState, State
 from emunet.daemon.capture_file import CaptureFile
 from emunet.daemon.folder import HeldFolder
+from emunet.daemon.internet import Internet
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.names import Names, Place
 from emunet.daemon.plane_client import PlaneClient, PlaneGone
@@ -53,16 +54,6 @@ class ContainerState:
     def is_running(self) -> bool:
         """True from its start to its end."""
         return self.pid is not None and self.code is None and self.failure is None
-
-
-@dataclass(slots=True)
-class Internet:
-    """The lab's way out: the program that it goes through, the gateway's address, and the machine's name server."""
-
-    program: str
-    gateway: str
-    resolver: str | None
-    ready: bool = True
 
 
 @dataclass(slots=True)

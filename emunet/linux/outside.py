@@ -34,7 +34,7 @@ _READ_SIZE = 1 << 18
 class Outside:
     """One such wire; to the World it is the edge of a device's port. ValueError where its socket is not to be had.
 
-    `given` is the socket of a wire of kind `given`; once its other end is closed the wire has no carrier for good.
+    `given` is the socket of a wire of kind `given`; once its other end is closed the wire has no carrier until `plug`.
     """
 
     keeps_time = False
@@ -68,6 +68,12 @@ class Outside:
                 self._connect(loop.now())
         except OSError as error:
             raise ValueError(f"{config.name}: {config.kind} {config.at}: {error.strerror or error}") from None
+
+    def plug(self, given: socket.socket) -> None:
+        """Have this for the other end from here on, in the place of the one before."""
+        if self._peer is not None:
+            self._end()
+        self._begin(given)
 
     def close(self) -> None:
         """Let go of it."""

@@ -204,6 +204,9 @@ def test_documents_describe_every_kind() -> None:
     assert document.startswith(b"\x0a\x032.0")
     for kind in kinds:
         assert f"kind: {kind.name}\n".encode() in document
+    for name in ("PodSpec", "EventV1", "CustomResourceDefinition.v1.apiextensions.k8s.io"):
+        assert f"io.emunet.{name}".encode() in document, "kubectl up to 1.23 looks fields up here"
+    assert openapi.document_v2(kinds) is document, "it is made once"
     apps: Any = openapi.document_v3(kinds, "apps/v1")
     schemas = apps["components"]["schemas"]
     assert "replicas" in schemas["io.emunet.DeploymentSpec"]["properties"]

@@ -1,6 +1,6 @@
 """Hours of traffic in a lab whose pods come and go, and what becomes of its memory and its descriptors.
 
-    python tests/kernel/soak.py [SECONDS]       an hour, if nothing is said (`make soak`)
+    python tests/kernel/soak.py [SECONDS] [user]    an hour, if nothing is said (`make soak`); as an ordinary user
 
 Two pods ping each other, two more send each other as much as they can, a fifth fetches pages of the
 responder, and beside them five pods a second are made and, two seconds later, deleted. `test_soak` is
@@ -14,12 +14,11 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from lab_driver import Labs, balance, eventually
+from ordinary_user import labs_of
 from scale_figures import pss
 
 from emunet.daemon.unix_http import ask
@@ -151,15 +150,12 @@ def sample(labs: Labs, found: Soak) -> None:
 
 def main() -> None:
     """The long form."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3600.0
-    with tempfile.TemporaryDirectory() as folder:
-        labs = Labs(Path(folder) / "run")
-        labs.folder.mkdir(mode=0o700)
-        try:
-            print(f"soaking for {seconds:.0f} s", flush=True)
-            found = soak(labs, seconds)
-        finally:
-            labs.leave()
+    words = sys.argv[1:]
+    who = "user" if "user" in words or os.geteuid() != 0 else "root"
+    seconds = next((float(word) for word in words if word != "user"), 3600.0)
+    with labs_of(who) as labs:
+        print(f"soaking for {seconds:.0f} s, as {'an ordinary user' if who == 'user' else 'root'}", flush=True)
+        found = soak(labs, seconds)
     print(found)
     # What a lab remembers (4,000 events, 8,192 changes of a kind) is full after some 1,500 pods: from then on it is
     # as large as it gets. A shorter soak sees that fill up.

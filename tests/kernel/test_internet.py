@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from lab_driver import ROOT, Labs, balance, eventually
 from ordinary_user import NOBODY, become_nobody
-from outside_world import ASIDE, PORT, SERVER
+from outside_world import ASIDE, ASIDE6, PORT, SERVER, SERVER6
 
 from emunet.linux import syscalls
 
@@ -32,13 +32,17 @@ for address in sys.argv[2:]:
 TOPOLOGY = """apiVersion: emunet/v1
 kind: Topology
 metadata: {name: open}
-spec: {hosts: [host1, host2]}
+spec:
+  hosts: [host1, host2]
+  podCIDRs: [10.244.0.0/16, "fd00:10:244::/56"]
+  underlay: {cidrs: [192.168.9.0/24, "fd00:9::/64"]}
 """ + "".join(
     f"---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n"
     f"spec: {{nodeName: {host}, containers: [{{name: c, image: x, ports: [{{containerPort: 80}}]}}]}}\n"
     for name, host in (("web-1", "host1"), ("web-3", "host2"))
 )
 CLOSED = ("127.0.0.1", "0.0.0.0", "10.0.2.2", "10.0.2.3", "10.0.2.15", "192.168.9.1", ASIDE)
+CLOSED += ("::1", "fd65:6d75:6e65:7400::2", "fd65:6d75:6e65:7400::f", "fd00:9::1", ASIDE6)
 
 
 class Inside(Labs):
@@ -108,7 +112,8 @@ def only(program: str, folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("program", "as_user", "end"), [("passt", False, "down"), ("passt", True, "kill"), ("slirp4netns", False, "kill")]
+    ("program", "as_user", "end"),
+    [("passt", False, "down"), ("passt", True, "kill"), ("slirp4netns", False, "kill"), ("slirp4netns", True, "kill")],
 )
 def test_pods_get_out_and_nothing_else_opens(
     inside: Callable[[bool], Inside], program: str, as_user: bool, end: str
@@ -120,9 +125,14 @@ def test_pods_get_out_and_nothing_else_opens(
     file = labs.folder.parent / "lab.yaml"
     file.write_text(TOPOLOGY)
     labs.ok("up", str(file), "--internet", "--wires", "tap")
+    ipv6 = "fd00:9::1" if program == "passt" else None
     found = labs.status("open")["internet"]
-    assert found == {"program": program, "gateway": "192.168.9.1", "resolver": "203.0.113.53", "ready": True}
-    assert f"by 192.168.9.1 and {program} to all" in labs.ok("status")
+    assert found == {
+        "program": program, "gateway": "192.168.9.1", "gateway_ipv6": ipv6, "resolver": "203.0.113.53", "ready": True,
+        "ended": 0, "reason": "",
+    }  # fmt: skip
+    by = ": by 192.168.9.1, fd00:9::1" if ipv6 else ", IPv4 alone: by 192.168.9.1"
+    assert f"Open to the outside{by} and {program} to all" in labs.ok("status")
 
     question = f'IP(dst="{SERVER}")/TCP(dport={PORT}, flags="S")'
     assert labs.json("trace", "web-3", question)["verdict"] == "delivered", "a dry run, before anything went there"
@@ -132,6 +142,9 @@ def test_pods_get_out_and_nothing_else_opens(
     assert labs.asks("web-1", SERVER) == reached
     assert labs.asks("web-3", "www.example.com") == reached, "by name, through the lab's name server"
     assert labs.asks("host2", SERVER) == reached
+    for who in ("web-3", "host2"):
+        [heard] = labs.asks(who, SERVER6)
+        assert heard == f"{SERVER6} to {SERVER6}" if ipv6 else heard.startswith("no:")
     told = labs.json("trace", "web-3", f'IP(dst="{SERVER}")/TCP(dport={PORT}, flags="S")')
     assert told["verdict"] == "delivered"
     assert [hop["device"] for hop in told["hops"]] == ["host2", "switch1", "gateway"]
@@ -143,6 +156,8 @@ def test_pods_get_out_and_nothing_else_opens(
         assert {address: words for address, words in heard.items() if not words.startswith("no:")} == {}
     refused = labs.json("trace", "web-1", f'IP(dst="{ASIDE}")/TCP(dport={PORT}, flags="S")')
     assert "169.254.0.0/16" in refused["sentence"]
+    mapped = labs.json("trace", "web-1", f'IPv6(dst="::ffff:127.0.0.1")/TCP(dport={PORT}, flags="S")')
+    assert mapped["verdict"] == "dropped", "the machine's loopback in the form of IPv6"
 
     forwarding = labs.start("forward", "18080:web-1:80", preexec_fn=labs._enter)
     assert forwarding.stdout is not None
@@ -154,16 +169,40 @@ def test_pods_get_out_and_nothing_else_opens(
     status = labs.status("open")
     assert balance(status["frames"]) == 0
     assert status["faults"] == []
-    [running] = [pid for pid, name in labs.processes().items() if name.startswith(program)]
     if end == "down":
-        os.kill(running, signal.SIGKILL)
-        eventually(lambda: not labs.status("open")["internet"]["ready"], "the lab sees that its way out has ended")
-        assert "The way to the outside is closed: passt has ended." in labs.ok("status")
+        machine = ["nsenter", "-n", "-t", str(labs.world), "ip"]
+        subprocess.run([*machine, "address", "del", "fe80::1/64", "dev", "out0"], check=True)
+        comes_again(labs, program)
+        assert labs.asks("web-1", SERVER) == reached
+        assert "Open to the outside, IPv4 alone" in labs.ok("status"), "passt wants a link-local address"
+        subprocess.run([*machine, "route", "del", "default"], check=True)
+        kill(labs, program)
+        no_route = "this machine has no default route for IPv4"
+        eventually(lambda: no_route in labs.status("open")["internet"]["reason"], "it does not begin, and says why")
+        told = labs.ok("status")
+        assert f"The way to the outside is closed: --internet: {no_route}" in told
         assert all(words.startswith("no:") for words in labs.asks("web-1", SERVER, SERVER))
         labs.ok("down")
     else:
         os.kill(status["pid"], signal.SIGKILL)
     labs.wait_until_gone()
+
+
+def kill(labs: Inside, program: str) -> None:
+    """Kill what leads out."""
+    [running] = [pid for pid, name in labs.processes().items() if name.startswith(program)]
+    os.kill(running, signal.SIGKILL)
+
+
+def comes_again(labs: Inside, program: str) -> None:
+    """What leads out was killed: it is begun again, and the lab remembers."""
+    kill(labs, program)
+    eventually(lambda: labs.status("open")["internet"]["ended"] == 1, "the lab sees that its way out has ended")
+    eventually(lambda: labs.status("open")["internet"]["ready"], "it is begun again")
+    assert f"It was closed once: {program} was killed by SIGKILL." in labs.ok("status")
+    log = (labs.folder / "open" / "lab.log").read_text()
+    assert f"the way to the outside is closed: {program} was killed by SIGKILL; it is begun again\n" in log
+    assert f"the way to the outside is open again, by {program}\n" in log
 
 
 def test_without_such_a_program_or_a_way_nothing_begins(inside: Callable[[bool], Inside]) -> None:

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from emunet.cluster import status
+from emunet.cluster import shapes, status
 from emunet.cluster.controllers.disruptions import refusal
 from emunet.cluster.controllers.nodes import renewed
 from emunet.cluster.kinds import Kind
@@ -78,6 +78,10 @@ class Question:
     def fields(self) -> FieldSelector | None:
         """The fieldSelector of the query. StatusError."""
         found: FieldSelector | None = _selector(parse_fields, self.query.get("fieldSelector"))
+        if found is not None and self.target.api_version == shapes.EVENTS:
+            found = FieldSelector(
+                tuple((shapes.field_of_event(path), value, equal) for path, value, equal in found.terms)
+            )
         for path, _, _ in found.terms if found is not None else ():
             if path not in ("metadata.name", "metadata.namespace", *_FIELDS.get(self.kind.name, ())):
                 raise status.bad_request(f"field label not supported: {path}")
@@ -95,8 +99,10 @@ class Question:
             item = renewed(item, control.health, self.request.now, control.store.epoch)
         if item.get("apiVersion") == self.target.api_version:
             return item
+        version = self.target.api_version
+        item = shapes.shown(self.kind.name, version, item)
         rest = {name: value for name, value in item.items() if name not in ("apiVersion", "kind")}
-        return {"apiVersion": self.target.api_version, "kind": item["kind"], **rest}
+        return {"apiVersion": version, "kind": item["kind"], **rest}
 
 
 def _selector(parse: Any, text: str | None) -> Any:

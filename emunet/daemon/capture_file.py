@@ -194,7 +194,7 @@ class CaptureFile:
     def _take_message(self, message: bytes) -> bool:
         """Write what a message brings; False once there are enough.
 
-        A frame that is only to be written is written from where it is, in 0.8 µs instead of 1.7. All else is taken apart.
+        What is only to be written goes from where it is, in 0.8 µs a frame instead of 1.7. All else is taken apart.
         """
         plainly = self._pcapng is not None and self._filter is None and self._limit is None
         position, end, plain = 0, len(message) - HEAD_SIZE, 0

@@ -53,7 +53,7 @@ def make_drain(world: World) -> Drain:
     readers: dict[int, Callable[[bytearray], int | None]] = {}
     flows = world.flows
     is_young = flows.is_young
-    identify = world.identify
+    identify, show = world.watching.identify, world.repeat.show
     write = os.write
     unpack, pack = V4.unpack_from, V4.pack_into
 
@@ -132,7 +132,7 @@ def make_drain(world: World) -> Drain:
                             if out.deliver(*lift(length), now) is None:
                                 replay.refused += frames
                         if entered is not None:
-                            world.show(edge, replay, *entered, now)
+                            show(edge, replay, *entered, now)
                         continue
             frame, offload = lift(length)
             world.receive(edge, frame, now, offload)

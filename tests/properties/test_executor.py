@@ -49,15 +49,15 @@ class Wired:
             world.detach(name)
             world.attach(edge)
             self.kernel[name], self.edges[name] = theirs, edge
-        self.drain = make_drain(world)
         self.shown = 0
-        show = world.show
+        show = world.repeat.show
 
         def counted(*arguments: Any) -> None:
             self.shown += 1
             show(*arguments)
 
-        world.show = counted  # type: ignore[method-assign]
+        world.repeat.show = counted  # type: ignore[method-assign]
+        self.drain = make_drain(world)
         self.twins.send = self.send  # type: ignore[method-assign]
 
     def close(self) -> None:

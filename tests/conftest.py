@@ -67,6 +67,7 @@ LONG = frozenset(
         "silence",
         "soak",
         "trouble",
+        "users_lab",
         "wireshark",
     )
 )

@@ -31,13 +31,19 @@ def private_mounts() -> None:
     syscalls.mount("", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
 
 
-def become_nobody() -> None:
-    """Leave root behind, in a mount namespace where an ordinary user finds what is usual."""
+def become_nobody(tun_mode: int | None = 0o666) -> None:
+    """Leave root behind, in a mount namespace where an ordinary user finds what is usual.
+
+    /dev/net/tun has the mode that most distributions give it, or another; with None there is none.
+    """
     private_mounts()
     os.umask(0)
     syscalls.mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755")
-    os.mknod("/mnt/tun", stat.S_IFCHR | 0o666, os.makedev(10, 200))
-    syscalls.bind("/mnt/tun", "/dev/net/tun")
+    if tun_mode is None:
+        syscalls.mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=0755")
+    else:
+        os.mknod("/mnt/tun", stat.S_IFCHR | tun_mode, os.makedev(10, 200))
+        syscalls.bind("/mnt/tun", "/dev/net/tun")
     for needed in (Path(sys.base_prefix), Path(sys.prefix), ROOT):
         show_to_all(needed)
     os.setgroups([])

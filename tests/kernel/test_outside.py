@@ -1,4 +1,4 @@
-"""Wires that leave a lab: two labs on one Unix socket, two by UDP, and passt, which is to a lab what it is to QEMU."""
+"""Wires that leave a lab: two labs on one Unix socket, two by UDP, passt, and a virtual machine of QEMU's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from lab_driver import Labs, balance, eventually
 from ordinary_user import NOBODY, WHO, UsersLabs, become_nobody, labs_of
+
+BOOT_SERVER = Path(__file__).parent / "boot_server.py"
 
 
 def topology(name: str, host: str, address: str, outside: str, mtu: int = 1500) -> str:
@@ -151,6 +153,38 @@ def test_passt_is_at_the_other_end(labs: Labs) -> None:
         passt.send_signal(signal.SIGTERM)
         passt.communicate(timeout=10)
         path.unlink(missing_ok=True)
+
+
+def test_a_virtual_machine_boots_from_a_host_of_the_lab(labs: Labs) -> None:
+    """QEMU, without an operating system: what its network card asks for and gets is DHCP and HTTP."""
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("QEMU is not installed: apt-get install qemu-system-x86")
+    path = labs.folder.parent / "vm.sock"
+    up(labs, "left", "hosta", "192.168.9.21", f"{{name: vm, unix: {path}, listen: true}}")
+    program = ["timeout", "60", "/usr/bin/python3", str(BOOT_SERVER), "192.168.9.21", "192.168.9.50"]
+    serving = labs.start("exec", "hosta", "--", *program)
+    assert serving.stdout is not None
+    assert serving.stdout.readline() == "ready\n"
+    machine = subprocess.Popen(
+        ["qemu-system-x86_64", "-display", "none", "-nodefaults", "-accel", "tcg", "-m", "64", "-boot", "n",
+         "-netdev", f"stream,id=n,server=off,addr.type=unix,addr.path={path}",
+         "-device", "virtio-net-pci,netdev=n,mac=52:54:00:12:34:56"],
+        preexec_fn=become_nobody if isinstance(labs, UsersLabs) else None,
+    )  # fmt: skip
+    try:
+        said = []
+        while not said or said[-1].startswith(("offer", "lease")):
+            said.append(serving.stdout.readline())
+        assert "lease\n" in said
+        assert said[-1].startswith("/boot to 192.168.9.50, iPXE/")
+        assert reaches(labs, "left", "hosta", "192.168.9.50")
+        told = labs.ok("trace", "hosta", 'IP(dst="192.168.9.50")/ICMP()')
+        assert "52:54:00:12:34:56 was learned on vm" in told
+        assert "reaches switch1:vm" in told
+        assert balance(labs.status("left")["frames"]) == 0
+    finally:
+        machine.kill()
+        machine.wait()
 
 
 def greet(server: socket.socket) -> None:

@@ -308,13 +308,5 @@ class ControlPlane:
         for name in FIRST_NAMESPACES:
             request.create(self.store.kind("namespaces"), {"metadata": {"name": name}})
         self.set_cluster(self.cluster, now)
-        prefix = self.cluster.ranges.services[0]
-        spec = {
-            "clusterIP": format_ip(prefix.nth(1)),
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
-        }
-        labels = {"component": "apiserver", "provider": "kubernetes"}
-        request.create(
-            self.store.kind("services"), {"metadata": {"name": "kubernetes", "labels": labels}, "spec": spec}
-        )
+        self._authority.address = format_ip(self.cluster.ranges.services[0].nth(1))
         self.runner.run(now)

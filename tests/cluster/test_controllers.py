@@ -512,6 +512,18 @@ def test_what_becomes_of_what_is_owned(cluster: Cluster, propagation: str) -> No
     assert len(cluster.names("pods")) == 4 * kept
 
 
+def test_what_every_namespace_has_comes_back(cluster: Cluster) -> None:
+    """As `kubectl delete svc,sa,cm --all` would have it gone."""
+    cluster.plane.trust("PEM")
+    cluster.settle()
+    address = cluster.get("svc", "kubernetes")["spec"]["clusterIP"]
+    for word, name in (("svc", "kubernetes"), ("sa", "default"), ("cm", "kube-root-ca.crt")):
+        cluster.delete(word, name)
+        assert cluster.names(word) == [name]
+    assert cluster.get("svc", "kubernetes")["spec"]["clusterIP"] == address
+    assert cluster.get("cm", "kube-root-ca.crt")["data"] == {"ca.crt": "PEM"}
+
+
 def test_a_taint_evicts_who_does_not_bear_it_when_its_time_is_up(cluster: Cluster) -> None:
     tolerations = "tolerations: [{key: a, operator: Exists, tolerationSeconds: 60}], containers:"
     cluster.apply(BARE.replace("containers:", f"nodeName: host1, {tolerations}"))

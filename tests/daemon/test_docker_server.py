@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +23,7 @@ from emunet.cluster.docker.containers import Containers
 from emunet.cluster.docker.networks import Networks, NetworkWish
 from emunet.daemon.docker.engine import Engine
 from emunet.daemon.docker.server import DockerServer
+from emunet.daemon.docker.stats_api import account
 
 Ask = Callable[..., Awaitable[tuple[int, Any]]]
 
@@ -133,7 +136,11 @@ def test_the_first_words() -> None:
         ("GET", "/swarm", None, 404),
         ("POST", "/swarm/init", {}, 501),
         ("POST", "/commit", {}, 501),
-        ("PUT", "/containers/x/archive?path=/", None, 501),
+        ("POST", "/images/thing/push", None, 501),
+        ("GET", "/images/get?names=thing", None, 501),
+        ("GET", "/services", None, 404),
+        ("PUT", "/containers/nosuch/archive?path=/", None, 404),
+        ("GET", "/containers/nosuch/stats?stream=0", None, 404),
         ("POST", "/version", None, 405),
         ("POST", "/containers/create", {}, 400),
         ("POST", "/containers/create", [1], 400),
@@ -347,3 +354,39 @@ def test_a_dark_host_does_not_answer_as_if_nothing_were() -> None:
         assert "emunet host host1 --on" in answer["message"]
 
     run(story)
+
+
+def test_a_placeholder_uses_nothing_and_has_no_files() -> None:
+    async def story(site: Site) -> None:
+        await site.create("idle")
+        await site.ask("POST", "/containers/idle/start")
+        status, told = await site.ask("GET", "/containers/idle/stats?stream=0&one-shot=1")
+        assert (status, told["name"], told["memory_stats"]["usage"], told["pids_stats"]) == (
+            200,
+            "/idle",
+            0,
+            {"current": 0},
+        )
+        assert told["cpu_stats"]["system_cpu_usage"] > 0
+        status, told = await site.ask("GET", "/containers/idle/archive?path=/etc/hosts")
+        assert (status, told["message"]) == (409, "idle is a network stack in memory without files")
+        assert (await site.ask("GET", "/containers/idle/archive"))[0] == 400
+        assert await site.ask("GET", "/plugins") == (200, [])
+        status, told = await site.ask("POST", "/swarm/init", {})
+        assert "`emunet kubeconfig`" in told["message"], "what a refusal says helps on"
+
+    run(story)
+
+
+def test_the_account_of_a_process_counts_its_children_too() -> None:
+    before = account(os.getpid())
+    child = subprocess.Popen(["sleep", "100"])
+    try:
+        now = account(os.getpid())
+    finally:
+        child.kill()
+        child.wait()
+    assert now.processes == before.processes + 1
+    assert now.memory > 0
+    assert now.user + now.kernel >= before.user + before.kernel
+    assert account(child.pid).processes == 0, "it has gone"

@@ -355,7 +355,7 @@ def test_what_a_container_is_given(docker: Docker) -> None:
     )
 
 
-def test_the_rest_of_what_people_type(docker: Docker) -> None:
+def test_the_rest_of_what_people_type(docker: Docker, tmp_path: Path) -> None:
     docker.ok("run", "-d", "--name", "web", "-P", "--expose", "81", "busybox", "sleep", "1000")
     assert docker.ok("port", "web").strip() == "81/tcp -> 0.0.0.0:32768"
     assert "sleep 1000" in docker.ok("top", "web")
@@ -370,6 +370,16 @@ def test_the_rest_of_what_people_type(docker: Docker) -> None:
         "true",
         "on-failure",
     ]
+    docker.ok("exec", "site", "sh", "-c", "mkdir /tmp/d; echo kept > /tmp/d/note; ping -c 3 -i 0.01 172.17.0.1")
+    docker.ok("cp", "site:/tmp/d", str(tmp_path / "got"))
+    docker.ok("cp", str(tmp_path / "got" / "note"), "site:/tmp/again")
+    assert docker.ok("exec", "site", "cat", "/tmp/again") == "kept\n"
+    assert "Could not find the file /tmp/none" in docker.fails("cp", "site:/tmp/none", str(tmp_path / "none"))
+    name, processes, traffic = docker.ok(
+        "stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}} {{.NetIO}}", "site"
+    ).split(maxsplit=2)  # fmt: skip
+    assert (name, processes) == ("site", "1")
+    assert not traffic.startswith("0B"), "its interface has carried answers"
     docker.ok("stop", "-t", "0", "site")
     assert "Total reclaimed space" in docker.ok("container", "prune", "-f")
     docker.ok("network", "create", "n1")

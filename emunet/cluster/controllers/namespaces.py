@@ -1,5 +1,5 @@
 """Namespaces: what each has from the beginning (a service account, the certificate by which its pods would know the
-lab's API), and the end of all that is in one that ends.
+lab's API; `default` the Service of the API), and the end of all that is in one that ends.
 
 Rule of this file: a namespace goes when nothing is left in it, not before.
 """
@@ -16,12 +16,16 @@ from emunet.cluster.store import Change, Key, Object, View, meta
 AUTHORITY = "kube-root-ca.crt"
 """The config map that every namespace has: who vouches for the API."""
 
+API = "kubernetes"
+"""The API's Service, in `default`."""
+
 
 @dataclass(slots=True)
 class Authority:
-    """The certificate of the lab's API server, as PEM; empty where it has none."""
+    """The lab's API server: its certificate as PEM, empty where it has none, and the address of its Service."""
 
     certificate: str = ""
+    address: str = ""
 
 
 def _around(view: View, change: Change) -> Iterator[Key]:
@@ -69,3 +73,9 @@ class Namespaces:
             data = {"ca.crt": self._authority.certificate}
             named = {"name": AUTHORITY, "namespace": namespace}
             yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named, "data": data}
+        if namespace == "default" and self._authority.address and view.get("services", namespace, API) is None:
+            labels = {"component": "apiserver", "provider": "kubernetes"}
+            port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}
+            about = {"name": API, "namespace": namespace, "labels": labels}
+            spec = {"clusterIP": self._authority.address, "ports": [port]}
+            yield {"apiVersion": "v1", "kind": "Service", "metadata": about, "spec": spec}

@@ -16,7 +16,16 @@ from typing import Any
 from aiohttp import web
 
 from emunet.cluster.docker.networks import Refused
-from emunet.daemon.docker import containers_api, images_api, networks_api, streams, system_api
+from emunet.daemon.docker import (
+    archive_api,
+    containers_api,
+    images_api,
+    lacking,
+    networks_api,
+    stats_api,
+    streams,
+    system_api,
+)
 from emunet.daemon.docker.engine import Engine
 from emunet.daemon.plane_client import PlaneGone, PlaneRefused
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
@@ -94,6 +103,9 @@ ROUTES: list[tuple[str, re.Pattern[str], Handler]] = [
         ("POST", f"{_C}/update", containers_api.update),
         ("GET", f"{_C}/top", containers_api.top),
         ("GET", f"{_C}/changes", containers_api.changes),
+        ("GET", f"{_C}/stats", stats_api.stats),
+        ("GET", f"{_C}/archive", archive_api.read),
+        ("PUT", f"{_C}/archive", archive_api.write),
         ("POST", f"{_C}/wait", streams.wait),
         ("POST", f"{_C}/attach", streams.attach),
         ("GET", f"{_C}/logs", streams.logs),
@@ -109,6 +121,7 @@ ROUTES: list[tuple[str, re.Pattern[str], Handler]] = [
         ("POST", f"{_N}/disconnect", networks_api.disconnect),
         ("GET", _N, networks_api.inspect),
         ("DELETE", _N, networks_api.remove),
+        ("GET", "/plugins", system_api.plugins),
         ("GET", "/images/json", images_api.listed),
         ("POST", "/images/create", images_api.pull),
         ("POST", "/images/prune", images_api.prune),
@@ -180,12 +193,12 @@ class DockerServer:
             if wanted == method:
                 name = match[1] if pattern.groups else ""
                 return _response(await handler(Asked(self._engine, request, version, name)))
-        if allowed:
+        why = lacking.why(path)
+        if allowed and why is None:
             return failure(405, f"the method {request.method} is not allowed for {path}")
-        # Clients ask for what may be of several kinds (`docker inspect`) and take 404 for an answer. That of HEAD has
-        # no text: what they do next has.
-        status = 404 if request.method == "GET" and not path.endswith("/archive") else 501
-        return failure(status, f"the engines of a lab do not have {request.method} {path}")
+        # Clients ask for what may be of several kinds (`docker inspect`) and take 404 for an answer.
+        status = 404 if request.method == "GET" and not allowed else 501
+        return failure(status, why or f"the engines of a lab do not have {request.method} {path}")
 
 
 def _response(result: Any) -> web.StreamResponse:

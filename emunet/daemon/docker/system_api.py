@@ -97,6 +97,11 @@ async def prune_builds(asked: Asked) -> Body:
     return {"CachesDeleted": None, "SpaceReclaimed": 0}
 
 
+async def plugins(asked: Asked) -> list[Body]:
+    """`GET /plugins`: there are none."""
+    return []
+
+
 async def log_in(asked: Asked) -> Any:
     """`POST /auth`."""
     raise Refused(501, "a lab has no registry to log in to")

@@ -271,11 +271,14 @@ class FlowCache:
             replay.least = fused.least
         replay.first = recording.record
         replay.watched = recording.record is not None or bool(replay.views) or self.recorded
+        replay.look()
         if not replay.fits(recording.frame, 0, len(recording.frame), recording.offload, now):
             # What it was decided by lies outside the key: a bad checksum, a wrong length.
             raise Unfusable("the frame is not sound")
         if not (replay.views or replay.advances or replay.wrap or replay.unwrap):
             replay.relays = replay.wire
+            untranslated = replay.transport is None and not replay.extra
+            replay.direct = untranslated and not replay.watched and (replay.edge or replay.wire) is not None
         replay.edge_figures = None if replay.wire is not None else world_figures
         replay.begins = recording.admitted
         if recording.admitted:

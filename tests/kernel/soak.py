@@ -12,9 +12,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lab_driver import Labs, balance, eventually
@@ -62,7 +64,8 @@ class Soak:
     pods: int = 0
     frames: int = 0
     seconds: float = 0.0
-    lost: str = ""
+    pings: int = 0
+    unanswered: int = 0
     late: str = ""
 
     def growth(self, name: str) -> int:
@@ -71,9 +74,18 @@ class Soak:
         quarter = max(1, len(samples) // 4)
         return int(statistics.median(samples[-quarter:]) - statistics.median(samples[quarter : 2 * quarter]))
 
+    def last(self, seconds: float) -> str:
+        """The last sample, in a line."""
+        held = ", ".join(
+            f"{name.removeprefix('emunet-')} {self.memory[name][-1] / 1024:.1f} MB, {self.descriptors[name][-1]} open"
+            for name in NAMES
+        )
+        return f"{seconds:5.0f} s: {self.pods:,} pods; {held}"
+
     def __str__(self) -> str:
         lines = [
-            f"{self.seconds:.0f} s: {self.pods:,} pods came and went, {self.frames:,} frames, ping: {self.lost},"
+            f"{self.seconds:.0f} s: {self.pods:,} pods came and went, {self.frames:,} frames, "
+            f"{self.pings:,} pings, {self.unanswered} without an answer,"
             f" timing: {self.late}, law broken by {max(map(abs, self.imbalance), default=0)} frames"
         ]
         for name in NAMES:
@@ -85,8 +97,8 @@ class Soak:
         return "\n".join(lines)
 
 
-def soak(labs: Labs, seconds: float) -> Soak:
-    """Run it in a lab of its own, and leave nothing."""
+def soak(labs: Labs, seconds: float, tell: Callable[[str], None] | None = None) -> Soak:
+    """Run it in a lab of its own, and leave nothing. `tell` hears of each sample as it is taken."""
     found = Soak()
     file = labs.folder.parent / "soak.yaml"
     take = ["/usr/bin/python3", "-c", TAKE]
@@ -106,7 +118,7 @@ def soak(labs: Labs, seconds: float) -> Soak:
     for name, code in (("send", SEND.format(ip=ips["take"])), ("fetch", FETCH.format(ip=ips["page"]))):
         change("POST", pods_path, pod(name, "host1", ["/usr/bin/python3", "-c", code]))
     pinging = labs.start(
-        "exec", "calm", "--", "ping", "-n", "-q", "-i", "0.05", "-c", str(int(seconds * 20)), ips["far"]
+        "exec", "calm", "--", "ping", "-n", "-q", "-i", "0.05", "-c", str(int(seconds * 18)), ips["far"]
     )
     began = time.monotonic()
     alive: list[tuple[float, str]] = []
@@ -125,6 +137,8 @@ def soak(labs: Labs, seconds: float) -> Soak:
         if now >= look:
             look = now + seconds / SAMPLES
             sample(labs, found)
+            if tell is not None:
+                tell(found.last(now - began))
     while alive:
         change("DELETE", f"{pods_path}/{alive.pop(0)[1]}")
     eventually(lambda: len(labs.status("soak")["pods"]) == len(still) + 2, "the last pods to go")
@@ -133,8 +147,10 @@ def soak(labs: Labs, seconds: float) -> Soak:
     status = labs.status("soak")
     found.frames, found.late = status["frames"]["received"], status["timing"]
     assert status["faults"] == []
-    told = pinging.communicate(timeout=60)[0]
-    found.lost = next(line for line in told.splitlines() if "packet loss" in line)
+    told = pinging.communicate(timeout=60 + seconds)[0]  # on a busy machine it is behind
+    counted = re.search(r"(\d+) packets transmitted, (\d+) received", told)
+    assert counted is not None, told
+    found.pings, found.unanswered = int(counted[1]), int(counted[1]) - int(counted[2])
     labs.ok("down")
     return found
 
@@ -155,14 +171,14 @@ def main() -> None:
     seconds = next((float(word) for word in words if word != "user"), 3600.0)
     with labs_of(who) as labs:
         print(f"soaking for {seconds:.0f} s, as {'an ordinary user' if who == 'user' else 'root'}", flush=True)
-        found = soak(labs, seconds)
+        found = soak(labs, seconds, lambda line: print(line, flush=True))
     print(found)
     # What a lab remembers (4,000 events, 8,192 changes of a kind) is full after some 1,500 pods: from then on it is
     # as large as it gets. A shorter soak sees that fill up.
     allowed = 4096 if seconds >= FILLED_SECONDS else KB_A_POD * found.pods
     grown = {name: found.growth(name) for name in NAMES if found.growth(name) > allowed}
-    if grown or any(found.imbalance):
-        sys.exit(f"it does not stay as it was: {grown}, law {found.imbalance}")
+    if grown or any(found.imbalance) or found.unanswered:
+        sys.exit(f"it does not stay as it was: {grown}, law {found.imbalance}, {found.unanswered} pings unanswered")
 
 
 if __name__ == "__main__":

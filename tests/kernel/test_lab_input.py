@@ -99,7 +99,6 @@ def test_a_port_that_is_not_there_cannot_be_captured(labs: Labs, tmp_path: Path)
 
 
 def test_a_run_folder_that_others_can_write_is_refused(labs: Labs) -> None:
-    labs.folder.mkdir()
     labs.folder.chmod(0o777)
     done = labs.run("up", str(TWO_HOSTS))
     assert done.returncode == 1

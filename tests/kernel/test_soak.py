@@ -12,7 +12,8 @@ def test_pods_come_and_go_under_traffic(labs: Labs) -> None:
     found = soak(labs, SECONDS)
     print(f"\n{found}")
     assert found.pods > SECONDS * RATE * 0.5
-    assert " 0% packet loss" in found.lost
+    assert found.pings > SECONDS
+    assert found.unanswered == 0
     assert set(found.imbalance) == {0}
     for name in NAMES:
         # Connections of the moment, and what is just being closed, are few; a descriptor lost a pod would be many.

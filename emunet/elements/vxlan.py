@@ -28,7 +28,7 @@ from emunet.packet.edit import Adjust, Complete, Edit, Pop, Push, Trim
 from emunet.packet.edit import Put as PutBytes
 from emunet.packet.malformed import Malformed
 from emunet.packet.offload import complete, split
-from emunet.packet.view import AT_FLOW, ETHERNET_HEADER, IPV4, IPV6, Packet
+from emunet.packet.view import AT_FLOW, AT_SERVICE, ETHERNET_HEADER, IPV4, IPV6, Packet
 from emunet.plane.element import Element
 from emunet.plane.reason import Reason
 from emunet.plane.step import Effect, Output, Step, Verdict, drop
@@ -212,6 +212,7 @@ class VxlanElement(Element):
 
     def _decapsulate(self, packet: Packet, now: int) -> Step:
         frame = packet.frame
+        packet.looked = AT_SERVICE  # into all of it; but what was wrapped on the same run is known
         edits: list[Edit] = []
         if packet.offload is not None:
             # A kernel that sends by VXLAN itself leaves the outer checksum open, or the inner one, on which the

@@ -91,7 +91,8 @@ def crossings(notes: Notes) -> dict[int, Closer]:
             elif closer.looked != AT_SERVICE or not depth:
                 found[number] = closer
         for edit in step.edits:
-            depth -= isinstance(edit, Pop)
+            if isinstance(edit, Pop) and depth:
+                depth -= 1
     # What is built in front of the frame and taken off again on the same run differs in nothing that is left.
     return found if not found and not depth else dict(sorted((found | builders).items()))
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from emunet.packet.edit import Complete, Pop, Push, apply
+from emunet.packet.edit import Complete, Pop, Push, Trim, apply
 from emunet.packet.view import AT_FLOW, IPV6, Packet
 from emunet.plane.element import Element
 from emunet.plane.faults import Faults
@@ -422,9 +422,14 @@ def situation(place: Target, packet: Packet) -> Situation | None:
 
 
 def _just_goes_on(step: Step) -> bool:
-    """Whether the packet goes on, one and as it is, and nothing else happens that goes anywhere."""
+    """Whether the packet goes on, as one, and nothing else happens that goes anywhere.
+
+    What comes to light where a header is taken off is another packet: nobody has looked whether it is sound.
+    """
     single = step.verdict is Verdict.FORWARD and len(step.outputs) == 1 and step.outputs[0].frame is None
-    return single and not step.emissions and not step.settled
+    if not single or step.emissions or step.settled:
+        return False
+    return not step.edits or all(not isinstance(edit, (Pop, Trim)) for edit in step.edits)
 
 
 def bring(packet: Packet, found: Situation) -> None:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from emunet.elements.connections import TcpState
-from emunet.elements.connections.flow import TCP
+from emunet.elements.connections import Backend, ServicePort, TcpState
+from emunet.elements.connections.flow import TCP, UDP
 from emunet.fabric.flow_key import ends_of
 from emunet.fabric.roads import YOUNG
+from emunet.packet import vxlan
 from tests.elements.service_worlds import VIP, Services
 from tests.worlds import SECOND, Net, datagram, segment
 
@@ -139,6 +140,24 @@ def test_a_road_ends_with_what_it_leans_on() -> None:
     counted.send(1025, SYN)
     assert counted.decided > 8  # asked for again, and walked
     net.balanced()
+
+
+@pytest.mark.parametrize("flow_cache", [True, False])
+def test_a_tunnel_that_a_service_leads_into_looks_into_each_frame(flow_cache: bool) -> None:
+    """What was wrapped on the way is known; what a pod has wrapped itself is not, though it comes to the same end."""
+    net = Services("vxlan", flow_cache=flow_cache)
+    net.serve(ServicePort("default/tunnel", UDP, 80, VIP[4], (Backend(net["n2:eth0"].address(), 4789, "n2"),)))
+    client, pod = net["p1a"], net["p2a"]
+    tunnel = net.world.devices["n2"].elements["vxlan flannel.1"].config.vni  # type: ignore[attr-defined]
+    inside = datagram(client.address(), pod.address(), 1, 2, b"inside")
+    link = net.mac("n2", "flannel.1") + client.mac + b"\x08\x00"
+    for number in range(6):
+        vni = tunnel if number % 2 == 0 else tunnel + 1
+        packet = datagram(client.address(), VIP[4], 4000 + number, 80, vxlan.header(vni) + link + inside)
+        net.world.receive(client, net.frame("p1a", packet), net.world.now + 1_000)
+    net.balanced()
+    assert net.world.ledger.reasons["VXLAN_UNKNOWN_VNI"] == 3
+    assert len([frame for _, frame in pod.got if frame.endswith(b"inside")]) == 3
 
 
 def test_a_flow_that_goes_on_has_a_run_of_its_own() -> None:

@@ -136,14 +136,14 @@ class FlowCache:
             for replay in table.values():
                 yield device, entry, replay
 
-    def is_young(self, key: Key, now: int) -> bool:
-        """Whether a flow, of which another frame came, has not had so many that it deserves a Replay of its own.
+    def is_young(self, key: Key, now: int, frames: int = 1) -> bool:
+        """Whether a flow, of which other frames came, has not had so many that it deserves a Replay of its own.
 
         Counting begins anew each second: the ports of a connection that is over are taken again by others.
         """
         if now - self._counting > SECOND or len(self._young) >= CAPACITY // 4:
             self._young, self._counting = {}, now
-        count = self._young.get(key, 0) + 1
+        count = self._young.get(key, 0) + frames
         if count > YOUNG:
             return False
         self._young[key] = count

@@ -36,7 +36,7 @@ from emunet.fabric.serving import Serving
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
-from emunet.packet.offload import Offload
+from emunet.packet.offload import Offload, split
 from emunet.packet.view import ETHERNET_HEADER, Packet
 from emunet.plane.device import Device
 from emunet.plane.faults import Faults
@@ -509,7 +509,12 @@ class World:
                 table = self._edge_tables[edge.name]
                 replay = table.get(key)
                 if replay is None or not replay.fits(frame, 0, len(frame), offload, now):
-                    replay = self._road(table, key, frame, offload, now)
+                    replay, grown = self._road(table, key, frame, offload, now)
+                    if grown and offload is not None and offload.segments(len(frame)) > 1 and self.recorder is None:
+                        # A run of a superframe may be none to repeat, as where a tunnel cuts it; one of a piece is.
+                        for piece in split(frame, offload):
+                            self._from_edge(edge, piece, None, None, now)
+                        return
                 if replay is not None:
                     record, identity = None, 0
                     if replay.watched or replay.wire is not None or replay.crossing is not None:
@@ -525,13 +530,19 @@ class World:
 
     def _road(
         self, table: dict[Key, Replay], key: Key, frame: bytes, offload: Offload | None, now: int
-    ) -> Replay | None:
-        """What the frame's flow shares with others, if that serves: it is young, or has its own but for this."""
+    ) -> tuple[Replay | None, bool]:
+        """What the frame's flow shares with others, if that serves: it is young, or has its own but for this.
+
+        Or else whether it has grown out of it. At crossings each wire frame of a superframe counts.
+        """
         way = road_of(key)
         road = None if way is None else table.get(way)
         if road is None or not road.fits(frame, 0, len(frame), offload, now):
-            return None
-        return road if key in table or self.flows.is_young(key, now) else None
+            return None, False
+        frames = 1 if offload is None or road.crossing is None else offload.segments(len(frame))
+        if key in table or self.flows.is_young(key, now, frames):
+            return road, False
+        return None, True
 
     def _through(self, device: Device, entry: str, packet: Packet, now: int) -> None:
         """One packet, to where its run ends: by walks, which may be fused for the next, or from the cache."""
@@ -548,7 +559,7 @@ class World:
                 known = replay is not None
                 if packet.hops:
                     if replay is None or not replay.fits(frame, 0, len(frame), offload, now):
-                        replay = self._road(table, key, frame, offload, now)
+                        replay, _ = self._road(table, key, frame, offload, now)
                     if replay is not None:
                         self.repeat.one(replay, frame, offload, packet.hops, packet.record, packet.identity, now)
                         return

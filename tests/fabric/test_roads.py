@@ -12,6 +12,8 @@ from emunet.elements.connections.flow import TCP, UDP
 from emunet.fabric.flow_key import ends_of
 from emunet.fabric.roads import YOUNG
 from emunet.packet import vxlan
+from emunet.packet.checksum import pseudo_sum
+from emunet.packet.offload import GSO_TCPV4, NEEDS_CSUM, Offload
 from tests.elements.service_worlds import VIP, Services
 from tests.worlds import SECOND, Net, datagram, segment
 
@@ -158,6 +160,26 @@ def test_a_tunnel_that_a_service_leads_into_looks_into_each_frame(flow_cache: bo
     net.balanced()
     assert net.world.ledger.reasons["VXLAN_UNKNOWN_VNI"] == 3
     assert len([frame for _, frame in pod.got if frame.endswith(b"inside")]) == 3
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_superframes_into_a_tunnel_are_not_walked(tracked: bool) -> None:
+    """A flow of superframes soon has a run of its own, though one of a superframe, which a tunnel cuts, is none."""
+    net: Net = Services("vxlan") if tracked else Net("two-hosts")
+    client, server = ("p1a", "p2a") if tracked else ("web-1", "web-3")
+    counted = Counted(net, client, server, port=80)
+    for from_client, flags in ((True, SYN), (False, SYN | ACK), (True, ACK)):
+        counted.send(1024, flags, from_client=from_client)
+    source, target = net[client].address(), net[server].address()
+    packet = segment(source, target, 1024, 80, ACK, bytes(13_000))
+    frame = net.frame(client, packet[:36] + pseudo_sum(source, target, 6, 13_020).to_bytes(2, "big") + packet[38:])
+    offload = Offload(NEEDS_CSUM, GSO_TCPV4, 54, 1300, 34, 16)
+    misses, got = net.world.flows.misses, len(net[server].got)
+    for _ in range(100):
+        net.world.receive(net[client], frame, net.world.now + 1_000, offload)
+    net.balanced()
+    assert net.world.flows.misses - misses <= 4
+    assert len(net[server].got) - got == 1_000
 
 
 def test_a_flow_that_goes_on_has_a_run_of_its_own() -> None:

@@ -73,6 +73,13 @@ def road_of(key: Key) -> Key | None:
     return (key[0], key[1][:34]) if len(key) == 2 else None
 
 
+def is_steady_tcp(frame: bytes) -> bool:
+    """Whether a frame that has a road is a TCP segment that moves no connection's state."""
+    if frame[12:15] == V4_START:
+        return frame[23] == TCP and len(frame) > 47 and frame[47] & STEERING_FLAGS == STEADY
+    return frame[20] == TCP and len(frame) > 67 and frame[67] & STEERING_FLAGS == STEADY
+
+
 @dataclass(frozen=True, slots=True)
 class Ends:
     """Who speaks in a flow: addresses of 4 or 16 bytes, the protocol's number, ports (of an echo: identifier, 0).

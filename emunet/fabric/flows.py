@@ -98,6 +98,8 @@ class FlowCache:
         self._watch = watch
         self._young: dict[Key, int] = {}
         self._counting = 0
+        self.cut = False
+        """Whether superframes are cut inside of this World: there are tunnels."""
         self._branches: dict[Replay, None] = {}
         self._tables: dict[tuple[str, str], dict[Key, Replay]] = {}
 
@@ -136,14 +138,17 @@ class FlowCache:
             for replay in table.values():
                 yield device, entry, replay
 
-    def is_young(self, key: Key, now: int, frames: int = 1) -> bool:
-        """Whether a flow, of which other frames came, has not had so many that it deserves a Replay of its own.
+    def is_young(self, key: Key, now: int, *, superframe: bool = False) -> bool:
+        """Whether a flow, of which another frame came, has not had so many that it deserves a Replay of its own.
 
-        Counting begins anew each second: the ports of a connection that is over are taken again by others.
+        Counting begins anew each second: the ports of a connection that is over are taken again by others. Where
+        superframes are cut on the way, no run of one can be repeated, and none is recorded for it.
         """
+        if superframe and self.cut:
+            return True
         if now - self._counting > SECOND or len(self._young) >= CAPACITY // 4:
             self._young, self._counting = {}, now
-        count = self._young.get(key, 0) + frames
+        count = self._young.get(key, 0) + 1
         if count > YOUNG:
             return False
         self._young[key] = count

@@ -14,6 +14,10 @@ without ports:
   (`plane.device.situation`), so one road has branches: to each backend of a Service, say.
   Where none was recorded, the walk goes on from there, and is recorded as a new branch.
 
+Where tunnels cut superframes, a run of one can be no Replay, and to walk it costs a hundred times
+as much. So there a tracked flow has a run recorded with its first segment that may be repeated,
+and a new connection is only a seventh cheaper than without roads.
+
 A part has the validity, deadline, limit and counting of any Replay. A flow of more than YOUNG
 frames in a second has a run recorded for itself.
 

@@ -21,7 +21,7 @@ from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostConfig, WorldConfig
 from emunet.fabric.edge import Edge, overhears
-from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, V4_LENGTH, V4_START, Key, key_of, road_of
+from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, V4_LENGTH, V4_START, Key, is_steady_tcp, key_of, road_of
 from emunet.fabric.flows import FlowCache, Recording
 from emunet.fabric.follow import explain
 from emunet.fabric.impaired import Lane
@@ -36,7 +36,7 @@ from emunet.fabric.serving import Serving
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
-from emunet.packet.offload import Offload, split
+from emunet.packet.offload import Offload
 from emunet.packet.view import ETHERNET_HEADER, Packet
 from emunet.plane.device import Device
 from emunet.plane.faults import Faults
@@ -118,6 +118,7 @@ class World:
         self.serving.become(config.services)
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._layout.join(config.wires, self)
+        self.flows.cut = any(host.vxlans for host in config.hosts)
         self._tunnels = frozenset(vxlan.port.to_bytes(2, "big") for host in config.hosts for vxlan in host.vxlans)
         self._config = config
         for wire in config.wires:
@@ -509,12 +510,7 @@ class World:
                 table = self._edge_tables[edge.name]
                 replay = table.get(key)
                 if replay is None or not replay.fits(frame, 0, len(frame), offload, now):
-                    replay, grown = self._road(table, key, frame, offload, now)
-                    if grown and offload is not None and offload.segments(len(frame)) > 1 and self.recorder is None:
-                        # A run of a superframe may be none to repeat, as where a tunnel cuts it; one of a piece is.
-                        for piece in split(frame, offload):
-                            self._from_edge(edge, piece, None, None, now)
-                        return
+                    replay = self._road(table, key, frame, offload, now)
                 if replay is not None:
                     record, identity = None, 0
                     if replay.watched or replay.wire is not None or replay.crossing is not None:
@@ -530,19 +526,21 @@ class World:
 
     def _road(
         self, table: dict[Key, Replay], key: Key, frame: bytes, offload: Offload | None, now: int
-    ) -> tuple[Replay | None, bool]:
+    ) -> Replay | None:
         """What the frame's flow shares with others, if that serves: it is young, or has its own but for this.
 
-        Or else whether it has grown out of it. At crossings each wire frame of a superframe counts.
+        Where tunnels cut, a tracked flow has a run recorded as soon as it may: before it sends superframes.
         """
         way = road_of(key)
         road = None if way is None else table.get(way)
         if road is None or not road.fits(frame, 0, len(frame), offload, now):
-            return None, False
-        frames = 1 if offload is None or road.crossing is None else offload.segments(len(frame))
-        if key in table or self.flows.is_young(key, now, frames):
-            return road, False
-        return None, True
+            return None
+        if key in table:
+            return road
+        superframe = offload is not None and offload.segments(len(frame)) > 1
+        if self._tunnels and road.crossing is not None and not superframe and is_steady_tcp(frame):
+            return None
+        return road if self.flows.is_young(key, now, superframe=superframe) else None
 
     def _through(self, device: Device, entry: str, packet: Packet, now: int) -> None:
         """One packet, to where its run ends: by walks, which may be fused for the next, or from the cache."""
@@ -559,7 +557,7 @@ class World:
                 known = replay is not None
                 if packet.hops:
                     if replay is None or not replay.fits(frame, 0, len(frame), offload, now):
-                        replay, _ = self._road(table, key, frame, offload, now)
+                        replay = self._road(table, key, frame, offload, now)
                     if replay is not None:
                         self.repeat.one(replay, frame, offload, packet.hops, packet.record, packet.identity, now)
                         return

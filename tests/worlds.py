@@ -138,7 +138,7 @@ class Net:
         """A frame comes in by a device's port as if a wire had brought it."""
         packet = Packet(frame, offload)
         packet.trace = Trace()
-        self.world._arrivals.append((self.world.devices[device], port, packet))
+        self.world.arrivals.append((self.world.devices[device], port, packet))
         self.world._run(self.world.now)
         assert isinstance(packet.trace, Trace)
         return packet.trace

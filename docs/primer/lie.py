@@ -1,5 +1,6 @@
-"""web-2 says to everybody on its bridge: the gateway 10.244.1.1 is me. Three times: within a second of an answer
-Linux takes no other.
+"""web-2 says to everybody on its bridge: the gateway 10.244.1.1 is me.
+
+Three times, since Linux takes no other answer within a second of one.
 """
 
 mac, everybody = get_if_hwaddr("web-2"), "ff:ff:ff:ff:ff:ff"

@@ -6,8 +6,9 @@ Rule of this file: it prints what it is given and asks nobody. rich is imported 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 250
 """Columns where nobody's terminal says how many there are: nothing is cut for `grep` and `less -S`."""
+
+_FILL = re.compile(r" +$", re.MULTILINE)
 
 _IDLE = ("NOT_REASSEMBLED", "NOT_TRACKED", "NOT_TRANSLATED", "NO_POLICY", "FITS", "IP_VALID")
 """Reasons of steps that found nothing to do."""
@@ -30,9 +33,23 @@ def console(*, whole: bool = False) -> Console:
     """
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    terminal = sys.stdout.isatty()
     environment = {name: value for name, value in os.environ.items() if not whole or name not in ("COLUMNS", "LINES")}
-    return Console(highlight=False, width=width, soft_wrap=False, emoji=False, markup=False, _environ=environment)
+    return Console(
+        highlight=False, width=None if terminal else _PIPE_WIDTH, soft_wrap=False, emoji=False, markup=False,
+        file=None if terminal else cast("IO[str]", _Trimmed()), _environ=environment,
+    )  # fmt: skip
+
+
+class _Trimmed:
+    """Standard output without the blanks that fill up a table's last column: in a terminal they would wrap."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
+
+    def write(self, text: str) -> int:
+        """Whole lines come at once."""
+        return sys.stdout.write(_FILL.sub("", text))
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

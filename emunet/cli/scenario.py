@@ -158,7 +158,8 @@ def _show(played: dict[str, Any], took: float, picture: str | None) -> None:
         events.add_row(seconds(event["at_ns"] - began), event["what"])
     out.print(events)
     out.print()
-    counted = ("sent", "received", "lost", "late", "reordered", "duplicated", "moved")
+    odd = [name for name in ("late", "reordered", "duplicated", "moved") if any(one[name] for one in played["flows"])]
+    counted = ("sent", "received", "lost", *odd)  # what happened to no flow has no column
     flows = table("flow", "from", "to", *counted, "took, median", "99 of 100", right=(*counted, "took, median"))
     for flow in played["flows"]:
         times = flow["latency_ns"]

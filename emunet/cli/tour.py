@@ -13,6 +13,9 @@ from emunet.cli.options import lab_option, the_lab
 from emunet.cli.progress import bar
 from emunet.daemon.client import LabClient, LabError
 
+_PATIENCE = 5.0
+"""Seconds to wait for an answer: the lab has just begun, perhaps on a busy machine, and is somebody's first."""
+
 
 @click.command()
 @lab_option
@@ -28,7 +31,7 @@ def tour(lab: str | None) -> None:
     if len(status["pods"]) < 2:
         raise LabError(f"the lab {client.name} has no two pods to show anything between")
     with bar("pinging all pairs"):
-        answer = client.post("ping")
+        answer = client.post("ping", timeout=_PATIENCE)
     out.print(Text("All pairs, round trip in ms (rows send, columns answer)", "bold underline"))
     ping_matrix(out, answer)
     source, target = farthest_pair(status["pods"])

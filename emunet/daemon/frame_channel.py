@@ -124,17 +124,21 @@ class FrameChannel:
 
         EOFError when the lab has ended.
         """
+        return list(unpack_records(self.receive_message(timeout)))
+
+    def receive_message(self, timeout: float | None = None) -> bytes:
+        """As `receive`, not yet taken apart."""
         if timeout is not None and timeout > 0 and not self._readable(timeout):
-            return []
+            return b""
         try:
             length = self._socket.recv_into(self._buffer, 0, 0 if timeout is None else socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return []
+            return b""
         except ConnectionError:
             length = 0
         if not length:
             raise EOFError("the lab has ended")
-        return list(unpack_records(bytes(self._buffer[:length])))
+        return bytes(self._buffer[:length])
 
     def __iter__(self) -> Iterator[FrameRecord]:
         """All records until the lab ends."""

@@ -149,6 +149,12 @@ pack_plain_head = _RECORD.pack
 """at, identity, lost, length, port, direction, 0: `pack_head` without comments, for whoever does it for each frame."""
 
 
+unpack_head = _RECORD.unpack_from
+"""The same back, at a place in a message: at, identity, lost, length, port, direction, number of comments."""
+
+HEAD_SIZE = _RECORD.size
+
+
 class FrameRecord(NamedTuple):
     """One frame at one port. `lost`: how many frames of this port were lost to this client just before.
 
@@ -178,19 +184,25 @@ def pack_head(
 def unpack_records(message: bytes) -> Iterator[FrameRecord]:
     """The records of a message. ValueError where it is cut."""
     position, end = 0, len(message)
-    head, size = _RECORD.unpack_from, _RECORD.size
     while position < end:
-        if position + size > end:
-            raise ValueError("a message from the lab ends within a record")
-        at, identity, lost, length, port, direction, count = head(message, position)
-        position += size
-        comments: tuple[str, ...] = ()
-        if count:
-            comments, position = _unpack_comments(message, position, count)
-        if position + length > end:
-            raise ValueError("a message from the lab ends within a frame")
-        yield FrameRecord(at, port, direction, message[position : position + length], comments, lost, identity)
-        position += length
+        record, position = unpack_record(message, position)
+        yield record
+
+
+def unpack_record(message: bytes, position: int) -> tuple[FrameRecord, int]:
+    """The record that begins there, and where the next one does. ValueError where it is cut."""
+    end = len(message)
+    if position + HEAD_SIZE > end:
+        raise ValueError("a message from the lab ends within a record")
+    at, identity, lost, length, port, direction, count = unpack_head(message, position)
+    position += HEAD_SIZE
+    comments: tuple[str, ...] = ()
+    if count:
+        comments, position = _unpack_comments(message, position, count)
+    after = position + length
+    if after > end:
+        raise ValueError("a message from the lab ends within a frame")
+    return FrameRecord(at, port, direction, message[position:after], comments, lost, identity), after
 
 
 def _unpack_comments(message: bytes, position: int, count: int) -> tuple[tuple[str, ...], int]:

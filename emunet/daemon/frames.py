@@ -40,7 +40,7 @@ from emunet.lab.plane import Plane
 from emunet.linux.loop import Loop
 
 QUEUE_LIMIT = 64 << 20
-"""Bytes that wait here for one client before it loses frames."""
+"""Bytes that wait here in full messages for one client before it loses frames."""
 
 _SOCKET_BUFFER = 4 << 20
 _MESSAGES_A_TURN = 16
@@ -145,19 +145,22 @@ class _Client:
 
     def add(self, head: bytes, frame: bytes) -> bool:
         """Queue one record; False where there is no room."""
-        size = len(head) + len(frame)
-        if self._queued + size > QUEUE_LIMIT:
+        if self._queued > QUEUE_LIMIT:
             return False
-        self._queued += size
         filling = self._filling
         filling += head
         filling += frame
         if self.single or len(filling) >= MESSAGE_SIZE:
-            self._waiting.append(bytes(filling))
-            self._filling = bytearray()
+            self._complete()
         if not self._writing:
             self._want_to_write()
         return True
+
+    def _complete(self) -> None:
+        """The message that is being filled is as large as it gets."""
+        self._waiting.append(bytes(self._filling))
+        self._queued += len(self._filling)
+        self._filling = bytearray()
 
     def _want_to_write(self) -> None:
         if not self._writing:
@@ -171,8 +174,7 @@ class _Client:
                 if not self._filling:
                     self._end_flush()
                     return
-                waiting.append(bytes(self._filling))
-                self._filling = bytearray()
+                self._complete()
             message = waiting[0]
             try:
                 self._connection.send(message)
@@ -317,6 +319,21 @@ class _PortSink:
                 self.lost = 0
             else:
                 self.lost += 1
+
+    def take(self, frame: bytes, inbound: bool, at: int, identity: int) -> None:
+        """As `write`, of a frame that was a hit: one that is captured costs the plane 1.1 µs more, instead of 2.2."""
+        client = self._client
+        if client.ending:
+            client.server.plane.untap([self.port], self)  # as in `write`
+            return
+        if inbound is self.skip:
+            return
+        direction = INBOUND if inbound else OUTBOUND
+        head = pack_plain_head(at + self._epoch, identity, self.lost, len(frame), self.number, direction, 0)
+        if client.add(head, frame):
+            self.lost = 0
+        else:
+            self.lost += 1
 
     def tell_losses(self) -> None:
         """Say what was lost although no frame has come since."""

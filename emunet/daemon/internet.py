@@ -90,6 +90,7 @@ class Outlet:
             self._found.ready = False
             self._found.ended += 1
             self._tell(await asyncio.to_thread(made.how_it_ended))
+            await asyncio.to_thread(made.close)
             if asyncio.get_running_loop().time() > began + STEADY_SECONDS:
                 pause = FIRST_SECONDS
             while not self._found.ready:

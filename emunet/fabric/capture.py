@@ -10,7 +10,7 @@ Rule of this file: watching never changes what happens.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from emunet.packet.offload import Offload, split
 from emunet.plane.step import Step
@@ -21,6 +21,15 @@ class Sink(Protocol):
 
     def write(self, record: Record) -> None:
         """Take one record. Must not block; a sink that cannot keep up counts its own losses."""
+        ...
+
+
+@runtime_checkable
+class Quick(Sink, Protocol):
+    """Somebody who watches, and needs no record of a frame to which nothing more can happen, as it was a hit."""
+
+    def take(self, frame: bytes, inbound: bool, at: int, identity: int) -> None:
+        """As `write`, for one wire frame without comments."""
         ...
 
 

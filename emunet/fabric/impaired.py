@@ -118,7 +118,10 @@ class Lane:
             self._send_one(piece, now)
 
     def carry(self, frame: bytes, hops: int, source: Replay, identity: int, now: int) -> bool:
-        """A wire frame enters that the flow cache has repeated. False: nothing happened, it is to be sent."""
+        """A wire frame enters that the flow cache has repeated. False: nothing happened, it is to be sent.
+
+        Whoever lets it in counts it (`count`), if it comes from no other wire.
+        """
         if not self._only_delays or self.blocked:
             return False
         departs = self._depart(frame, now)
@@ -134,33 +137,48 @@ class Lane:
         if wake_at is None or due < wake_at:
             self._wake_at = due
             self._fabric.wake_lane(self, due)
-        self._fabric.put_on(1, 0)
         return True
+
+    def count(self) -> None:
+        """One more frame is on the wire."""
+        self._fabric.put_on(1, 0)
 
     def wake(self, now: int) -> None:
         """Let what is due come off, in order."""
         if self._wake_at is None or now < self._wake_at:
             return  # an earlier appointment took this one's place
         self._wake_at = None
-        alone = True
-        due = self.due()
-        while due is not None and due <= now:
-            first = self._passing if self._passing and self._passing[0][0] == due else self._waiting
-            _, frame, hops, trace, source, identity = first.popleft()
+        waiting = self._waiting
+        if not self._passing and waiting and (len(waiting) == 1 or waiting[1][0] > now):
+            self._come_off(waiting.popleft(), True, now)  # the usual case, written out
             due = self.due()
-            alone = alone and (due is None or due > now)
-            # With company it waits for its turn among what answers the others.
-            if not (
-                alone and source and self._fabric.pass_on(source, self.device, self.port, frame, hops, identity, now)
-            ):
-                packet = Packet(frame)
-                packet.hops, packet.trace, packet.identity = hops, trace, identity
-                self._fabric.come_off(self.device, self.port, packet, now)
-            alone = False
+        else:
+            due = self._come_off_together(now)
         if due is not None:
             self._arm()
         elif self._plain and not self.blocked:
             self._fabric.retire(self)
+
+    def _come_off_together(self, now: int) -> int | None:
+        """All that is due, in order; when the next is."""
+        alone = True
+        due = self.due()
+        while due is not None and due <= now:
+            first = self._passing if self._passing and self._passing[0][0] == due else self._waiting
+            frame = first.popleft()
+            due = self.due()
+            self._come_off(frame, alone and (due is None or due > now), now)
+            alone = False
+        return due
+
+    def _come_off(self, on_wire: OnWire, alone: bool, now: int) -> None:
+        """A frame comes off. With company it waits for its turn among what answers the others."""
+        _, frame, hops, trace, source, identity = on_wire
+        if alone and source and self._fabric.pass_on(source, self.device, self.port, frame, hops, identity, now):
+            return
+        packet = Packet(frame)
+        packet.hops, packet.trace, packet.identity = hops, trace, identity
+        self._fabric.come_off(self.device, self.port, packet, now)
 
     def __len__(self) -> int:
         """How many frames are on the wire in this direction."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from emunet.fabric.capture import Record
+from emunet.fabric.capture import Quick, Record
 from emunet.fabric.edge import Edge
 from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4
 from emunet.fabric.rewrite import Rewrite, View, unwrapped
@@ -52,10 +52,12 @@ class Replay(Rewrite):
     least    bytes that the frame must have for its transport header to be whole, where it is looked at
     guard_flags  a tracked TCP connection: SYN, FIN and RST go the slow way
     watched  somebody watches a port on its way; first: what a watcher of its entry was shown of the first frame, or
-             None; views: where it is watched after the entry
+             None; views: where it is watched after the entry; glances: the same as rows of (sink, inbound), where
+             all who watch are `Quick` and are shown what came in
     following  the Replay that repeated the last frame which this one put on a wire, where it came off: frames of
              one key leave with one key, so it is that of the next, too, as long as it lives; or None
     relays   as `wire`, where all that happens on the way is a rewrite: no view, no header put on, no identification
+    direct   all that happens on the way to an edge, or onto a wire, is that keyed bytes of the header become others
     road     it answers for all flows between two stations, which differ in their ports (`fabric.roads`)
     crossing where it ends, if an element is asked there; `onward`: by the situation behind it, what follows
     told     whose record is told of a loss on the wire: 0 the entry's, else that of a view; or None
@@ -70,6 +72,7 @@ class Replay(Rewrite):
         "credits",
         "crossing",
         "deadline",
+        "direct",
         "drop",
         "drop_figures",
         "edge",
@@ -77,6 +80,7 @@ class Replay(Rewrite):
         "first",
         "following",
         "frames",
+        "glances",
         "guard_flags",
         "hops",
         "key",
@@ -116,12 +120,14 @@ class Replay(Rewrite):
         self.hops = 0
         self.following: Replay | None = None
         self.relays: WireExit | None = None
+        self.direct = False
         self.road = False
         self.crossing: Crossing | None = None
         self.onward: dict[Situation, Replay] = {}
         self.watched = False
         self.first: Record | None = None
         self.views: list[View] = []
+        self.glances: list[tuple[Quick, bool]] | None = None
         self.told: int | None = None
         self.edge_figures: Ledger | None = None
         self.drop: Reason | None = None
@@ -132,6 +138,15 @@ class Replay(Rewrite):
         self.behind = False
         self.advances: list[tuple[Counter, int]] = []
         self.sources: list[tuple[Source, Any]] = []
+
+    def look(self) -> None:
+        """Everybody who watches is known: see who is content with a glance."""
+        if not self.watched or any(not view.plain for view in self.views):
+            return
+        seen: list[Record | View] = [*self.views] if self.first is None else [self.first, *self.views]
+        rows = [(sink, point.inbound) for point in seen for sink in point.sinks]
+        if all(isinstance(sink, Quick) for sink, _ in rows):
+            self.glances = [(sink, inbound) for sink, inbound in rows if isinstance(sink, Quick)]
 
     def fits(self, frame: Any, start: int, length: int, offload: Offload | None, now: int) -> bool:
         """Whether this frame (at `start` in a buffer, `length` bytes) is one that the run answers for."""

@@ -97,6 +97,7 @@ class WireExit:
         lane = self.wire.lanes[self.end]
         plain = offload is None and self.wire.up
         if lane is not None and source is not None and plain and lane.carry(frame, hops, source, identity, now):
+            lane.count()
             return
         packet = Packet(frame, offload)
         packet.hops = hops

@@ -11,17 +11,17 @@ Rule of this file: nothing here reads a clock or knows a protocol.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
 from emunet.elements.endpoint.neighbors import answer_neighbor_request
-from emunet.fabric.capture import Record, Sink
+from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostConfig, WorldConfig
 from emunet.fabric.edge import Edge, overhears
-from emunet.fabric.flow_key import Key, key_of, road_of
+from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, V4_LENGTH, V4_START, Key, key_of, road_of
 from emunet.fabric.flows import FlowCache, Recording
 from emunet.fabric.follow import explain
 from emunet.fabric.impaired import Lane
@@ -30,14 +30,15 @@ from emunet.fabric.names import UnknownPort
 from emunet.fabric.overlay import overlay
 from emunet.fabric.policing import Policing
 from emunet.fabric.recording import Recorder
+from emunet.fabric.repeat import Repeat
 from emunet.fabric.replay import Replay
 from emunet.fabric.serving import Serving
 from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
-from emunet.packet.offload import Offload, split
-from emunet.packet.view import Packet
-from emunet.plane.device import Device, bring
+from emunet.packet.offload import Offload
+from emunet.packet.view import ETHERNET_HEADER, Packet
+from emunet.plane.device import Device
 from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
 from emunet.plane.reason import Reason
@@ -70,7 +71,8 @@ class World:
         self._ends, self._edge_at, self._pods = layout.ends, layout.edge_at, layout.pods
         self.policing = Policing(self.devices, layout.configs)
         self.serving = Serving(self.devices, self._look_at_device)
-        self._arrivals: deque[Arrival] = deque()
+        self.arrivals: deque[Arrival] = deque()
+        """What has been let in and has not begun its run."""
         self._tunnels: frozenset[bytes] = frozenset()
         self._edge_tables: dict[str, dict[Key, Replay]] = {}
         self._hops: deque[tuple[Device, str, Packet]] = deque()
@@ -80,12 +82,13 @@ class World:
         self.recorder: Recorder | None = None
         self._timed: Timers[tuple[str, str]] = Timers()
         self._order = count()
-        self._watching = Watching(self.watch)
+        self.watching = Watching(self.watch)
         self._running = False
         self._resumes = 0
         self._dry = False
         self.arrived: list[tuple[Edge, Packet]] = []  # what came out at edges in the last dry run
         self.trouble = Trouble(self)
+        self.repeat = Repeat(self)
 
     @property
     def ledger(self) -> Ledger:
@@ -126,7 +129,7 @@ class World:
         self._layout.attach(edge)
         self.flows.clear("an edge was attached")
         self._edge_tables[edge.name] = self.flows.table(edge.device, edge.entry)
-        self._look_at_edge(edge)
+        self.look_at_edge(edge)
 
     def detach(self, name: str) -> Edge | None:
         """Take a stack away; frames for its port are then dropped as NO_CARRIER."""
@@ -142,24 +145,80 @@ class World:
     ) -> None:
         """A frame comes in from an edge's stack."""
         self.now = now
+        if offload is None and trace is None and self._at_once(edge, frame, now):
+            return
         self._admit(edge, frame, offload, trace)
         self._run(now)
 
-    def show(self, edge: Edge, replay: Replay, frame: bytes, offload: Offload | None, now: int) -> None:
-        """Show watchers a frame from an edge that was a hit, and was repeated elsewhere (`linux.executor`)."""
-        identity = self._watching.identify()
-        first = replay.first
-        if first is not None:
-            Record.of(first.port, first.inbound, frame, offload, now, first.sinks, identity).hand_over()
-        for view in replay.views:
-            pieces = [frame] if view.plain and offload is None else view.rewrite.wire_frames(frame, offload)
-            Record(view.port, view.inbound, pieces, now, view.sinks, identity).hand_over()
+    def _at_once(self, edge: Edge, frame: bytes, now: int) -> bool:
+        """Repeat what needs nothing but a look-up and a header, of most frames: 1.5 µs instead of 3.6.
+
+        This is `_from_edge` and what follows for an IPv4 frame of TCP or UDP that comes out at an edge, or goes onto an
+        impaired wire. False: nothing happened, it is to be admitted.
+        """
+        if frame[12:15] != V4_START or len(frame) < V4_LENGTH:
+            return False
+        if self.arrivals or self._running or self._dry or now < self._resumes:
+            return False
+        head, total, identification, middle, checksum, tail = V4.unpack_from(frame)
+        replay = self._edge_tables[edge.name].get((head, middle, tail))
+        if replay is None or not replay.direct:
+            return False
+        length = len(frame)
+        if (
+            now >= replay.deadline
+            or not replay.least <= length <= replay.limit
+            or total + ETHERNET_HEADER != length
+            or (replay.old_sum + total + identification + checksum) % 65535
+            or (replay.guard_flags and frame[47] & STEERING_FLAGS != STEADY)
+        ):
+            return False
+        replay.used = now
+        replay.frames += 1
+        if not replay.same:
+            checksum = -(replay.new_sum + total + identification) % 65535
+            frame = (
+                V4.pack(replay.head, total, identification, replay.middle, checksum, replay.tail) + frame[V4_LENGTH:]
+            )
+        end = replay.edge
+        if end is None:
+            assert replay.relays is not None
+            replay.relays.carry(frame, None, replay.hops, None, replay, self._identify(), now)
+            return True
+        answers = end.deliver(frame, None, now)
+        if answers is None:
+            replay.refused += 1
+            return True
+        if end.keeps_time:
+            self._timed.keep(("edge", end.name), end.due())
+        if answers:
+            for answer in answers:
+                self._admit(end, answer, None, None)
+            self._run(now)
+        return True
 
     def advance(self, now: int) -> None:
         """Move time to `now`, waking what is due on the way, in order."""
-        while (due := self.due()) <= now:
-            self._step(due)
-        self.now = max(self.now, now)
+        heap, timed = self._heap, self._timed
+        while True:
+            first = timed.first()
+            if not heap or heap[0][0] > first:
+                if first > now:
+                    break
+                self._step(first)
+                continue
+            due = heap[0][0]
+            if due > now:
+                break
+            if due > self.now:
+                self.now = due
+            _, _, own, action = heappop(heap)
+            self.events += own
+            action(self.now)
+            if self.arrivals:
+                self._run(self.now)
+        if now > self.now:
+            self.now = now
 
     def step(self) -> None:
         """Move time to what is due next, and let that happen: wires first, then devices and stacks."""
@@ -173,7 +232,7 @@ class World:
             _, _, own, action = heappop(self._heap)
             self.events += own
             action(now)
-            if self._arrivals:
+            if self.arrivals:
                 self._run(now)
             return
         timed = self._timed.take(now)
@@ -193,7 +252,7 @@ class World:
             for frame in edge.wake(now):
                 self._admit(edge, frame, None, None)
             self._run(now)
-            self._look_at_edge(edge)
+            self.look_at_edge(edge)
 
     def due(self) -> int:
         """The next moment at which anything happens by itself (ns), or NEVER."""
@@ -213,7 +272,7 @@ class World:
         for frame in frames:
             self._admit(edge, frame, None, None)
         self._run(now)
-        self._look_at_edge(edge)
+        self.look_at_edge(edge)
 
     def run(self, now: int) -> None:
         """Let what has come in go on."""
@@ -234,7 +293,7 @@ class World:
             packet.trace = trace
             if self.recorder is not None:
                 self.recorder.injected(port, frame, now, self.events)
-            self._arrivals.append((device, entry, packet))
+            self.arrivals.append((device, entry, packet))
         self._run(now)
 
     def transmit(self, port: str, frame: bytes, now: int) -> None:
@@ -253,13 +312,13 @@ class World:
     def dry_run(self) -> Iterator[None]:
         """Within it, walks change nothing: tables, counters, ledgers, captures, edges."""
         self.flows.settle()
-        ledger, arrivals, now = self.figures, self._arrivals, self.now
-        self.figures, self._arrivals, self._dry, self.arrived = Ledger(), deque(), True, []
+        ledger, arrivals, now = self.figures, self.arrivals, self.now
+        self.figures, self.arrivals, self._dry, self.arrived = Ledger(), deque(), True, []
         try:
             with overlay(self.devices.values(), self.figures):
                 yield
         finally:
-            self.figures, self._arrivals, self.now, self._dry = ledger, arrivals, now, False
+            self.figures, self.arrivals, self.now, self._dry = ledger, arrivals, now, False
 
     def explain(self, edge: Edge, frame: bytes) -> Trace:
         """What would happen to a frame from this edge, hop by hop. Changes nothing (`follow`)."""
@@ -271,14 +330,14 @@ class World:
         """Hand every packet that passes the port to `sink`, from the next frame on."""
         device, entry, inner = self.locate(port)
         self.flows.clear("a port is watched")
-        self._watching.add((device.name, inner or entry), sink)
-        device.watched = self._watching.points(device.name)
+        self.watching.add((device.name, inner or entry), sink)
+        device.watched = self.watching.points(device.name)
 
     def untap(self, port: str, sink: Sink) -> None:
         """Stop handing packets to `sink`."""
         device, entry, inner = self.locate(port)
-        self._watching.remove((device.name, inner or entry), sink)
-        device.watched = self._watching.points(device.name)
+        self.watching.remove((device.name, inner or entry), sink)
+        device.watched = self.watching.points(device.name)
         self.flows.clear("a port is watched no more")
 
     def record(self, recorder: Recorder | None) -> None:
@@ -333,7 +392,7 @@ class World:
         if packet.hops > HOP_LIMIT:
             self._end_on_wire(packet, Step("wire", Verdict.DROP, Reason.LOOP, {"hops": packet.hops, "device": device}))
             return
-        (self._hops if self._running else self._arrivals).append((target, port, packet))
+        (self._hops if self._running else self.arrivals).append((target, port, packet))
 
     def put_on(self, frames: int, copies: int) -> None:
         """Frames are on an impaired wire now; of them, copies that the wire made."""
@@ -350,7 +409,7 @@ class World:
 
     def pass_on(self, source: Replay, device: str, port: str, frame: bytes, hops: int, identity: int, now: int) -> bool:
         """A frame that `source` put on an impaired wire comes off: repeat what follows, if nothing else is to do."""
-        if self._arrivals or now < self._resumes or self._running:
+        if self.arrivals or now < self._resumes or self._running:
             return False
         replay = source.following
         if replay is None or not replay.alive:
@@ -362,15 +421,21 @@ class World:
         hops += 1
         if replay.watched or hops > HOP_LIMIT or not replay.fits_again(frame, now):
             return False
-        self.figures.queued -= 1
-        if replay.relays is None:
-            self._replay(replay, frame, None, hops, None, identity, now)
+        relays = replay.relays
+        if relays is None:
+            self.figures.queued -= 1
+            self.repeat.one(replay, frame, None, hops, None, identity, now)
             return True
         replay.used = now
         replay.frames += 1
         if not replay.same:
             frame = replay.rewritten(frame, None)
-        replay.relays.carry(frame, None, hops + replay.hops, None, replay, identity, now)
+        hops += replay.hops
+        lane = relays.wire.lanes[relays.end]
+        if lane is not None and relays.wire.up and lane.carry(frame, hops, replay, identity, now):
+            return True  # from one wire onto the next: as many are on wires as before
+        self.figures.queued -= 1
+        relays.carry(frame, None, hops, None, replay, identity, now)
         return True
 
     def wake_lane(self, lane: Lane, due: int) -> None:
@@ -401,11 +466,11 @@ class World:
         device.observe = self._observe
         device.identify = self._identify
         device.settle = self.flows.settle
-        device.watched = self._watching.points(device.name)
+        device.watched = self.watching.points(device.name)
         self._look_at_device(device)
 
     def _admit(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None) -> None:
-        self._arrivals.append((edge, frame, offload, trace))
+        self.arrivals.append((edge, frame, offload, trace))
 
     def _run(self, now: int) -> None:
         """Go on until nothing moves: one frame after the other, each to where its run ends."""
@@ -413,7 +478,7 @@ class World:
             return
         self._running = True
         try:
-            arrivals = self._arrivals
+            arrivals = self.arrivals
             for _ in range(RUN_LIMIT):
                 if not arrivals:
                     break
@@ -430,8 +495,8 @@ class World:
         finally:
             self._running = False
             self.watch.end()
-            self._watching.recording = None
-            self._watching.hand_over()
+            self.watching.recording = None
+            self.watching.hand_over()
 
     def _from_edge(self, edge: Edge, frame: bytes, offload: Offload | None, trace: Trace | None, now: int) -> None:
         """A frame from an edge's stack: repeated from the cache where it can be, before anything is made of it."""
@@ -450,8 +515,8 @@ class World:
                     if replay.watched or replay.wire is not None or replay.crossing is not None:
                         point, pod = (edge.device, edge.entry), edge.entry in self._pods[edge.device]
                         identity = self._identify()
-                        record = self._watching.entry(point, pod, frame, offload, now, identity)
-                    self._replay(replay, frame, offload, 0, record, identity, now)
+                        record = self.watching.entry(point, pod, frame, offload, now, identity)
+                    self.repeat.one(replay, frame, offload, 0, record, identity, now)
                     return
         packet = Packet(frame, offload)
         packet.trace = trace
@@ -466,7 +531,7 @@ class World:
         road = None if way is None else table.get(way)
         if road is None or not road.fits(frame, 0, len(frame), offload, now):
             return None
-        return road if key in table or self.flows.is_young(key) else None
+        return road if key in table or self.flows.is_young(key, now) else None
 
     def _through(self, device: Device, entry: str, packet: Packet, now: int) -> None:
         """One packet, to where its run ends: by walks, which may be fused for the next, or from the cache."""
@@ -485,17 +550,17 @@ class World:
                     if replay is None or not replay.fits(frame, 0, len(frame), offload, now):
                         replay = self._road(table, key, frame, offload, now)
                     if replay is not None:
-                        self._replay(replay, frame, offload, packet.hops, packet.record, packet.identity, now)
+                        self.repeat.one(replay, frame, offload, packet.hops, packet.record, packet.identity, now)
                         return
                 if not known:
                     recording = self.flows.begin(table, key, packet)
         if packet.hops == 0:
             self.figures.received += packet.segments
-        self._watching.recording = recording
+        self.watching.recording = recording
         device.receive(entry, packet, now)
-        self._walk_on(device, recording, now)
+        self.walk_on(device, recording, now)
 
-    def _walk_on(self, device: Device, recording: Recording | None, now: int) -> None:
+    def walk_on(self, device: Device, recording: Recording | None, now: int) -> None:
         """A packet has left a device: walk on until nothing moves, and fuse what was recorded."""
         self._look_at_device(device)
         hops = self._hops
@@ -506,100 +571,19 @@ class World:
             device.receive(entry, packet, now)
             self._look_at_device(device)
         if recording is not None:
-            self._watching.recording = None
+            self.watching.recording = None
             self.flows.finish(recording, self.figures, now)
-
-    def _replay(
-        self, replay: Replay, frame: bytes, offload: Offload | None, hops: int, record: Record | None, identity: int,
-        now: int,
-    ) -> None:  # fmt: skip
-        """A hit, by a frame that has passed `hops` devices. `record`: what a watcher of its entry has been shown."""
-        if replay.wrap is not None and offload is not None:
-            for piece in split(frame, offload):
-                self._replay(replay, piece, None, hops, record, identity, now)
-            return
-        frames = 1 if offload is None else offload.segments(len(frame))
-        replay.hit(frames, now)
-        if replay.crossing is not None:
-            self._cross(replay, frame, offload, hops, identity, now)
-            return
-        shown = [record]
-        if replay.views:
-            for view in replay.views:
-                pieces = view.rewrite.wire_frames(frame, offload)
-                shown.append(Record(view.port, view.inbound, pieces, now, view.sinks, identity))
-            self._watching.show([one for one in shown[1:] if one is not None])
-        self._come_out(replay, frame, offload, frames, hops, shown, identity, now)
-
-    def _come_out(
-        self, replay: Replay, frame: bytes, offload: Offload | None, frames: int, hops: int,
-        shown: Sequence[Record | None], identity: int, now: int,
-    ) -> None:  # fmt: skip
-        """A frame that was hit leaves where the run ended: at an edge, on a wire, or nowhere."""
-        edge = replay.edge
-        if edge is None and replay.wire is None:
-            return
-        if not replay.same or replay.unwrap or replay.wrap is not None:
-            frame = replay.rewritten(frame, offload)
-        if edge is None:
-            assert replay.wire is not None
-            told = None if replay.told is None else shown[replay.told]
-            source = None if replay.road else replay
-            replay.wire.carry(frame, offload, hops + replay.hops, told, source, identity, now)
-            return
-        answers = edge.deliver(frame, offload, now)
-        if self.recorder is not None:
-            self.recorder.delivered(edge.name, frame, offload, now, taken=answers is not None)
-        if answers is None:
-            replay.refused += frames
-            return
-        if edge.keeps_time:
-            self._look_at_edge(edge)
-        for answer in answers:
-            self._arrivals.append((edge, answer, None, None))
-
-    def _cross(
-        self, replay: Replay, frame: bytes, offload: Offload | None, hops: int, identity: int, now: int
-    ) -> None:  # fmt: skip
-        """A frame goes a road with crossings, of which `replay` is the first part, and walks on where that ends."""
-        packet = Packet(frame, offload)
-        packet.hops, packet.identity = hops, identity
-        begun = packet.segments
-        while (crossing := replay.crossing) is not None:
-            if not replay.same or replay.unwrap:
-                packet.frame = replay.rewritten(packet.frame, packet.offload)
-            packet.hops += replay.hops
-            if crossing.through:
-                packet.connection = None
-            device = crossing.device
-            bring(packet, crossing.situation)
-            work, found = device.decide(crossing.element, crossing.port, packet, now)
-            following = None if found is None else replay.onward.get(found)
-            if following is None or not following.fits_behind(work[0][1].frame, work[0][1].offload, now):
-                self.flows.hits -= begun
-                recording = None
-                if found is not None and found not in replay.onward and replay.alive:
-                    recording = self.flows.begin_branch(replay, found, work[0][1])
-                else:
-                    self.flows.misses += 1
-                self._watching.recording = recording
-                device.go_on(work, now)
-                self._walk_on(device, recording, now)
-                return
-            packet, replay = work[0][1], following
-            replay.hit(packet.segments, now)
-        self._come_out(replay, packet.frame, packet.offload, packet.segments, packet.hops, (None,), identity, now)
 
     def _identify(self) -> int:
         """A number for a packet that comes into being, for those who watch."""
-        return 0 if self._dry else self._watching.identify()
+        return 0 if self._dry else self.watching.identify()
 
     def _look_at_device(self, device: Device) -> None:
         """Note when a device wants to be woken: it may have changed its mind."""
         if not self._dry:
             self._timed.keep(("device", device.name), device.due())
 
-    def _look_at_edge(self, edge: Edge) -> None:
+    def look_at_edge(self, edge: Edge) -> None:
         """Note when a stack wants to be woken."""
         if not self._dry:
             self._timed.keep(("edge", edge.name), edge.due())
@@ -619,7 +603,7 @@ class World:
             self._end_on_wire(packet, Step("port", Verdict.DROP, Reason.NO_CARRIER, where))
             return
         wire, number = end
-        recording = self._watching.recording
+        recording = self.watching.recording
         if recording is not None and wire.lanes[number] is not None:
             if recording.end is not None:
                 recording.broken = "it comes out at several places"
@@ -643,20 +627,20 @@ class World:
         if answers is None:
             self._end_on_wire(packet, Step("edge", Verdict.DROP, Reason.EDGE_FULL, {"port": edge.name}))
             return
-        recording = self._watching.recording
+        recording = self.watching.recording
         if recording is not None:
             if recording.end is not None:
                 recording.broken = "it comes out at several places"
             recording.end = (edge, packet)
         self.figures.delivered += frames
         if edge.keeps_time:
-            self._look_at_edge(edge)
+            self.look_at_edge(edge)
         for frame in answers:
             self._admit(edge, frame, None, None)
 
     def _end_on_wire(self, packet: Packet, step: Step) -> None:
-        if self._watching.recording is not None:
-            self._watching.recording.broken = "it ends outside a device"
+        if self.watching.recording is not None:
+            self.watching.recording.broken = "it ends outside a device"
         self.figures.drop(step.reason, packet.segments)
         if packet.hop is not None:
             packet.hop.steps.append(step)
@@ -664,8 +648,8 @@ class World:
             packet.record.dropped("the wire", step, self.now)
 
     def _show(self, device: Device, port: str, packet: Packet, entering: bool, now: int) -> None:
-        self._watching.port((device.name, port), port in self._pods[device.name], entering, packet, now)
+        self.watching.port((device.name, port), port in self._pods[device.name], entering, packet, now)
 
     def _observe(self, device: Device, tap: str, inbound: bool, packet: Packet, now: int) -> None:
         if not self._dry:
-            self._watching.inside((device.name, tap), inbound, packet, now)
+            self.watching.inside((device.name, tap), inbound, packet, now)

@@ -53,6 +53,7 @@ def make_drain(world: World) -> Drain:
     readers: dict[int, Callable[[bytearray], int | None]] = {}
     flows = world.flows
     is_young = flows.is_young
+    identify, show = world.watching.identify, world.repeat.show
     write = os.write
     unpack, pack = V4.unpack_from, V4.pack_into
 
@@ -67,7 +68,7 @@ def make_drain(world: World) -> Drain:
         if readinto is None:
             # Good for whatever has this number later: it is only a number to it.
             readinto = readers[fd] = FileIO(fd, "r+", closefd=False).readinto
-        find = (flows.table(edge.device, edge.entry) if flows.enabled else {}).get
+        find = (flows.table(edge.device, edge.entry) if flows.enabled and not flows.recorded else {}).get
         slow = SLOW
         for count in range(BATCH):
             try:
@@ -82,7 +83,7 @@ def make_drain(world: World) -> Drain:
                 if replay is None and middle[3] in _PORTED:
                     # A road without a crossing serves a young flow: 4 µs a frame here, 12 where the World is asked.
                     road = find((head, middle, tail[:8]))
-                    if road is not None and road.crossing is None and is_young((head, middle, tail)):
+                    if road is not None and road.crossing is None and is_young((head, middle, tail), now):
                         replay = road
                 if replay is not None:
                     out = replay.edge
@@ -107,7 +108,14 @@ def make_drain(world: World) -> Drain:
                         if replay.advances:
                             for counter, by in replay.advances:
                                 counter.advance(by * frames)
-                        entered = lift(length) if replay.watched else None
+                        entered = None
+                        if replay.watched:
+                            if replay.glances is None or buffer[0] or buffer[1]:
+                                entered = lift(length)
+                            else:
+                                seen, identity = bytes(view[HEADER_LENGTH:length]), identify()
+                                for sink, inbound in replay.glances:
+                                    sink.take(seen, inbound, now, identity)
                         if not replay.same:
                             if replay.transport is not None:
                                 replay.correct_transport(buffer, HEADER_LENGTH, partial=bool(buffer[0]))
@@ -124,7 +132,7 @@ def make_drain(world: World) -> Drain:
                             if out.deliver(*lift(length), now) is None:
                                 replay.refused += frames
                         if entered is not None:
-                            world.show(edge, replay, *entered, now)
+                            show(edge, replay, *entered, now)
                         continue
             frame, offload = lift(length)
             world.receive(edge, frame, now, offload)

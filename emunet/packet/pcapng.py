@@ -113,13 +113,7 @@ def enhanced_packet(
     `packet_id`: the same for one packet wherever it was seen (Wireshark: `frame.packet_id`).
     """
     if direction and packet_id and dropped is None and original_length is None and not comments:
-        captured = len(data)
-        padding = -captured & 3
-        size = captured + padding + 56
-        head = _FRAME_HEAD.pack(
-            _ENHANCED_PACKET, size, interface, time_ns >> 32, time_ns & 0xFFFFFFFF, captured, captured
-        )
-        return head + data + _FRAME_TAILS[padding].pack(2, 4, direction, 5, 8, packet_id, 0, size)
+        return plain_packet(interface, time_ns, data, direction, packet_id)
     options = [(_COMMENT, _text(comment)) for comment in comments]
     if direction:
         options.append((2, struct.pack("<I", direction)))
@@ -130,6 +124,15 @@ def enhanced_packet(
     length = len(data) if original_length is None else original_length
     head = struct.pack("<IIIII", interface, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), length)
     return _block(_ENHANCED_PACKET, head + _padded(data) + _options(options))
+
+
+def plain_packet(interface: int, time_ns: int, data: bytes, direction: int, packet_id: int) -> bytes:
+    """As `enhanced_packet`, of a frame with its direction and identity alone."""
+    captured = len(data)
+    padding = -captured & 3
+    size = captured + padding + 56
+    head = _FRAME_HEAD.pack(_ENHANCED_PACKET, size, interface, time_ns >> 32, time_ns & 0xFFFFFFFF, captured, captured)
+    return head + data + _FRAME_TAILS[padding].pack(2, 4, direction, 5, 8, packet_id, 0, size)
 
 
 def interface_statistics(

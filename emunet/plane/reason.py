@@ -64,7 +64,7 @@ class Reason(Enum):
     RECEIVED = (Kind.DELIVERED, "reaches {port}")
     DELIVERED_LOCALLY = (Kind.PASS, "is for {device} itself: its own sockets get it on {interface}")
 
-    STAYS_INSIDE = (Kind.DELIVERED, "{address} is {port} itself: it never leaves the pod")
+    STAYS_INSIDE = (Kind.DELIVERED, "{address} is {port} itself: it stays inside")
 
     # Bridge
     BRIDGE_FORWARD = (Kind.PASS, "{mac} was learned on {port}")

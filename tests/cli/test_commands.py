@@ -277,8 +277,11 @@ def test_what_goes_into_a_pipe_is_not_cut(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setenv("COLUMNS", "20")
     shown_table = render.table("a", "b")
     shown_table.add_row("x" * 60, "y" * 60)
+    shown_table.add_row("x", "y")
     render.console().print(shown_table)
-    assert "x" * 60 + "  " + "y" * 60 in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "x" * 60 + "  " + "y" * 60 + "\n" in printed
+    assert "x" + " " * 61 + "y\n" in printed, "and not filled up: where the pipe leads to a terminal that would wrap"
 
 
 def test_the_tour_goes_to_another_host_where_it_can() -> None:

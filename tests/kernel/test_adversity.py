@@ -117,6 +117,18 @@ def test_too_few_processes() -> None:
         refused(labs, done, r"they need 106 processes \(one for each, 100 besides\), and this user may have 30")
 
 
+def test_a_control_group_that_lets_too_few_tasks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root's limit too: that of a container or of a service."""
+    (tmp_path / "pids.max").write_text("300\n")
+    (tmp_path / "pids.current").write_text("250\n")
+    monkeypatch.setattr(limits, "_groups", lambda: [tmp_path])
+    with pytest.raises(LinuxRefused, match="lets 300 tasks run, of which are left 50") as told:
+        limits.check(6, 10)
+    assert f"pids.max in {tmp_path}" in told.value.cure
+    (tmp_path / "pids.max").write_text("max\n")
+    limits.check(6, 10)
+
+
 @pytest.mark.parametrize(
     "need",
     [Need(11, "eleven", 10, "ten there are", "Make one more."), Need(10**12, "a lot", 0, "nothing is left", "Wait.")],

@@ -166,7 +166,7 @@ def test_who_is_nowhere_and_who_is_oneself(lab: Lab) -> None:
     )
     assert told(lab, "web-1", "web-1:80") == [
         "web-1 reaches web-1: TCP to 10.244.1.2:80 arrives.",
-        "10.244.1.2 is web-1 itself: it never leaves the pod.",
+        "10.244.1.2 is web-1 itself: it stays inside.",
     ]
     assert told(lab, "host1", "web-1:80")[1] == "It goes host1 → web-1."
     assert told(lab, "web-1", "host2:22")[1] == "It goes web-1 → host1 → switch1 → host2."

@@ -91,7 +91,7 @@ def test_trace_tells_without_touching(lab: Lab) -> None:
         (IP(dst="10.244.1.77") / ICMP(), "dropped", "NEIGHBOR_UNREACHABLE", "nobody on eth0 of web-1 answered"),
         (IP(dst="10.244.2.3", flags="DF") / UDP() / bytes(2000), "dropped", "TOO_BIG", "MTU 1450"),
         (IP(dst="10.244.1.1") / ICMP(), "delivered", "RECEIVED", "host1:cni0"),
-        (IP(dst="10.244.1.2") / ICMP(), "delivered", "STAYS_INSIDE", "never leaves the pod"),
+        (IP(dst="10.244.1.2") / ICMP(), "delivered", "STAYS_INSIDE", "stays inside"),
         (IP(dst="224.0.0.9") / ICMP(), "delivered", "RECEIVED", "web-2"),
     ],
 )

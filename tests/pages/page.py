@@ -140,8 +140,9 @@ def _agree(wanted: list[str], got: list[str]) -> bool:
 
 
 def alike(want: str, got: str) -> bool:
-    """Whether two shapes agree. A port that a kernel or a translation chose may have four digits as well as five."""
+    """Whether two shapes agree. A port that a kernel or a translation chose may have four digits as well as five,
+    and a round trip of a table, which has no unit, none behind a point."""
     if want == got:
         return True
-    parts = (r"\b(?:N|\d{4})\b".join(map(re.escape, re.split(r"\bN\b", part))) for part in want.split("…"))
+    parts = (r"\b(?:N|\d{3,4})\b".join(map(re.escape, re.split(r"\bN\b", part))) for part in want.split("…"))
     return re.fullmatch(".*".join(parts), got) is not None

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from emunet.fabric.capture import Record
 from emunet.linux.executor import make_drain
 from emunet.linux.tap_edge import TapEdge
 from emunet.packet.offload import HEADER_LENGTH, NO_OFFLOAD, Offload, split
@@ -48,15 +49,15 @@ class Wired:
             world.detach(name)
             world.attach(edge)
             self.kernel[name], self.edges[name] = theirs, edge
-        self.drain = make_drain(world)
         self.shown = 0
-        show = world.show
+        show = world.repeat.show
 
         def counted(*arguments: Any) -> None:
             self.shown += 1
             show(*arguments)
 
-        world.show = counted  # type: ignore[method-assign]
+        world.repeat.show = counted  # type: ignore[method-assign]
+        self.drain = make_drain(world)
         self.twins.send = self.send  # type: ignore[method-assign]
 
     def close(self) -> None:
@@ -125,6 +126,80 @@ def test_same_while_somebody_watches(topology: str, seed: int) -> None:
                 twins.traffic()
             twins.compare()
         assert wired.shown > 50
+    finally:
+        wired.close()
+
+
+class Noted:
+    """A recorder that counts."""
+
+    def __init__(self) -> None:
+        self.entered = self.came_out = 0
+
+    def frame(self, *_: object) -> None:
+        """A frame from a stack."""
+        self.entered += 1
+
+    def delivered(self, *_: object, taken: bool) -> None:
+        """A frame for one."""
+        self.came_out += taken
+
+
+def test_a_recording_has_frames_that_would_be_hits() -> None:
+    """While a recording is made, every frame passes the World, which tells the recorder."""
+    wired = Wired("one-host", 0)
+    try:
+        a, b = wired.twins.cached["web-1"], wired.twins.cached["web-2"]
+        frame = wired.twins.cached.frame("web-1", datagram(a.address(), b.address(), 1024, 80, b"x"), to=b.mac)
+        for _ in range(3):
+            wired.send("web-1", frame)
+        noted = Noted()
+        wired.twins.cached.world.record(noted)  # type: ignore[arg-type]
+        for _ in range(20):
+            wired.send("web-1", frame)
+        assert (noted.entered, noted.came_out) == (20, 20)
+        wired.twins.cached.world.record(None)
+    finally:
+        wired.close()
+
+
+class Glancing:
+    """Watches, and takes what it is shown without a record where it may."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[bytes, bool, int]] = []
+        self.glances = 0
+
+    def write(self, record: Record) -> None:
+        """A record."""
+        self.seen += [(frame, record.inbound, record.identity) for frame in record.frames]
+
+    def take(self, frame: bytes, inbound: bool, at: int, identity: int) -> None:
+        """A frame alone."""
+        self.glances += 1
+        self.seen.append((frame, inbound, identity))
+
+
+def test_who_is_content_with_a_glance_sees_the_same() -> None:
+    """At the entry and at the exit of a flow that hits: each frame once at both, as it is there, under one number."""
+    wired = Wired("one-host", 0)
+    try:
+        twins, world = wired.twins, wired.twins.cached.world
+        a, b = twins.cached["web-1"], twins.cached["web-2"]
+        sinks = Glancing(), Glancing()
+        for name, sink in zip(("web-1", "web-2"), sinks, strict=True):
+            world.tap(name, sink)
+        for number in range(40):
+            packet = datagram(a.address(), b.address(), 1024, 80, bytes(number))
+            wired.send("web-1", twins.cached.frame("web-1", packet, to=b.mac))
+        sent, got = ([row for row in sink.seen if row[0][12:14] == b"\x08\x00"] for sink in sinks)
+        assert sinks[0].glances > 25
+        assert [frame for frame, _, _ in sent] == [frame for frame, _, _ in got] == [row[1] for row in b.got][-40:]
+        assert {inbound for _, inbound, _ in sent} == {False}
+        assert {inbound for _, inbound, _ in got} == {True}
+        numbers = [identity for _, _, identity in got]
+        assert [identity for _, _, identity in sent] == numbers
+        assert len(set(numbers)) == 40
     finally:
         wired.close()
 

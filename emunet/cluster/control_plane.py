@@ -38,7 +38,7 @@ from emunet.cluster.policy_warnings import candidates, stored
 from emunet.cluster.policy_warnings import warnings as policy_warnings
 from emunet.cluster.refused import problems_of
 from emunet.cluster.requests import Request, Rules, Validation
-from emunet.cluster.service_rows import ServiceRows
+from emunet.cluster.service_rows import HealthCheck, ServiceRows
 from emunet.cluster.status import StatusError
 from emunet.cluster.store import Change, Key, Object, Store, meta
 from emunet.cluster.zone import ZoneOf
@@ -98,6 +98,10 @@ class ControlPlane:
     def services(self) -> tuple[ServicePort, ...]:
         """The Services that hosts are to carry out: the same object while nothing changed."""
         return self._service_rows.rows()
+
+    def health_checks(self) -> tuple[HealthCheck, ...]:
+        """The Services of whose endpoints hosts tell: the same object while nothing changed."""
+        return self._service_rows.health_checks()
 
     def policies(self) -> PolicySet:
         """The policies that are wanted; the same value while they are the same."""

@@ -26,6 +26,7 @@ from emunet.cluster.services import release_unwanted, reserve
 from emunet.cluster.status import Cause
 from emunet.cluster.store import FOREGROUND, Key, Object, Store, meta, with_metadata
 from emunet.cluster.validate.causes import wrong
+from emunet.cluster.validate.network import is_checked
 from emunet.packet.address import Prefix, parse_ip
 
 Validation = Literal["Strict", "Warn", "Ignore"]
@@ -318,6 +319,8 @@ def _keep_addresses(old: Object, item: Object) -> None:
     for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "healthCheckNodePort"):
         if name in before and not spec.get(name):
             spec[name] = before[name]
+    if not is_checked(spec) and spec.get("healthCheckNodePort") == before.get("healthCheckNodePort"):
+        spec.pop("healthCheckNodePort", None)  # what it is now has no use for it
     ports = {(port.get("port"), port.get("protocol", "TCP")): port for port in before.get("ports", ())}
     for port in spec.get("ports", ()):
         was = ports.get((port.get("port"), port.get("protocol", "TCP")))

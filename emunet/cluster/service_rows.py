@@ -14,6 +14,7 @@ that have not changed, and gives the same rows as if it had remembered nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from emunet.cluster.controllers.endpoints import SERVICE_NAME
 from emunet.cluster.ranges import natural
@@ -30,6 +31,18 @@ LEFT_TO_OTHERS = ("service.kubernetes.io/service-proxy-name", "service.kubernete
 AFFINITY_SECONDS = 10800
 ANNOUNCED_BY = "emunet/announced-by"
 """The annotation of a Service that says which host answers for the addresses of its load balancer."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """A Service of which hosts tell on a port how many of its endpoints are ready there: (node, how many) of each
+    that has any.
+    """
+
+    namespace: str
+    service: str
+    port: int
+    endpoints: tuple[tuple[str, int], ...]
 
 
 Name = tuple[str, str]
@@ -86,6 +99,22 @@ def rows_of(service: Object, slices: Iterable[Object]) -> tuple[ServicePort, ...
     return tuple(rows)
 
 
+def health_check_of(service: Object, slices: Iterable[Object]) -> HealthCheck | None:
+    """What load balancers outside ask each host of a Service that wants its clients' addresses kept; None of others."""
+    spec = service["spec"]
+    port = spec.get("healthCheckNodePort")
+    if not port or spec.get("type") != "LoadBalancer" or spec.get("externalTrafficPolicy") != "Local":
+        return None
+    there: dict[str, set[str]] = {}
+    family = next(iter(spec.get("ipFamilies", ())), "IPv4")  # a pod of two families is one endpoint
+    mine = [one for one in slices if one["addressType"] == family]
+    for endpoint in (endpoint for one in mine for endpoint in one.get("endpoints") or ()):
+        if endpoint.get("conditions", {}).get("ready", True) is not False and endpoint.get("nodeName"):
+            there.setdefault(endpoint["nodeName"], set()).add(endpoint["addresses"][0])
+    counts = tuple((node, len(addresses)) for node, addresses in sorted(there.items()))
+    return HealthCheck(meta(service)["namespace"], meta(service)["name"], port, counts)
+
+
 def _backends(slices: Iterable[Object], port: Object) -> Iterable[Backend]:
     """The endpoints that a port leads to: those that are ready, and those that still serve while they end."""
     seen: set[tuple[bytes, int]] = set()
@@ -133,8 +162,10 @@ class ServiceRows:
         self._view = view
         self._slices: dict[Name, dict[str, Object]] = {}
         self._rows: dict[Name, tuple[ServicePort, ...]] = {}
+        self._checks: dict[Name, HealthCheck] = {}
         self._dirty: dict[Name, None] = {}
         self._all: tuple[ServicePort, ...] = ()
+        self._all_checks: tuple[HealthCheck, ...] = ()
 
     def hear(self, change: Change) -> None:
         """Something changed in the store."""
@@ -166,11 +197,24 @@ class ServiceRows:
             self._dirty.clear()
             if changed:
                 self._all = joined(self._rows)
+            checks = tuple(self._checks[name] for name in sorted(self._checks))
+            if checks != self._all_checks:
+                self._all_checks = checks
         return self._all
+
+    def health_checks(self) -> tuple[HealthCheck, ...]:
+        """What hosts tell of Services: the same object until something changes."""
+        self.rows()
+        return self._all_checks
 
     def _look_at(self, name: Name) -> bool:
         """Work out the rows of one Service; True where they are others. Equal rows stay the objects that they were."""
         service = self._view.get("services", *name)
+        check = health_check_of(service, self._slices.get(name, {}).values()) if service is not None else None
+        if check is not None:
+            self._checks[name] = check
+        else:
+            self._checks.pop(name, None)
         if service is None:
             if not self._slices.get(name):
                 self._slices.pop(name, None)

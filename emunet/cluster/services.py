@@ -17,6 +17,7 @@ from typing import Any
 from emunet.cluster import status
 from emunet.cluster.store import Object, View, meta
 from emunet.cluster.validate.causes import duplicate, wrong
+from emunet.cluster.validate.network import is_checked
 from emunet.packet.address import Prefix, format_ip, parse_ip
 
 NODE_PORTS = range(30000, 32768)
@@ -53,6 +54,14 @@ def reserve(view: View, ranges: Sequence[Prefix], item: Object, old: Object | No
             else:
                 port["nodePort"] = _free_port(view, item, index, protocol, ports)
             ports.add((port["nodePort"], protocol))
+    if is_checked(spec):
+        field, wanted = "spec.healthCheckNodePort", spec.get("healthCheckNodePort")
+        spec["healthCheckNodePort"] = wanted or _free_port(view, item, "health", "TCP", ports)
+        if wanted and wanted not in NODE_PORTS:
+            why = "provided port is not in the valid range. The range of valid ports is 30000-32767"
+            raise status.invalid(kind, name, [wrong(field, wanted, why)])
+        if (wanted, "TCP") in ports:
+            raise status.invalid(kind, name, [wrong(field, wanted, "provided port is already allocated")])
     return {**item, "spec": spec}
 
 
@@ -81,6 +90,8 @@ def _taken(view: View, item: Object) -> tuple[set[str], set[tuple[int, str]]]:
         for port in other["spec"].get("ports", ()):
             if port.get("nodePort"):
                 ports.add((port["nodePort"], port.get("protocol", "TCP")))
+        if other["spec"].get("healthCheckNodePort"):
+            ports.add((other["spec"]["healthCheckNodePort"], "TCP"))
     return addresses, ports
 
 
@@ -164,7 +175,7 @@ def _free_address(view: View, prefix: Prefix, item: Object, taken: set[str]) -> 
     raise status.StatusError(500, "InternalError", f"failed to allocate a serviceIP: range {prefix} is full")
 
 
-def _free_port(view: View, item: Object, index: int, protocol: str, taken: set[tuple[int, str]]) -> int:
+def _free_port(view: View, item: Object, index: int | str, protocol: str, taken: set[tuple[int, str]]) -> int:
     for offset in _spin(view, item, index, len(NODE_PORTS)):
         if (NODE_PORTS[offset], protocol) not in taken:
             return NODE_PORTS[offset]

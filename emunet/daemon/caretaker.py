@@ -32,6 +32,7 @@ from emunet.cluster.manifests import read_manifests
 from emunet.cluster.plan import AddPod, PodState, RemovePod, ReplacePod, State, plan, target
 from emunet.cluster.pod_files import NO_SERVER
 from emunet.cluster.policing import Policing
+from emunet.cluster.service_rows import HealthCheck
 from emunet.cluster.store import Key, Object, meta
 from emunet.cluster.targets import cluster_addresses
 from emunet.cluster.zone import Update
@@ -47,8 +48,10 @@ from emunet.daemon.sandboxes import bridge_spec, hosts_file, known_gateways, nam
 from emunet.daemon.settings import Settings
 from emunet.daemon.supplies import Files, Supplies, parts
 from emunet.daemon.volumes import MODE, binds_of, with_account
+from emunet.elements.responder import to_row
 from emunet.fabric.config import ServicePort
-from emunet.lab.answers import answers_of
+from emunet.lab.answers import answers_of, health_answers
+from emunet.lab.plane import Answers
 from emunet.linux import limits, way_out
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, SandboxEnded
 from emunet.linux.keeper_requests import AttachInterfaces, CreateSandbox, RemoveSandbox, WriteFiles
@@ -86,6 +89,7 @@ class Caretaker:
         """The engines' bridges that have their TAP in their host's sandbox, as edges (`host1:docker0`)."""
         self._building = asyncio.Lock()
         self._responders: Responders | None = None
+        self._checks: tuple[HealthCheck, ...] = ()
         self._server: str | None = None
         """The address of the cluster's name server as pods were told of it; None where there is none."""
         self._untold = Update({})
@@ -275,6 +279,7 @@ class Caretaker:
                 async with self._building:
                     await self._serve(services)
             await self._tell_names()
+            await self._tell_health()
             await self._supply()
             if not self.control.tell(self._facts()):
                 if not self._wake.is_set():
@@ -480,9 +485,8 @@ class Caretaker:
         runs = self.containers.runs
         if self._responders is None:
             answers = answers_of(self.desired.pods, lambda pod, container: False)
-            rows = [[one.edge, [one.identity.pod, one.identity.namespace, one.identity.node], one.ports]
-                    for one in answers]  # fmt: skip
-            await self._lab.plane.ask("respond", answers=rows)
+            told = [*answers, *self._health()]
+            await self._lab.plane.ask("respond", answers=[[one.edge, to_row(one.identity), one.ports] for one in told])
             return
         served: list[tuple[PodRun, Declared]] = []
         for uid, pod in fresh.items():
@@ -502,6 +506,30 @@ class Caretaker:
                 why = f"taken already in this network: {', '.join(taken)}" if taken else str(answer)
                 message = f"The responder cannot answer on all declared ports: {why}"
                 self.control.note(run.pod, "FailedToRespond", message, self.now(), warning=True)
+
+    def _health(self) -> tuple[Answers, ...]:
+        """What hosts are to tell of Services."""
+        return health_answers(self._checks, [host.name for host in self.control.cluster.nodes])
+
+    async def _tell_health(self) -> None:
+        """Let hosts tell what they have of Services now."""
+        checks = self.control.health_checks()
+        if self._lab is None or checks is self._checks:
+            return
+        self._checks = checks
+        if self._responders is None:
+            await self._respond({})
+            return
+        wanted = [
+            Declared("/".join(map(str, to_row(one.identity)[:3])), one.identity.node, one.identity, one.ports)
+            for one in self._health()
+        ]
+        for one in await self._responders.tell_health(wanted):
+            name, namespace = to_row(one.identity)[:2]
+            service = self.control.store.get("services", str(namespace), str(name).rpartition("/")[2])
+            if service is not None:
+                message = f"node {one.identity.node} cannot tell of it: its port {one.ports[0][1]} is taken already"
+                self.control.note(service, "FailedToStartServiceHealthcheck", message, self.now(), warning=True)
 
     def _object_of(self, pod: PodState) -> Object | None:
         item = self.control.store.at(Key("pods", pod.pod.namespace, pod.pod.name))

@@ -33,7 +33,7 @@ from emunet.daemon.plane_trouble import Answer, trouble_calls
 from emunet.elements.connections import ServiceChange
 from emunet.elements.endpoint.echo import Ping
 from emunet.elements.policies.rules import Row
-from emunet.elements.responder import Identity
+from emunet.elements.responder import of_row
 from emunet.fabric.config import HostEdge, OutsideConfig, PodEdge, WorldConfig
 from emunet.fabric.edge import Edge, FrozenEdge, MemoryEdge, MemoryEdges
 from emunet.fabric.names import UnknownPort
@@ -238,7 +238,7 @@ class PlaneProcess:
     def _respond(self, body: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
         """Answer on the declared ports of pods in memory."""
         answers = [
-            Answers(edge, Identity(*identity), tuple((protocol, port) for protocol, port in ports))
+            Answers(edge, of_row(identity), tuple((protocol, port) for protocol, port in ports))
             for edge, identity, ports in body["answers"]
         ]
         self.plane.respond(answers, self.loop.now())

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from emunet.daemon.keeper_link import KeeperLink
 from emunet.daemon.outbox import Outbox
 from emunet.daemon.programs import Programs
-from emunet.elements.responder import Identity
+from emunet.elements.responder import Health, Identity, to_row
 from emunet.linux import responder
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused, ProcessExited, SandboxEnded, import_paths
 from emunet.linux.keeper_requests import CreateSandbox, OpenSockets
@@ -32,11 +32,13 @@ _AGAIN_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The ports, (protocol, number), that are to be answered for a pod, in the network of a sandbox."""
+    """The ports, (protocol, number), that are to be answered for a pod (or for a Service on a host), in the network of
+    a sandbox.
+    """
 
     uid: str
     sandbox: str
-    identity: Identity
+    identity: Identity | Health
     ports: tuple[tuple[str, int], ...]
 
 
@@ -58,6 +60,23 @@ class Responders:
         """Answer for a pod; the ports that are taken in its network already. KeeperRefused, KeeperGone."""
         self._wanted[declared.uid] = declared
         return await self._open(declared)
+
+    async def tell_health(self, wanted: Sequence[Declared]) -> list[Declared]:
+        """Answer for the health of these Services and of no others; those whose port is taken are given back."""
+        known = {uid: one for uid, one in self._wanted.items() if isinstance(one.identity, Health)}
+        for uid in known.keys() - {one.uid for one in wanted}:
+            self.leave(uid)
+        taken = []
+        for one in wanted:
+            before = known.get(one.uid)
+            if before is None or before.ports != one.ports:
+                if await self.serve(one):
+                    taken.append(one)
+            elif before != one:
+                self._wanted[one.uid] = one
+                if self._outbox is not None:
+                    self._outbox.send({"do": "say", "sandbox": one.sandbox, "identity": to_row(one.identity)})
+        return taken
 
     def leave(self, uid: str) -> None:
         """Answer for a pod no more."""
@@ -124,7 +143,7 @@ class Responders:
             return await self._keeper.ask(OpenSockets(sandbox, tuple((int(socket.AF_INET), kind) for kind in kinds)))
 
     def _hand_over(self, declared: Declared, opened: list[tuple[tuple[str, int], socket.socket]]) -> None:
-        identity = [declared.identity.pod, declared.identity.namespace, declared.identity.node]
+        identity = to_row(declared.identity)
         for start in range(0, len(opened), _AT_ONCE):
             part = opened[start : start + _AT_ONCE]
             ports = [list(port) for port, _ in part]
@@ -133,8 +152,11 @@ class Responders:
                 self._outbox.send(body, [one.fileno() for _, one in part])
 
     def _close(self, declared: Declared) -> None:
-        if self._outbox is not None:
-            self._outbox.send({"do": "close", "sandbox": declared.sandbox})
+        if self._outbox is None:
+            return
+        # In a host's own network others may be answered for too.
+        only = {"pod": to_row(declared.identity)[:2]} if declared.sandbox == declared.identity.node else {}
+        self._outbox.send({"do": "close", "sandbox": declared.sandbox, **only})
 
     async def _start(self) -> None:
         """Start the process. KeeperRefused, KeeperGone."""

@@ -42,6 +42,7 @@ from emunet.plane.step import Step, Verdict
 from emunet.plane.table import Advance, Refresh, Source, Watch
 
 CAPACITY = 65536
+SECOND = 1_000_000_000
 DECIDED_BY_SIZE = frozenset({Reason.OVERSIZED, Reason.TOO_BIG})
 
 
@@ -96,6 +97,7 @@ class FlowCache:
         self.invalidated: dict[str, int] = {}
         self._watch = watch
         self._young: dict[Key, int] = {}
+        self._counting = 0
         self._branches: dict[Replay, None] = {}
         self._tables: dict[tuple[str, str], dict[Key, Replay]] = {}
 
@@ -134,13 +136,16 @@ class FlowCache:
             for replay in table.values():
                 yield device, entry, replay
 
-    def is_young(self, key: Key) -> bool:
-        """Whether a flow, of which another frame came, has not had so many that it deserves a Replay of its own."""
+    def is_young(self, key: Key, now: int) -> bool:
+        """Whether a flow, of which another frame came, has not had so many that it deserves a Replay of its own.
+
+        Counting begins anew each second: the ports of a connection that is over are taken again by others.
+        """
+        if now - self._counting > SECOND or len(self._young) >= CAPACITY // 4:
+            self._young, self._counting = {}, now
         count = self._young.get(key, 0) + 1
         if count > YOUNG:
             return False
-        if len(self._young) >= CAPACITY:
-            self._young.clear()
         self._young[key] = count
         return True
 

@@ -531,7 +531,7 @@ class World:
         road = None if way is None else table.get(way)
         if road is None or not road.fits(frame, 0, len(frame), offload, now):
             return None
-        return road if key in table or self.flows.is_young(key) else None
+        return road if key in table or self.flows.is_young(key, now) else None
 
     def _through(self, device: Device, entry: str, packet: Packet, now: int) -> None:
         """One packet, to where its run ends: by walks, which may be fused for the next, or from the cache."""

@@ -39,7 +39,7 @@ from emunet.fabric.edge import FrozenEdge, MemoryEdge, MemoryEdges
 from emunet.fabric.names import stations
 from emunet.fabric.recording import Recorder
 from emunet.fabric.sources import host_source
-from emunet.lab.answers import answers_of
+from emunet.lab.answers import answers_of, health_answers
 from emunet.lab.docker import LabDocker
 from emunet.lab.explanation import Explanation, explained
 from emunet.lab.plane import Plane
@@ -123,6 +123,7 @@ class Lab:
         self._desired = Desired(desired.cluster, warnings=desired.warnings)
         self._policing = Policing()
         self.control = ControlPlane(desired.cluster, seed)
+        self._checks = self.control.health_checks()
         self.control.apply(objects, 0, {(pod.namespace, pod.name): pod.host for pod in desired.pods})
         for host in desired.cluster.hosts:
             if host.docker != EMPTY:
@@ -398,6 +399,8 @@ class Lab:
             elif wanted.services is not self._desired.services:
                 self.plane.change_services(difference(self._desired.services, wanted.services))
                 self._desired = wanted
+            if self.control.health_checks() is not self._checks:
+                self._respond()
             facts |= {pod.uid: self._fact(pod) for pod in pods if pod.uid not in facts}
             self._tell_names()
             if not self.control.tell(facts):
@@ -416,9 +419,15 @@ class Lab:
         self._desired = replace(self._desired, engines=engines)
         self._allocation = assign(self._desired, self._allocation, self.seed)
         self.plane.configure(compile_world(self._desired, self._allocation, self.seed, self._policing))
+        self._respond()
+
+    def _respond(self) -> None:
+        """Have ports answered that are declared, and those on which hosts tell of Services."""
+        self._checks = self.control.health_checks()
         answers = answers_of(self._desired.pods, lambda pod, container: False)
         more = [row for engine in self._engines.values() for row in engine.answers()]
-        self.plane.respond((*answers, *more), self.clock.now)
+        health = health_answers(self._checks, [host.name for host in self.control.cluster.nodes])
+        self.plane.respond((*answers, *more, *health), self.clock.now)
 
     def _fact(self, pod: Pod) -> PodFact:
         """A pod on memory wires is there, with an address and no programs, as soon as it is built."""

@@ -17,7 +17,7 @@ from emunet.elements.connections import ConnectionTable, ServiceChange
 from emunet.elements.endpoint.names import NameServer
 from emunet.elements.endpoint.responder import Responder
 from emunet.elements.policies.rules import Row
-from emunet.elements.responder import Identity
+from emunet.elements.responder import Health, Identity
 from emunet.elements.zone import Authority, Zone, apply_update
 from emunet.fabric.answers import answer, question
 from emunet.fabric.capture import Sink
@@ -46,7 +46,7 @@ class Answers:
     """Who answers on which ports, (protocol, port), of the stack behind an edge (`web-1`, `host1:eth0`)."""
 
     edge: str
-    identity: Identity
+    identity: Identity | Health
     ports: tuple[tuple[str, int], ...]
 
 

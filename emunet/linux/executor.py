@@ -83,7 +83,7 @@ def make_drain(world: World) -> Drain:
                 if replay is None and middle[3] in _PORTED:
                     # A road without a crossing serves a young flow: 4 µs a frame here, 12 where the World is asked.
                     road = find((head, middle, tail[:8]))
-                    if road is not None and road.crossing is None and is_young((head, middle, tail)):
+                    if road is not None and road.crossing is None and is_young((head, middle, tail), now):
                         replay = road
                 if replay is not None:
                     out = replay.edge

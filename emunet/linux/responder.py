@@ -28,9 +28,13 @@ from emunet.elements.responder import (
     CONVERSATION_SECONDS,
     SILENCE_SECONDS,
     Conversation,
+    Health,
     Identity,
     Meeting,
+    Row,
     datagram,
+    of_row,
+    to_row,
 )
 from emunet.linux import messages, syscalls
 
@@ -50,7 +54,7 @@ class _Listening:
     """A declared port of a sandbox."""
 
     sandbox: str
-    identity: Identity
+    identity: Identity | Health
     protocol: str
     port: int
     socket: socket.socket
@@ -103,7 +107,7 @@ class Responder:
             case "open":
                 if not body["more"]:
                     self._close(body["sandbox"], body["identity"][:2])
-                identity = Identity(*body["identity"])
+                identity = of_row(body["identity"])
                 for (protocol, port), descriptor in zip(body["ports"], message.descriptors, strict=True):
                     opened = _Listening(body["sandbox"], identity, protocol, port, socket.socket(fileno=descriptor))
                     opened.socket.setblocking(False)
@@ -111,6 +115,9 @@ class Responder:
                     self._watch(opened)
             case "close":
                 self._close(body["sandbox"], body.get("pod"))
+            case "say":
+                for listening in self._of(body["sandbox"], body["identity"][:2]):
+                    listening.identity = of_row(body["identity"])
             case "pause":
                 self._pause(body["sandbox"], body["on"])
 
@@ -129,13 +136,16 @@ class Responder:
         if one.sandbox not in self._paused:
             self._epoll.register(one.socket, select.EPOLLIN)
 
-    def _close(self, sandbox: str, pod: list[str] | None) -> None:
-        """Answer no more in a sandbox, or (where several pods live in their host's network) for one pod there."""
-        for descriptor, listening in list(self._listening.items()):
-            identity = listening.identity
-            if listening.sandbox == sandbox and pod in (None, [identity.pod, identity.namespace]):
-                del self._listening[descriptor]
-                listening.socket.close()  # which takes it out of the epoll set too
+    def _of(self, sandbox: str, whose: Row | None) -> list[_Listening]:
+        """The ports of a sandbox, or those of one among several who live there."""
+        there = [one for one in self._listening.values() if one.sandbox == sandbox]
+        return [one for one in there if whose in (None, to_row(one.identity)[:2])]
+
+    def _close(self, sandbox: str, pod: Row | None) -> None:
+        """Answer no more in a sandbox, or (where several live in their host's network) for one of them."""
+        for listening in self._of(sandbox, pod):
+            del self._listening[listening.socket.fileno()]
+            listening.socket.close()  # which takes it out of the epoll set too
         if pod is None:
             self._paused.discard(sandbox)
             for talk in [one for one in self._talks.values() if one.sandbox == sandbox]:

@@ -19,6 +19,7 @@ _REASONS = {
     404: "Not Found",
     413: "Content Too Large",
     500: "Internal Server Error",
+    503: "Service Unavailable",
 }
 
 

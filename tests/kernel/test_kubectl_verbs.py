@@ -160,6 +160,12 @@ def test_make_and_change_by_words(web: Kubectl) -> None:
     assert ":3" in ok("get", "svc", "np")
     ok("expose", "deploy", "web", "--name=lb", "--port=80", "--type=LoadBalancer")
     assert ok("get", "svc", "lb", "--no-headers").split()[1] == "LoadBalancer"
+    ok("patch", "svc", "lb", "-p", '{"spec": {"externalTrafficPolicy": "Local"}}')
+    port = ok("get", "svc", "lb", "-o", "jsonpath={.spec.healthCheckNodePort}")
+    nodes = ok("get", "nodes", "-o", "jsonpath={.items[*].status.addresses[0].address}").split()
+    ask = [f"curl -s --retry 9 --retry-delay 1 --retry-connrefused http://{node}:{port}/" for node in nodes]
+    counts = [json.loads(web.labs.ok("exec", "host1", "--", *one.split()))["localEndpoints"] for one in ask]
+    assert sum(counts) == 2, "each node tells how many endpoints it has"
     ok("create", "job", "once", "--image=busybox", "--", "echo", "done")
     ok("wait", "--for=condition=complete", "job/once", "--timeout=20s")
     assert ok("logs", "job/once") == "done\n"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
+from emunet.cluster.load import BadInput
 from emunet.packet import arp, icmpv6, ipv4, ipv6
 from emunet.packet.address import format_mac, parse_ip, solicited_node
 from emunet.packet.ethernet import ETHERTYPE_ARP, build
@@ -199,3 +201,40 @@ def test_two_pods_want_one_host_port(lab: Lab) -> None:
         lab.apply(text)
     where = {one["metadata"]["name"]: one["spec"].get("nodeName") for one in lab.objects("pods")}
     assert [where["p"], where["q"], where["u"]] == ["host1"] * 3, "another address or protocol is another port"
+
+
+@pytest.mark.rule("SVC-37", element="health-checks")
+def test_each_node_tells_a_load_balancer_how_many_endpoints_it_has(lab: Lab) -> None:
+    """healthCheckNodePort: what a load balancer outside asks before it sends a client's packets there."""
+    assert "healthCheckNodePort" not in lab.get("service", "a")["spec"]
+    lab.apply(service("a", "externalTrafficPolicy: Local"))
+    port = lab.get("service", "a")["spec"]["healthCheckNodePort"]
+    assert port in range(30000, 32768)
+
+    def told(node: int) -> tuple[int, int]:
+        answer = lab.pod("c").get(f"http://192.168.9.1{node}:{port}/healthz")
+        said = json.loads(answer.body)
+        assert (said["service"], said["serviceProxyHealthy"]) == ({"namespace": "default", "name": "a"}, True)
+        assert answer.headers["x-load-balancing-endpoint-weight"] == str(said["localEndpoints"])
+        return answer.status, said["localEndpoints"]
+
+    assert [told(node) for node in (1, 2, 3)] == [(200, 1), (503, 0), (503, 0)]
+    lab.apply(pod("a2", "host1").replace("app: a2", "app: a") + pod("a3", "host3").replace("app: a3", "app: a"))
+    assert [told(node) for node in (1, 2, 3)] == [(200, 2), (503, 0), (200, 1)]
+    lab.delete("pod", "a3")
+    assert told(3) == (503, 0)
+    lab.apply(service("a", "externalTrafficPolicy: Cluster"))
+    assert "healthCheckNodePort" not in lab.get("service", "a")["spec"]
+    assert "refused" in str(lab.pod("c").get(f"http://192.168.9.11:{port}/").error)
+
+
+def test_a_health_port_is_one_nodeport_of_one_service(lab: Lab) -> None:
+    lab.apply(service("b", "externalTrafficPolicy: Local, healthCheckNodePort: 31000"))
+    for name, more, words in (
+        ("c", "externalTrafficPolicy: Local, healthCheckNodePort: 31000", "provided port is already allocated"),
+        ("c", "externalTrafficPolicy: Local, healthCheckNodePort: 80", "not in the valid range"),
+        ("c", "healthCheckNodePort: 31001", "may only be set when `type` is 'LoadBalancer' and"),
+    ):
+        with pytest.raises(BadInput, match="healthCheckNodePort") as refused:
+            lab.apply(service(name, more))
+        assert words in str(refused.value)

@@ -104,6 +104,7 @@ CLUSTER: PassThroughs = {
     "resolv-conf": [(pod_files, "resolv_conf", _any_policy)],
     "round-robin": [(assign, "_next", _first_free)],
     "service-routes": [(compiling, "service_routes", lambda cluster, host: iter(()))],
+    "health-checks": [(service_rows, "health_check_of", lambda service, slices: None)],
     "service-rows": [(service_rows, "rows_of", lambda service, slices: ())],
     "tunnel-addresses": [(compiling, "tunnel_address", lambda subnet: InterfaceAddress(subnet.broadcast, 32))],
     # Docker's engines

@@ -27,6 +27,11 @@ _FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _SERVICE_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 
 
+def is_checked(spec: Object) -> bool:
+    """Whether load balancers ask hosts how many endpoints of a Service they have, on a port of its own."""
+    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+
+
 def service(item: Object) -> Iterator[Cause]:
     """A Service: its type, its addresses, its ports."""
     spec = item.get("spec", {})
@@ -55,6 +60,9 @@ def service(item: Object) -> Iterator[Cause]:
     yield from one_of("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), _FAMILY_POLICIES)
     for index, family in enumerate(spec.get("ipFamilies", ())):
         yield from one_of(f"spec.ipFamilies[{index}]", family, ("IPv4", "IPv6"))
+    if spec.get("healthCheckNodePort") and not is_checked(spec):
+        why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+        yield wrong("spec.healthCheckNodePort", spec["healthCheckNodePort"], why)
     for index, address in enumerate(spec.get("externalIPs", ())):
         yield from ip_address(f"spec.externalIPs[{index}]", address, special=False)
     for index, port in enumerate(ports):

@@ -16,6 +16,7 @@ from emunet.elements.responder import (
     CONVERSATION_SECONDS,
     SILENCE_SECONDS,
     Conversation,
+    Health,
     Identity,
     Meeting,
     datagram,
@@ -28,7 +29,7 @@ class Responder:
     """The declared ports of one pod on one endpoint: (protocol, port)."""
 
     endpoint: Endpoint
-    identity: Identity
+    identity: Identity | Health
     _open: dict[tuple[str, int], Listener | UdpSocket] = field(default_factory=dict)
 
     def open(self, ports: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -74,7 +75,7 @@ class Responder:
 class _Exchange:
     """One connection: its conversation, and the timer that ends the client's silence (`network.Timed`)."""
 
-    def __init__(self, endpoint: Endpoint, connection: Connection, identity: Identity) -> None:
+    def __init__(self, endpoint: Endpoint, connection: Connection, identity: Identity | Health) -> None:
         self.due: int | None = None
         self.queued: int | None = None
         meeting = Meeting(

@@ -17,7 +17,6 @@ Rule of this file: what is refused here leaves no trace in the table.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from emunet.elements.connections.connection import Connection, Standing, Tracked
@@ -127,7 +126,7 @@ class Translate(Element):
                 destination=target.destination,
             )
         if interface:
-            chosen = replace(chosen, interface=interface)
+            chosen = chosen._replace(interface=interface)
         if not self.table.has_room(now):
             return drop(self.name, Reason.CONNECTIONS_FULL, device=self.device, capacity=self.table.capacity)
         step = self._go(packet, port, Tracked(Standing.NEW, chosen), chosen)

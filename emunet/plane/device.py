@@ -158,8 +158,14 @@ class Device:
         except Exception as error:
             self._end(packet, self._fault(element, packet, error, now), now)
             return work, None
-        self._act(packet, step, element, work, now)
-        return work, situation(*work[0]) if _just_goes_on(step) else None
+        if not _just_goes_on(step):
+            self._act(packet, step, element, work, now)
+            return work, None
+        after = self._done(packet, step, element, now)
+        if after is None:
+            return work, None
+        self._queue(after, element, step.outputs[0], work)
+        return work, situation(*work[0])
 
     def go_on(self, work: Work, now: int) -> None:
         """Walk on from there."""
@@ -267,11 +273,8 @@ class Device:
             packet.hop.steps.append(step)
         if self.watch.steps is not None:
             self.watch.steps.append((self, step, packet))
-        try:
-            after = edited(packet, step.edits) if step.edits and step.verdict is Verdict.FORWARD else packet
-            self._apply_effects(step, now)
-        except Exception as error:
-            self._end(packet, self._fault(element, packet, error, now), now)
+        after = self._done(packet, step, element, now)
+        if after is None:
             return
         for held, decision in step.settled:
             self._settle(element, held, decision, work, now)
@@ -289,6 +292,17 @@ class Device:
             frames = packet.segments
             self.figures.queued += frames
             self.world_ledger.queued += frames
+
+    def _done(self, packet: Packet, step: Step, element: str, now: int) -> Packet | None:
+        """The packet after a step, whose effects have been applied; None where that failed, and it has ended."""
+        try:
+            after = edited(packet, step.edits) if step.edits and step.verdict is Verdict.FORWARD else packet
+            for effect in step.effects:
+                effect.apply(now)
+        except Exception as error:
+            self._end(packet, self._fault(element, packet, error, now), now)
+            return None
+        return after
 
     def _send_on(self, packet: Packet, step: Step, element: str, work: Work) -> None:
         outputs = step.outputs

@@ -7,7 +7,6 @@ packet: whoever gets the error must find in it what it sent.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import assume, given
@@ -185,5 +184,5 @@ def test_a_reply_finds_the_way_back(case: tuple[Connection, bytes, str]) -> None
     connection, _, _ = case
     reply = connection.target(is_reply=True)
     assert reply == connection.original.inverted()
-    again = replace(connection, seen_reply=True)
+    again = connection._replace(seen_reply=True)
     assert again.target(is_reply=False).inverted() == connection.reply

@@ -1,5 +1,8 @@
 """Connection: what is remembered of one, as a value; and what is found for one packet.
 
+What is made for each packet is a NamedTuple: a frozen dataclass takes three times as long to make (1.7 µs for a
+`Tracked`, 3 for a `Connection`), which was an eighth of a new connection's cost.
+
 Rule of this file: values only. A connection changes by another value taking its place.
 """
 
@@ -7,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from emunet.elements.connections.flow import NAMES, QUERIES, Flow
 
@@ -27,6 +30,9 @@ class TcpState(Enum):
     TIME_WAIT = "TIME_WAIT"
     CLOSE = "CLOSE"
     SYN_SENT2 = "SYN_SENT2"
+
+    __hash__ = object.__hash__
+    """Enum's own is written in Python: 0.3 µs, several times a packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,7 @@ _TIMEOUTS = {state: state.value.lower() for state in TcpState} | {TcpState.SYN_S
 """The field of `Timeouts` for each state: names are made once, since every packet asks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Last:
+class Last(NamedTuple):
     """The last segment that counted: its kind, its direction, and the sequence number behind it.
 
     Of plain acknowledgements only the kind is kept, so that a steady connection does not change.
@@ -74,8 +79,7 @@ class Last:
     end: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(NamedTuple):
     """Both directions of a connection, and how far it has come.
 
     original    the flow of its first packet, as it came in
@@ -177,8 +181,7 @@ class Standing(Enum):
     UNTRACKED = "untracked"
 
 
-@dataclass(frozen=True, slots=True)
-class Tracked:
+class Tracked(NamedTuple):
     """What was found for one packet: its annotation `connection` from here on.
 
     connection  None for INVALID and UNTRACKED

@@ -11,8 +11,6 @@ Rule of this file: it reads the table and changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from emunet.elements.connections.connection import Connection
 from emunet.elements.connections.flow import PORTS, QUERIES, Flow
 from emunet.elements.connections.table import ConnectionTable, endpoint
@@ -84,4 +82,4 @@ class Ports:
 def _with(connection: Connection, flow: Flow) -> Connection:
     reply = flow.inverted()
     assert reply is not None
-    return connection if reply == connection.reply else replace(connection, reply=reply)
+    return connection if reply == connection.reply else connection._replace(reply=reply)

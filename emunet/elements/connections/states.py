@@ -15,8 +15,8 @@ where nothing changes, so that a steady packet is known by identity.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 from emunet.elements.connections.connection import SECOND, Connection, Last, TcpState
 from emunet.elements.connections.flow import UDP
@@ -74,8 +74,7 @@ _SOUND = frozenset(
 _JUDGED = FIN | SYN | RST | ACK | URG
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """What matters of a TCP segment: its kind, the sequence number behind it, and what it acknowledges."""
 
     kind: str
@@ -129,7 +128,7 @@ def begin(connection: Connection, segment: Segment | None) -> Connection | None:
     state = ORIGINAL[segment.kind, TcpState.NONE]
     if isinstance(state, Odd):
         return None
-    return replace(connection, state=state, last=_last(segment, is_reply=False))
+    return connection._replace(state=state, last=_last(segment, is_reply=False))
 
 
 def advance(connection: Connection, segment: Segment | None, now: int, *, is_reply: bool) -> tuple[Fate, Connection]:
@@ -141,7 +140,7 @@ def advance(connection: Connection, segment: Segment | None, now: int, *, is_rep
     else:
         fate, after = Fate.ACCEPT, connection
     if is_reply and not after.seen_reply and fate in (Fate.ACCEPT, Fate.IGNORE):
-        after = replace(after, seen_reply=True)
+        after = after._replace(seen_reply=True)
     return fate, after
 
 
@@ -154,7 +153,7 @@ def changes_at(connection: Connection) -> int | None:
 
 def _udp(connection: Connection, now: int) -> Connection:
     if connection.seen_reply and not connection.assured and now > connection.began + STREAM_AFTER:
-        return replace(connection, assured=True)
+        return connection._replace(assured=True)
     return connection
 
 
@@ -177,25 +176,25 @@ def _tcp(connection: Connection, segment: Segment, *, is_reply: bool) -> tuple[F
     if reopens or after is Odd.IGNORE:
         if kind == "synack" and last.kind == "syn" and last.is_reply != is_reply and segment.acknowledgment == last.end:
             # It answers a SYN that was let through unbelieved: both ends agree, so we were wrong.
-            anew = replace(connection, closing=False)
+            anew = connection._replace(closing=False)
             return _accept(anew, segment, TcpState.SYN_SENT, TcpState.SYN_RECV, is_reply=is_reply)
         return Fate.IGNORE, _unbelieved(connection, segment, is_reply=is_reply)
     assert isinstance(after, TcpState)
     if after is TcpState.TIME_WAIT and before is TcpState.LAST_ACK and kind == "ack" and connection.challenged:
         if last.kind == "syn" and last.is_reply != is_reply:
             # A challenge to the SYN (RFC 5961 4), not the acknowledgement of the last FIN.
-            return Fate.IGNORE, replace(connection, challenged=False)
+            return Fate.IGNORE, connection._replace(challenged=False)
     elif after is TcpState.SYN_SENT2:
-        connection = connection if connection.crossed else replace(connection, crossed=True)
+        connection = connection if connection.crossed else connection._replace(crossed=True)
     elif after is TcpState.SYN_RECV and is_reply and kind == "ack" and connection.crossed:
         after = TcpState.ESTABLISHED
     return _accept(connection, segment, before, after, is_reply=is_reply)
 
 
 def _unbelieved(connection: Connection, segment: Segment, *, is_reply: bool) -> Connection:
-    after = replace(connection, last=Last(segment.kind, is_reply, segment.end))
+    after = connection._replace(last=Last(segment.kind, is_reply, segment.end))
     if segment.kind == "syn" and not is_reply:
-        after = replace(after, crossed=False, challenged=connection.state is TcpState.LAST_ACK)
+        after = after._replace(crossed=False, challenged=connection.state is TcpState.LAST_ACK)
     return after if after != connection else connection
 
 
@@ -216,7 +215,7 @@ def _accept(
     last = _last(segment, is_reply=is_reply)
     if (state, closing, assured, last) == (connection.state, connection.closing, connection.assured, connection.last):
         return fate, connection
-    # Written out: `replace` takes 3 µs, and a connection of ten packets comes by here eighteen times on two hosts.
+    # Written out: `_replace` takes 2 µs more, and ten packets come by here eighteen times on two hosts.
     after = Connection(
         connection.original, connection.reply, connection.began, connection.seen_reply, assured, state, last, closing,
         connection.crossed, connection.challenged, connection.interface,

@@ -105,7 +105,7 @@ def _show(client: LabClient, name: str | None, output: str) -> None:
         return
     from emunet.cli.render import console, table
 
-    shown = table("link", "from", "to", "state", "what goes wrong")
+    shown = table("link", "from", "to", "state", "what goes wrong", prose="what goes wrong")
     for wire in wires:
         ends, ways = wire["ends"], list(wire["from"].values())
         if ways[0] == ways[1]:

@@ -52,13 +52,16 @@ class _Trimmed:
         return sys.stdout.write(_FILL.sub("", text))
 
 
-def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """An empty table in the house style; `right` names the columns that hold numbers."""
+def table(*columns: str, right: tuple[str, ...] = (), prose: str = "") -> Table:
+    """An empty table in the house style; `right` names the columns that hold numbers.
+
+    Where a terminal is too narrow, what stands in the column `prose` goes on below; all others are cut.
+    """
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+        made.add_column(column, justify="right" if column in right else "left", no_wrap=column != prose)
     return made
 
 

@@ -153,7 +153,7 @@ def _show(played: dict[str, Any], took: float, picture: str | None) -> None:
     spent = f"{seconds(played['duration_ns'])} of lab time in {took:.1f} s"
     out.print(Text.assemble((played["scenario"], "bold"), told + spent))
     out.print()
-    events = table("at", "what happens", right=("at",))
+    events = table("at", "what happens", right=("at",), prose="what happens")
     for event in played["events"]:
         events.add_row(seconds(event["at_ns"] - began), event["what"])
     out.print(events)

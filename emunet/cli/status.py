@@ -57,7 +57,7 @@ def show_lab(out: Any, answer: dict[str, Any]) -> None:
         hosts.add_row(host["name"], " ".join(host["ips"]), str(pods), ready_mark(host["ready"]))
     out.print(hosts)
     out.print()
-    pods_table = table("pod", "host", "address", "MAC", "state")
+    pods_table = table("pod", "host", "address", "MAC", "state", prose="state")
     for pod in answer["pods"]:
         name = pod["name"] if pod["namespace"] == "default" else f"{pod['namespace']}/{pod['name']}"
         state = ready_mark(pod["ready"])

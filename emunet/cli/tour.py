@@ -5,13 +5,20 @@ Rule of this file: every name it prints is one of this lab, and every command it
 
 from __future__ import annotations
 
-from typing import Any
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emunet.cli.options import lab_option, the_lab
 from emunet.cli.progress import bar
 from emunet.daemon.client import LabClient, LabError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _PATIENCE = 5.0
 """Seconds to wait for an answer: the lab has just begun, perhaps on a busy machine, and is somebody's first."""
@@ -58,13 +65,12 @@ def port_of(pod: dict[str, Any]) -> str:
 
 
 def _show_next(out: Any, client: LabClient, status: dict[str, Any], source: str, target: str) -> None:
-    from rich.text import Text
-
-    from emunet.cli.render import table
-
     host = next(pod["host"] for pod in status["pods"] if port_of(pod) == source)
     wires = [wire["name"] for wire in client.get("wires") if any(end.startswith(f"{host}:") for end in wire["ends"])]
     rows: list[tuple[str, str]] = []
+    if shutil.which("emunet") is None and (activate := Path(sys.executable).parent / "activate").exists():
+        shown = activate.relative_to(Path.cwd()) if activate.is_relative_to(Path.cwd()) else activate
+        rows.append((f". {shown}", "first: puts emunet into this shell"))
     if status["wires"] == "tap":
         rows.append((f"emunet exec {source} -- ping -c 3 {target}", "a real program in a real namespace"))
     else:
@@ -73,8 +79,17 @@ def _show_next(out: Any, client: LabClient, status: dict[str, Any], source: str,
     rows.append((f"emunet capture {source} {host}:eth0 -w both.pcapng", "inner and outer frames, for Wireshark"))
     if wires:
         rows.append((f"emunet link {wires[0]} --down; emunet ping", "a cable pulled out, and the reason of every loss"))
-    shown = table("", "")
-    shown.show_header = False
+    out.print(next_steps(rows))
+
+
+def next_steps(rows: Sequence[tuple[str, str]]) -> Table:
+    """Commands and what comes of them; a command is never cut, what is said of it goes on below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(no_wrap=True, min_width=max(len(command) for command, _ in rows) + 2)
+    made.add_column()
     for command, why in rows:
-        shown.add_row(Text(f"  {command}", "bold cyan"), Text(why, "dim"))
-    out.print(shown)
+        made.add_row(Text(f"  {command}", "bold cyan"), Text(why, "dim"))
+    return made

@@ -93,6 +93,7 @@ class _Client:
         self.single = False
         self.inject = False
         self.raw: set[str] = set()
+        self.deaf = False
         self.ending = False
         self._connection = connection
         self._asked = False
@@ -109,8 +110,7 @@ class _Client:
         """Watch no longer for it; it gets what waits for it, and is then forgotten."""
         self.ending = True
         self.server.loop.remove_reader(self._connection.fileno())
-        for sink in self.sinks:
-            self.server.plane.untap([sink.port], sink)
+        self._watch_no_longer()
         self._want_to_write()
 
     def close(self) -> None:
@@ -123,6 +123,23 @@ class _Client:
         self._connection.close()
         self._waiting.clear()
         self.server.clients.discard(self)
+
+    def _watch_no_longer(self) -> None:
+        self.deaf = True
+        for sink in self.sinks:
+            self.server.plane.untap([sink.port], sink)
+
+    def _has_gone(self) -> None:
+        """It has closed its end. What it had sent before is still to be read here, and let in."""
+        if self.ending:
+            self.close()
+            return
+        self._watch_no_longer()
+        self.sinks.clear()  # their losses are nobody's
+        self._waiting.clear()
+        self._filling = bytearray()
+        self._queued = 0
+        self._end_flush()
 
     # What it is told
 
@@ -164,7 +181,7 @@ class _Client:
             except BlockingIOError:
                 return
             except OSError:
-                self.close()
+                self._has_gone()
                 return
             waiting.popleft()
             self._queued -= len(message)
@@ -187,6 +204,9 @@ class _Client:
         try:
             message = self._connection.recv(MESSAGE_MAX)
         except BlockingIOError:
+            return
+        except ConnectionResetError:  # it closed with something unread; Linux tells this once, before what it had sent
+            self._has_gone()
             return
         except OSError:
             message = b""
@@ -281,7 +301,7 @@ class _PortSink:
     def write(self, record: Record) -> None:
         """Queue what passed, or count it as lost."""
         client = self._client
-        if client.ending:
+        if client.deaf:
             # The port had gone when the client went, and is back: there was nothing to untap then.
             client.server.plane.untap([self.port], self)
             return

@@ -79,5 +79,5 @@ def _chip(pod: Pod, x: float, y: float, width: float, height: float) -> list[str
         at += 13
         parts.append(text(middle, at, one.partition("/")[0], size=10, mono=True, fill=FAINT, anchor="middle"))
     if pod.trouble:
-        parts.append(pill(middle, y - 2, pod.trouble, AMBER, size=10))
+        parts.append(pill(middle, y - 4, pod.trouble, AMBER, size=10))
     return parts

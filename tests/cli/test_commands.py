@@ -18,7 +18,7 @@ from emunet.cli import render
 from emunet.cli.execute import execute
 from emunet.cli.main import COMMANDS, Unloaded, run
 from emunet.cli.main import emunet as group
-from emunet.cli.tour import farthest_pair
+from emunet.cli.tour import farthest_pair, next_steps
 from emunet.cli.up import CaptureOption, LabName
 from emunet.daemon.client import LabError, end_lab, find_lab
 from emunet.daemon.folder import ROOT_VARIABLE, folder_of, try_hold
@@ -282,6 +282,26 @@ def test_what_goes_into_a_pipe_is_not_cut(monkeypatch: pytest.MonkeyPatch, capsy
     printed = capsys.readouterr().out
     assert "x" * 60 + "  " + "y" * 60 + "\n" in printed
     assert "x" + " " * 61 + "y\n" in printed, "and not filled up: where the pipe leads to a terminal that would wrap"
+
+
+def test_prose_goes_on_below_where_a_terminal_is_narrow() -> None:
+    out = console()
+    out.width = 40
+    rows = render.table("link", "what goes wrong", prose="what goes wrong")
+    rows.add_row("host1--switch1", "delay 20ms, jitter 5ms, loss 1%, match udp port 53")
+    out.print(rows)
+    said = " ".join(" ".join(shown(out)).split())
+    assert "host1--switch1 delay 20ms, jitter 5ms, loss 1%, match udp port 53" in said
+
+
+def test_the_tour_cuts_no_command() -> None:
+    out = console()
+    command = "emunet trace web-1 'IP(dst=\"web-3\", ttl=1)/ICMP()'"
+    out.width = len(command) + 12
+    out.print(next_steps([(command, "where it ends, and who says so")]))
+    lines = shown(out)
+    assert lines[0].startswith(f"  {command}  where")
+    assert " ".join(line.strip() for line in lines).endswith("where it ends, and who says so")
 
 
 def test_the_tour_goes_to_another_host_where_it_can() -> None:

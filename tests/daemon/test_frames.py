@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -174,6 +175,31 @@ def test_a_client_that_vanishes_is_watched_for_no_more(plane: RunningPlane) -> N
     with FrameChannel.connect(plane.path, ["web-1"], inject=True) as again:
         again.send(plane.echo("web-1", "web-2"))
         assert len(frames_of(again)) >= 2
+
+
+@pytest.mark.parametrize("unread", [True, False], ids=["with what passed unread", "with more to be told"])
+def test_what_a_client_sent_before_it_vanished_is_let_in(plane: RunningPlane, unread: bool) -> None:
+    """As Scapy's `sendp` does it: it reads nothing of what passes meanwhile, and closes as soon as it has sent."""
+    with FrameChannel.connect(plane.path, ["web-2"]) as watcher:
+        channel = FrameChannel.connect(plane.path, ["web-1"], inject=True)
+        if unread:
+            channel.send(plane.echo("web-1", "web-2", 9))
+            assert select.select([channel], [], [], 30)[0]
+
+        def send_and_go() -> None:
+            if not unread:
+                plane.plane.world.inject("web-1", plane.echo("web-1", "web-2", 9), plane.loop.now())
+            for sequence in range(3):
+                channel.send(plane.echo("web-1", "web-2", sequence))
+            channel.close()
+
+        plane.call(send_and_go)  # in the loop's own thread: nothing is read there until it is over
+        came: list[int] = []
+        deadline = time.monotonic() + 30
+        while len(came) < 4 and time.monotonic() < deadline:
+            records = watcher.receive(timeout=1)
+            came += [one.frame[41] for one in records if one.frame[12:14] == b"\x08\x00" and one.frame[34] == 8]
+        assert came == [9, 0, 1, 2]
 
 
 def test_after_the_end_what_passed_still_comes(plane: RunningPlane) -> None:

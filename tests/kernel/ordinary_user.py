@@ -90,7 +90,8 @@ class UsersLabs(Labs):
 @contextmanager
 def labs_of(who: str) -> Iterator[Labs]:
     """Labs of `root` or of an ordinary `user`, in a folder of theirs, which is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="emunet-"))  # pytest's own are closed to other users
+    # pytest's own are closed to other users. No name like those that a lab's processes might leave, see test_keeper.
+    folder = Path(tempfile.mkdtemp(prefix="labs-"))
     as_user = who == "user" and os.geteuid() == 0
     made = UsersLabs(folder / "run") if as_user else Labs(folder / "run")
     made.folder.mkdir(mode=0o700)

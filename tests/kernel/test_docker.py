@@ -250,6 +250,12 @@ def test_names_on_networks_of_peoples_own(docker: Docker) -> None:
     docker.ok("run", "-d", "--name", "late", "busybox", "sleep", "1000")
     docker.ok("network", "connect", "blue", "late")
     assert docker.ok("exec", "late", "getent", "hosts", "db").split() == ["172.18.0.2", "db"]
+    own = (
+        "import socket, subprocess; u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('', 53));"
+        " t = socket.socket(); t.bind(('', 53)); t.listen(); print(subprocess.check_output(['getent', 'hosts', 'db']))"
+    )
+    said = docker.shell("--net", "blue", script=f'python3 -c "{own}"')
+    assert "172.18.0.2" in said, "a name server of its own does not take the place of the engine's"
     docker.ok("network", "disconnect", "blue", "db")
     assert docker.run("exec", "late", "getent", "hosts", "db").returncode == 2
 

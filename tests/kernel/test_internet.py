@@ -75,7 +75,7 @@ def inside() -> Iterator[Callable[[bool], Inside]]:
     """Labs inside an outside of their own: as an ordinary user, or not."""
     if os.geteuid() != 0:
         pytest.skip("the outside is a network namespace that root makes: run this test as root")
-    folder = Path(tempfile.mkdtemp(prefix="emunet-out-"))
+    folder = Path(tempfile.mkdtemp(prefix="labs-out-"))
     folder.chmod(0o755)
     made = Inside(folder / "run")
     made.folder.mkdir(mode=0o700)

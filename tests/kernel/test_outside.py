@@ -130,7 +130,7 @@ def test_passt_is_at_the_other_end(labs: Labs) -> None:
     """A host of the lab reaches a server of this machine through passt, as a virtual machine would: the way out."""
     if shutil.which("passt") is None:
         pytest.skip("passt is not installed: apt-get install passt")
-    path = Path("/tmp") / f"emunet-passt-{os.getpid()}.sock"  # passt gives up root: it must be able to write there
+    path = Path("/tmp") / f"passt-{os.getpid()}.sock"  # passt gives up root: it must be able to write there
     become = become_nobody if isinstance(labs, UsersLabs) else None
     command = ["passt", "-f", "-1", "-s", str(path), "-a", "192.168.9.21", "-n", "24", "-g", "192.168.9.1"]
     interface = next((name for _, name in socket.if_nameindex() if name != "lo"), "lo")

@@ -14,6 +14,8 @@ from tests.pages.runner import PROGRAMS, run
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [Page.read(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
 HOW = {
+    "git": "apt-get install git",
+    "make": "apt-get install make",
     "kubectl": "apt-get install kubernetes-client",
     "docker": "bash .ci/install-packages judge-packages.txt",
     "dig": "apt-get install bind9-dnsutils",

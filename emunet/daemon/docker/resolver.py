@@ -1,6 +1,9 @@
 """The resolver of each container on a network of people's own, on 127.0.0.11 of its own network (DK-15).
 
-A real engine listens on other ports and has them translated; here the sockets are on port 53 themselves.
+It listens on other ports, to which the container's own kernel translates port 53, so that a program of the container
+may serve that port on all addresses. Where that cannot be (no `nft` here, or a kernel that refuses it) the sockets
+are on port 53 themselves.
+
 What is no container's name is passed on to the servers of `--dns`, by the container's own network.
 
 Rule of this file: `cluster.docker.names` answers; this carries the messages.
@@ -10,20 +13,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
 from collections.abc import Coroutine
 from typing import Any
 
 from emunet.cluster.docker import names
 from emunet.cluster.docker.containers import Containers
+from emunet.daemon.docker.commands import PATH
 from emunet.daemon.docker.container_files import RESOLVER
 from emunet.daemon.docker.ground import Ground
 from emunet.daemon.docker.record import Record
+from emunet.daemon.kube.backend import CannotServe
+from emunet.daemon.programs import RunningProgram
 from emunet.linux.keeper_client import KeeperGone, KeeperRefused
 from emunet.linux.keeper_requests import OpenSockets
+from emunet.linux.specification import ProgramSpec
 from emunet.packet.dns import Code
 
 _PORT = 53
+_RULES = f"""add table ip docker-resolver
+delete table ip docker-resolver
+table ip docker-resolver {{{{
+    chain output {{{{
+        type nat hook output priority -100
+        ip daddr {RESOLVER} udp dport {_PORT} dnat to {RESOLVER}:{{udp}}
+        ip daddr {RESOLVER} tcp dport {_PORT} dnat to {RESOLVER}:{{tcp}}
+    }}}}
+}}}}
+"""
+"""What a container's own kernel does, in the words of nft; the first two lines are for one that had it before."""
+
 _SERVERS = 3
 _ASK_SECONDS = 4.0
 _READ = 1 << 16
@@ -43,9 +63,18 @@ class Resolvers:
             return
         tasks = self._tasks[found.id] = set()
         datagrams, streams = await self._open(found, socket.SOCK_DGRAM, socket.SOCK_STREAM)
-        streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for one in (datagrams, streams):
-            one.bind((RESOLVER, _PORT))
+            one.bind((RESOLVER, 0))
+        why = await self._translate(found, datagrams.getsockname()[1], streams.getsockname()[1])
+        if why:
+            print(f"{found.name}: its resolver is on port 53 of {RESOLVER} itself, which it can serve on no other"
+                  f" address of its own then: {why}", flush=True)  # fmt: skip
+            datagrams.close()
+            streams.close()
+            datagrams, streams = await self._open(found, socket.SOCK_DGRAM, socket.SOCK_STREAM)
+            streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            for one in (datagrams, streams):
+                one.bind((RESOLVER, _PORT))
         streams.listen(16)
         self._task(tasks, self._datagrams(found, datagrams))
         self._task(tasks, self._streams(found, streams))
@@ -66,6 +95,23 @@ class Resolvers:
         task = asyncio.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+    async def _translate(self, found: Record, datagrams: int, streams: int) -> str:
+        """Have what the container sends to port 53 of its resolver arrive at other ports; else the reason why not."""
+        if self._ground.programs is None or shutil.which("nft", path=PATH) is None:
+            return "there is no program nft here"
+        program = RunningProgram(self._ground.programs)
+        try:
+            await program.start(found.sandbox, ProgramSpec(("nft", "-f", "-"), {"PATH": PATH}), stdin=True)
+            await program.write(_RULES.format(udp=datagrams, tcp=streams).encode())
+            program.close_input()
+            said = asyncio.create_task(program.read(2))
+            code = await program.wait()
+            return f"nft: {(await said).decode(errors='replace').strip()}" if code else ""
+        except (CannotServe, OSError) as error:
+            return str(error)
+        finally:
+            await program.close()
 
     async def _open(self, found: Record, *kinds: int) -> list[socket.socket]:
         assert self._ground.lab.keeper is not None

@@ -41,9 +41,10 @@ def template_of(kind: str, item: Object) -> Object | None:
 
 
 def containers_of(spec: Object) -> Iterator[Object]:
-    """Every container of a pod's spec, those that run first before the others."""
+    """Every container of a pod's spec, those that run first before the others, those that were added to it last."""
     yield from spec.get("initContainers", ())
     yield from spec.get("containers", ())
+    yield from spec.get("ephemeralContainers", ())
 
 
 _VOLUMES: dict[str, Object] = {

@@ -25,7 +25,7 @@ from emunet.cluster.schema import unicast_mac
 from emunet.cluster.services import release_unwanted, reserve
 from emunet.cluster.status import Cause
 from emunet.cluster.store import FOREGROUND, Key, Object, Store, meta, with_metadata
-from emunet.cluster.validate.causes import wrong
+from emunet.cluster.validate.causes import may_not, wrong
 from emunet.cluster.validate.network import is_checked
 from emunet.packet.address import Prefix, parse_ip
 
@@ -79,6 +79,8 @@ class Request:
         causes = [] if self.trusted else validate.check(kind, item)
         if kind.name == "Pod":
             causes += self._pod_causes(item)
+            if item["spec"].get("ephemeralContainers"):
+                causes.append(may_not("spec.ephemeralContainers", "cannot be set on create"))
         if causes:
             raise status.invalid(kind, meta(item).get("name") or meta(item).get("generateName", ""), causes)
         name = meta(item).get("name")

@@ -1,7 +1,7 @@
 """Containers as processes: what a pod's manifest says should run, run in the pod's own sandbox.
 
 Init containers run one after the other, then all others side by side; after one that is a sidecar the next begins
-as soon as it has begun. One that ends is started again
+as soon as it has begun. Ephemeral ones begin when they are added. One that ends is started again
 as its pod's restart policy says, after a pause that doubles from ten seconds to five minutes. What is a
 program and what a placeholder is said in `pod_run`.
 
@@ -24,7 +24,7 @@ from emunet.cluster.control_plane import ControlPlane
 from emunet.cluster.controllers.kubelet import ContainerFact, outcome
 from emunet.cluster.desired import NAME_SERVER_IMAGE
 from emunet.cluster.moments import SECOND, to_text_micro
-from emunet.cluster.store import Object, meta
+from emunet.cluster.store import Change, Object, meta
 from emunet.daemon.container_log import ContainerLog
 from emunet.daemon.endings import Endings
 from emunet.daemon.handlers import Handlers
@@ -71,6 +71,8 @@ class Containers:
         """Hears of each program: the pod, the container, the number, the pid, the program's name."""
         self.missed: Callable[[ProcessExited], None] = lambda _: None
         """Hears of the end of a program that came before `register` did."""
+        if programs is not None:
+            control.store.listeners.append(self._hear)
         self._endings = None if programs is None else Endings(programs, self._handlers, self._note, self._task)
 
     def add(self, pod: Object, sandbox: str, addresses: tuple[str, ...]) -> PodRun:
@@ -89,6 +91,31 @@ class Containers:
         run = self.runs.get(uid)
         if run is not None:
             self._next(run)
+
+    def _hear(self, change: Change) -> None:
+        """Somebody may have added containers to a pod that runs (`kubectl debug`)."""
+        added: list[Object] = change.item["spec"].get("ephemeralContainers", []) if change.kind.name == "Pod" else []
+        run = self.runs.get(meta(change.item)["uid"]) if added else None
+        if run is not None and any(one["name"] not in run.slots and one["name"] not in run.idle for one in added):
+            # Not at once: the store is in the middle of a change.
+            asyncio.get_running_loop().call_soon(self._extend, run, added)
+
+    def _extend(self, run: PodRun, added: list[Object]) -> None:
+        for spec in added:
+            name = spec["name"]
+            if run.is_ending or name in run.slots or name in run.idle:
+                continue
+            if words_of(spec, is_program) is None:
+                run.idle[name] = ContainerFact(since=self._now())
+                why = f"Container {name} is a placeholder: a lab keeps no images, so nothing runs; name a command"
+                self._note(run, "Placeholder", why)
+                continue
+            waiting = ContainerFact("waiting", False, reason="ContainerCreating", program=True)
+            slot = run.slots[name] = Slot(name, spec, waiting, added=True)
+            if spec.get("targetContainerName"):
+                self._note(run, "NoEffect", f"Accepted without effect in a lab: {name}.targetContainerName")
+            self._begin(run, slot)
+        self._changed()
 
     def supplied(self) -> None:
         """What containers cannot begin without may have come."""
@@ -358,8 +385,10 @@ class Containers:
     def _again(self, run: PodRun, slot: Slot) -> None:
         """Start it again, if its pod wants that, after a while."""
         policy = "Always" if slot.is_sidecar else run.pod["spec"].get("restartPolicy", "Always")
-        if policy == "Never" or (
-            slot.fact.code == 0 and (policy == "OnFailure" or (slot.init and not slot.is_sidecar))
+        if (
+            slot.added
+            or policy == "Never"
+            or (slot.fact.code == 0 and (policy == "OnFailure" or (slot.init and not slot.is_sidecar)))
         ):
             return
         if slot.fact.finished - slot.fact.since > SOUND_SECONDS * SECOND:

@@ -54,6 +54,8 @@ class Slot:
     spec: Object
     fact: ContainerFact
     init: bool = False
+    added: bool = False
+    """It was added to a pod that runs, and is never started again (an ephemeral container)."""
     number: int = 0
     """Of its program; 0 where none runs, -1 where one is being started."""
     pid: int | None = None
@@ -124,6 +126,8 @@ class PodRun:
     addresses: tuple[str, ...]
     since: int
     slots: dict[str, Slot] = field(default_factory=dict)
+    idle: dict[str, ContainerFact] = field(default_factory=dict)
+    """Placeholders that were added to it while it ran."""
     stopping: bool = False
     """It was asked to end."""
     over: bool = False
@@ -138,7 +142,7 @@ class PodRun:
     def fact(self) -> PodFact:
         """How it is."""
         busy = any(slot.number for slot in self.slots.values())
-        facts = {name: slot.fact for name, slot in self.slots.items()}
+        facts = self.idle | {name: slot.fact for name, slot in self.slots.items()}
         return PodFact(self.addresses, self.since, facts, stopped=self.stopping and not busy)
 
 

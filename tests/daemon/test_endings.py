@@ -55,6 +55,17 @@ class Ground:
     def _register(self, run: Any, name: str, number: int, pid: int, program: str) -> None:
         self.names[number], self.numbers[name], self.ends[name] = name, number, self._ended
 
+    def add(self, *containers: dict[str, Any]) -> None:
+        """`kubectl debug`: containers are added to the pod while it runs."""
+        change = {"spec": {"ephemeralContainers": list(containers)}}
+        self.plane.request(0).patch(self.plane.find("pod"), "default", "a", change, "strategic")
+
+    def states(self) -> dict[str, str]:
+        """How the status shows the containers that were added."""
+        self.phase()
+        item = self.plane.store.get("pods", "default", "a") or {}
+        return {one["name"]: next(iter(one["state"])) for one in item["status"]["ephemeralContainerStatuses"]}
+
     def end(self, name: str, code: int = 0) -> None:
         """A program ends."""
         self.ends[name](ProcessExited(self.numbers[name], "sandbox", self.numbers[name], code))
@@ -154,3 +165,28 @@ def test_a_sidecar_that_ends_while_its_pod_goes_on_is_started_again() -> None:
         assert ground.phase() == "Running"
 
     assert play(story, restartPolicy="Never", **PROXIED).said == []
+
+
+def test_a_container_that_is_added_runs_once_and_keeps_nothing_from_its_end() -> None:
+    async def story(ground: Ground) -> None:
+        debugger = {"name": "debug", "image": "x", "command": ["sleep", "1"], "targetContainerName": "web"}
+        ground.add(debugger, {"name": "idle", "image": "x"})
+        assert ground.states() == {"debug": "waiting", "idle": "waiting"}, "nobody has told of them yet"
+        await until(lambda: "debug" in ground.numbers)
+        assert ground.states() == {"debug": "running", "idle": "running"}
+        ground.end("debug", 1)
+        assert ground.states()["debug"] == "terminated"
+        ground.add({"name": "again", "image": "x", "command": ["sleep", "1"]})
+        await until(lambda: "again" in ground.numbers)
+        assert sorted(ground.states()) == ["again", "debug", "idle"]
+        ground.end("web")
+        ground.end("log")
+        await until(lambda: len(ground.said) == 1)
+        ground.end("again")
+        assert ground.phase() == "Succeeded"
+
+    ground = play(story, restartPolicy="Never", containers=PROXIED["containers"])
+    assert ground.said == ["SIGTERM again"]
+    assert len(ground.numbers) == 4, "none was started again"
+    notes = [one["message"] for one in ground.plane.store.items("events")]
+    assert "Accepted without effect in a lab: debug.targetContainerName" in notes

@@ -117,7 +117,7 @@ def test_the_life_of_an_object(served: Callable[[Story], None]) -> None:
         ("GET", "/apis/metrics.k8s.io/v1beta1/nodes", 404, "emunet top"),
         ("GET", "/api/v1/nodes/host1/proxy/stats/summary", 404, "kubectl port-forward"),
         ("GET", "/api/v1/namespaces/default/services/web:80/proxy/", 404, "kubectl port-forward"),
-        ("PATCH", "/api/v1/namespaces/default/pods/web/ephemeralcontainers", 404, "kubectl exec"),
+        ("GET", "/api/v1/namespaces/default/pods/web/ephemeralcontainers", 404, "kubectl exec"),
         ("GET", "/apis/nothing.io/v1/things", 404, "kubectl api-resources"),
         ("GET", "/api/v1/pods?fieldSelector=spec.colour=red", 400, "field label not supported: spec.colour"),
         ("GET", "/api/v1/pods?resourceVersion=new", 400, "not a whole number"),

@@ -238,6 +238,24 @@ def test_a_sidecar_goes_on_beside_the_others(kubectl: Kubectl) -> None:
     eventually(lambda: state_of(kubectl, "short")["phase"] == "Succeeded", "its sidecar keeps it from its end")
 
 
+def test_debug_adds_a_container_to_a_pod_that_runs(kubectl: Kubectl) -> None:
+    """`kubectl debug`: an ephemeral container sees the pod's network, is never started again, and ends with its pod."""
+    kubectl.ok("create", "-f", "-", stdin=pod("seen", {}))
+    kubectl.ok("wait", "--for=condition=Ready", "pod/seen", "--timeout=20s")
+    done = kubectl.run("debug", "seen", "--image=busybox", "-c", "look", "--", "sh", "-c", "hostname; exit 3")
+    if "ephemeral containers are disabled for this cluster" in done.stderr:  # what 1.20 asks was in no release after it
+        assert "`kubectl exec` starts a program in a pod too" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    state = "{.status.ephemeralContainerStatuses[0].state.terminated.exitCode}"
+    eventually(lambda: kubectl.ok("get", "pod", "seen", "-o", f"jsonpath={state}") == "3", "it does not end")
+    assert kubectl.ok("logs", "seen", "-c", "look") == "seen\n"
+    assert "look" in kubectl.ok("describe", "pod", "seen").partition("Ephemeral Containers:")[2]
+    said = kubectl.run("debug", "seen", "-i", "--image=busybox", "-c", "shell", stdin="exit\n")
+    assert said.returncode == 0, said.stderr
+    kubectl.ok("delete", "pod", "seen", "--timeout=20s")
+
+
 def test_config_maps_and_secrets_that_are_not_there_and_that_change(kubectl: Kubectl) -> None:
     """A container waits for what it refers to, as an event says; files follow their config map, variables do not.
     What is mounted to be read is not written, and each file has its mode.

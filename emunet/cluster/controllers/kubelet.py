@@ -100,6 +100,7 @@ class Kubelet:
             group: [_container_status(view, one, fact) for one in spec.get(group, ())]
             for group in ("initContainers", "containers")
         }
+        added = [_container_status(view, one, _added(one, fact)) for one in spec.get("ephemeralContainers", ())]
         phase = _phase(spec, fact)
         sidecars = {one["name"] for one in spec.get("initContainers", ()) if is_sidecar(one)}
         lasting = [*(one for one in statuses["initContainers"] if one["name"] in sidecars), *statuses["containers"]]
@@ -134,6 +135,7 @@ class Kubelet:
             startTime=before.get("startTime") or moment,
             initContainerStatuses=statuses["initContainers"] or None,
             containerStatuses=statuses["containers"],
+            ephemeralContainerStatuses=added or None,
             message=fact.failure or None if fact is not None else None,
         )
         status: Object = changed["status"]
@@ -190,6 +192,11 @@ def _is_past(state: ContainerFact, init: Object) -> bool:
     if is_sidecar(init):
         return state.state != "waiting" or bool(state.restarts)
     return state.state == "terminated" and not state.code
+
+
+def _added(container: Object, fact: PodFact | None) -> PodFact | None:
+    """What is known of a container that was added to a pod: nothing, until somebody has told of it."""
+    return fact if fact is not None and container["name"] in fact.containers else None
 
 
 def _container_status(view: View, container: Object, fact: PodFact | None) -> Object:

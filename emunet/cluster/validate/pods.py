@@ -30,6 +30,7 @@ VARIABLE = (
     "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not"
     " start with a digit"
 )
+_GROUPS = ("initContainers", "containers", "ephemeralContainers")
 _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 
@@ -57,11 +58,11 @@ def pod_spec(
     yield from _volumes(spec, field)
     names = [
         (f"{group}[{index}].name", container.get("name", ""))
-        for group in ("initContainers", "containers")
+        for group in _GROUPS
         for index, container in enumerate(spec.get(group, ()))
     ]
     yield from unique(f"{field}.", names)
-    for group in ("initContainers", "containers"):
+    for group in _GROUPS:
         for index, container in enumerate(spec.get(group, ())):
             yield from _container(container, f"{field}.{group}[{index}]", volumes)
             if spec.get("hostNetwork"):

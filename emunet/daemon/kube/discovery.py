@@ -17,7 +17,7 @@ _SUBRESOURCES = {
     "Pod": (
         ("log", "Pod", ("get",)), ("exec", "PodExecOptions", ("create", "get")),
         ("attach", "PodAttachOptions", ("create", "get")), ("portforward", "PodPortForwardOptions", ("create", "get")),
-        ("binding", "Binding", ("create",)),
+        ("binding", "Binding", ("create",)), ("ephemeralcontainers", "Pod", ("patch", "update")),
     ),
     "ServiceAccount": (("token", "TokenRequest", ("create",)),),
     "Namespace": (("finalize", "Namespace", ("update",)),),

@@ -141,6 +141,10 @@ async def _subresource(question: Question, token: str, request: web.Request) -> 
             return _json(resources.update(question, await _object(request)))
         case "status", "PATCH":
             return await _patched(question, request)
+        case "ephemeralcontainers", "PATCH" if kind.name == "Pod":
+            return await _patched(question, request)
+        case "ephemeralcontainers", "PUT" if kind.name == "Pod":
+            return _json(resources.update(question, await _object(request)))
         case "scale", _ if kind.scale:
             if method == "GET":
                 return _json(resources.scale_of(question))
@@ -255,7 +259,7 @@ def _about_itself(backend: Backend, request: web.Request, path: str) -> web.Resp
 
 _INSTEAD = {
     "proxy": "`kubectl port-forward` or `emunet forward` leads there",
-    "ephemeralcontainers": "nothing is added to a pod that runs; `kubectl exec` starts a program in it",
+    "ephemeralcontainers": "it takes PATCH and PUT, as of kubectl 1.23; `kubectl exec` starts a program in a pod too",
     "resize": "a lab limits no resources",
     "metrics.k8s.io": "a lab measures no use of resources; `emunet top` has the figures of its network",
     "metrics": "`emunet top` and `emunet status -o json` have the figures of a lab",

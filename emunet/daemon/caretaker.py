@@ -35,7 +35,6 @@ from emunet.cluster.policing import Policing
 from emunet.cluster.service_rows import HealthCheck
 from emunet.cluster.store import Key, Object, meta
 from emunet.cluster.targets import cluster_addresses
-from emunet.cluster.zone import Update
 from emunet.daemon.containers import Containers
 from emunet.daemon.kube.backend import Bell
 from emunet.daemon.names import Names
@@ -92,9 +91,8 @@ class Caretaker:
         self._checks: tuple[HealthCheck, ...] = ()
         self._server: str | None = None
         """The address of the cluster's name server as pods were told of it; None where there is none."""
-        self._untold = Update({})
         self._told: list[str] = []
-        """The names that the plane has not heard of, and the pods that answer there, on memory wires."""
+        """The pods that answer for names, on memory wires, as the plane was told."""
         before = os.getcwd()
         os.chdir(settings.directory)  # files are named as the person named them, in errors too
         try:
@@ -412,12 +410,12 @@ class Caretaker:
         if self.containers.resolvers is not None:
             self.containers.resolvers.tell(update)
         elif lab is not None:
-            update = self._untold.with_(update)
             servers = [pod.port for pod in self.desired.pods if pod.is_name_server]
+            if servers != self._told:
+                update = self.control.names.whole()  # nobody was told of what has come and gone before
             if servers and (update or servers != self._told):
                 await lab.plane.ask("names", line=update.encode().decode(), servers=servers)
-                update = Update({})
-            self._untold, self._told = update, servers
+            self._told = servers
         server = self.control.names.server
         if server == self._server:
             return

@@ -116,6 +116,10 @@ class FlowCache:
             for replay in list(table.values()):
                 replay.invalidate(why)
 
+    def forget_places(self) -> None:
+        """Throw the tables away, all of them empty (`clear`): pods come and go, and each had one."""
+        self._tables.clear()
+
     def gone(self, replay: Replay) -> None:
         """A Replay has ended."""
         self.size -= 1

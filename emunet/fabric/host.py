@@ -228,6 +228,7 @@ def reconfigure_host(device: Device, old: HostConfig, new: HostConfig) -> bool:
     elements = device.elements
     for port in {port for bridge in old.bridges for port in bridge.ports} - member.keys():
         device.entries.pop(port, None)
+        device.ports.pop(port, None)
         for element in ("ingress", "header", "reassemble", "connections", "egress"):
             device.wiring.pop((element, port), None)
     for port, bridge_name in member.items():
@@ -307,8 +308,16 @@ def _take_interfaces(device: Device, old: HostConfig, new: HostConfig) -> None:
         device.elements.pop(f"link {name}")
         for entry in (name, f"local:{name}"):
             device.entries.pop(entry, None)
+            device.ports.pop(entry, None)
         link, local = f"link {name}", f"local:{name}"
-        for way in ((link, "arp"), (link, "ip"), ("fragment", local), ("sockets", local), ("ingress", name)):
+        for way in (
+            (link, "arp"),
+            (link, "ip"),
+            ("fragment", local),
+            ("sockets", local),
+            ("ingress", name),
+            ("neighbor", name),
+        ):
             device.wiring.pop(way, None)
     router.own.replace(new.interfaces)
     ingress.interfaces = {name: name for name in wanted if name in ports}

@@ -115,6 +115,8 @@ class World:
         self.flows.clear("the configuration changed")
         self.serving.spared = frozenset(router.name for router in config.routers)
         self._layout.become((*config.machines, *config.switches))
+        self.flows.forget_places()
+        self._edge_tables = {one.name: self.flows.table(one.device, one.entry) for one in self._layout.edges.values()}
         self.serving.become(config.services)
         before = {wire.name: wire for wire in self.config.wires}
         fresh = self._layout.join(config.wires, self)
@@ -162,7 +164,10 @@ class World:
         if self.arrivals or self._running or self._dry or now < self._resumes:
             return False
         head, total, identification, middle, checksum, tail = V4.unpack_from(frame)
-        replay = self._edge_tables[edge.name].get((head, middle, tail))
+        try:
+            replay = self._edge_tables[edge.name].get((head, middle, tail))
+        except KeyError:  # it was taken away, and somebody sends by it all the same
+            return False
         if replay is None or not replay.direct:
             return False
         length = len(frame)
@@ -507,7 +512,7 @@ class World:
         if trace is None and self.flows.enabled and not self._dry:
             key = key_of(frame, self._tunnels)
             if key is not None:
-                table = self._edge_tables[edge.name]
+                table = self._edge_tables.get(edge.name, {})
                 replay = table.get(key)
                 if replay is None or not replay.fits(frame, 0, len(frame), offload, now):
                     replay = self._road(table, key, frame, offload, now)

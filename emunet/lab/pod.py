@@ -5,7 +5,7 @@ Rule of this file: what it does is sent on its wire and takes the lab's time, as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from emunet.cluster.desired import Pod
@@ -15,6 +15,7 @@ from emunet.elements.endpoint.names import ResolverConfig, look_up
 from emunet.elements.endpoint.stack import Endpoint
 from emunet.elements.endpoint.tcp import Connection, Listener
 from emunet.fabric.edge import MemoryEdge
+from emunet.fabric.names import UnknownPort
 from emunet.packet.address import format_ip, format_mac, parse_ip
 from emunet.packet.dns import Type, describe
 
@@ -57,14 +58,19 @@ class LabPod:
         """Its own stack: sockets, neighbours, timers."""
         return self._edge.endpoint
 
+    def _send(self, frames: Iterable[bytes]) -> None:
+        world = self._lab.plane.world
+        if self.port not in world.edges:
+            raise UnknownPort(f"the pod {self.port} has gone: it sends nothing more")
+        world.send(self._edge, frames, world.now)
+
     def send(self, frame: bytes) -> None:
-        """Put a frame on its wire, as it is."""
-        self._lab.plane.world.send(self._edge, [frame], self._lab.clock.now)
+        """Put a frame on its wire, as it is. UnknownPort where the pod has gone, here and wherever it sends."""
+        self._send([frame])
 
     def send_ip(self, packet: bytes) -> None:
         """Send an IP packet by its own routing."""
-        now = self._lab.clock.now
-        self._lab.plane.world.send(self._edge, self.endpoint.send_ip(packet, now), now)
+        self._send(self.endpoint.send_ip(packet, self._lab.clock.now))
 
     def resolve(self, name: str, kind: str = "A") -> list[str]:
         """What a name's records say: looked up as a program in the pod would, by its resolv.conf. LookupError says why.
@@ -78,7 +84,7 @@ class LabPod:
         told = resolv_conf(found, self._lab.control.names.server, self._lab.control.cluster.dns.domain)
         config = ResolverConfig(tuple(parse_ip(one) for one in told.servers), told.searches, told.ndots)
         lookup, frames = look_up(self.endpoint, config, name, Type[kind], self._lab.clock.now)
-        self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
+        self._send(frames)
         self._lab.wait(lambda: lookup.done, 2 * len(config.servers) * PATIENCE)
         if lookup.error is not None:
             raise LookupError(lookup.error)
@@ -96,7 +102,7 @@ class LabPod:
     def connect(self, target: str, port: int) -> Connection:
         """Open a TCP connection to a name, pod, host or address; returns when it is open or has failed."""
         connection, frames = self.endpoint.connect(self._address(target), port, self._lab.clock.now)
-        self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
+        self._send(frames)
         self._lab.wait(
             lambda: connection.state.name not in ("SYN_SENT", "SYN_RECEIVED") or connection.error is not None
         )
@@ -104,13 +110,11 @@ class LabPod:
 
     def write(self, connection: Connection, data: bytes) -> None:
         """Send on one of its connections."""
-        now = self._lab.clock.now
-        self._lab.plane.world.send(self._edge, connection.send(data, now), now)
+        self._send(connection.send(data, self._lab.clock.now))
 
     def close(self, connection: Connection) -> None:
         """Close its side of a connection."""
-        now = self._lab.clock.now
-        self._lab.plane.world.send(self._edge, connection.close(now), now)
+        self._send(connection.close(self._lab.clock.now))
 
     def serve(self, port: int, respond: Callable[[Request], Response] | None = None) -> Listener:
         """Answer HTTP on a port, in place of the responder; without a function it says who it is."""
@@ -124,7 +128,7 @@ class LabPod:
         """
         host, port, path = parse_url(url)
         exchange, frames = get(self.endpoint, self._address(host), port, self._lab.clock.now, path=path, host=host)
-        self._lab.plane.world.send(self._edge, frames, self._lab.clock.now)
+        self._send(frames)
         self._lab.wait(lambda: exchange.done, timeout)
         return exchange
 

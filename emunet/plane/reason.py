@@ -304,7 +304,7 @@ def describe(value: Any) -> str:
         if len(value) in (4, 16):
             return format_ip(value)
         return value.hex()
-    if isinstance(value, (tuple, list)):
+    if type(value) in (tuple, list):  # what has a name for each field has words of its own
         return ", ".join(describe(item) for item in value)
     return str(value)
 

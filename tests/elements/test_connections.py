@@ -29,6 +29,9 @@ def test_a_pods_call_to_the_world_comes_from_its_host_and_the_answer_finds_the_p
     assert heard.startswith("tcp 192.168.9.11:")
     assert heard.endswith("-> 192.168.9.12:80 ttl 63")
     assert "CONNECTION_NEW" in trace.codes
+    assert any("connection: tcp      6 SYN_SENT src=10.244.1.2" in step.why for step in trace.steps), (
+        "in conntrack's words"
+    )
     assert "MASQUERADED" in trace.codes
     port = int(heard.split(":")[1].split()[0])
     net.say(OUTSIDE, segment(NODE2, NODE1, 80, port, SYN | ACK))

@@ -18,6 +18,9 @@ from emunet.linux import limits
 from emunet.linux.limits import Need
 from emunet.linux.refusals import LinuxRefused
 
+USER = pytest.mark.parametrize("labs", ["user"], indirect=True)
+"""Of a test that costs much and asks nothing that depends on who asks."""
+
 
 @pytest.fixture(params=WHO)
 def labs(request: pytest.FixtureRequest) -> Iterator[Labs]:
@@ -79,6 +82,7 @@ def test_a_full_disk_takes_no_byte_and_the_lab_lives_all_the_same(labs: Labs) ->
     labs.wait_until_gone()  # `down` did not know its process: there was no room for the number
 
 
+@USER
 def test_a_capture_onto_a_full_disk_is_told_and_harms_nobody(labs: Labs, tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this machine has no /dev/full")
@@ -101,6 +105,7 @@ def test_too_few_descriptors(labs: Labs) -> None:
     assert "prlimit --nofile=120" in done.stderr
 
 
+@USER
 def test_too_few_descriptors_are_a_reason_for_memory_wires(labs: Labs) -> None:
     done = limited(labs, "--nofile=60:60", "up", str(TWO_HOSTS))
     assert done.returncode == 0, done.stderr

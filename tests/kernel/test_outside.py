@@ -36,6 +36,10 @@ spec: {{containers: [{{name: c, image: x, ports: [{{containerPort: 80}}]}}]}}
 """
 
 
+USER = pytest.mark.parametrize("labs", ["user"], indirect=True)
+"""Of a test that costs much and asks nothing that depends on who asks."""
+
+
 @pytest.fixture(params=WHO)
 def labs(request: pytest.FixtureRequest) -> Iterator[Labs]:
     """Labs of this test's own, of root and of an ordinary user."""
@@ -88,6 +92,7 @@ def test_two_labs_on_one_socket(labs: Labs) -> None:
         assert labs.status(name)["faults"] == []
 
 
+@USER
 def test_bulk_between_labs(labs: Labs) -> None:
     """Superframes of a kernel are cut on the way out, and what the socket does not take TCP sends again."""
     path = labs.folder.parent / "cable.sock"
@@ -112,7 +117,7 @@ def test_bulk_between_labs(labs: Labs) -> None:
         assert balance(labs.status(name)["frames"]) == 0
 
 
-@pytest.mark.parametrize("wires", ["tap", "memory"])
+@pytest.mark.parametrize(("labs", "wires"), [("root", "tap"), ("user", "tap"), ("user", "memory")], indirect=["labs"])
 def test_two_labs_by_udp(labs: Labs, wires: str) -> None:
     here, there = free_ports(2)
     ends = [f"127.0.0.1:{port}" for port in (here, there)]
@@ -155,6 +160,7 @@ def test_passt_is_at_the_other_end(labs: Labs) -> None:
         path.unlink(missing_ok=True)
 
 
+@USER
 def test_a_virtual_machine_boots_from_a_host_of_the_lab(labs: Labs) -> None:
     """QEMU, without an operating system: what its network card asks for and gets is DHCP and HTTP."""
     if shutil.which("qemu-system-x86_64") is None:

@@ -9,6 +9,7 @@ import ast
 import string
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -102,3 +103,17 @@ def test_arguments_as_people_read_them() -> None:
     assert describe(bytes(15) + b"\x01") == "::1"
     assert describe(b"\x88\xb5") == "88b5"
     assert describe(("a", b"\x0a\0\0\x01", 3)) == "a, 10.0.0.1, 3"
+
+
+class Worded(NamedTuple):
+    """A value with fields, and words of its own, as a connection is."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"number {self.number}"
+
+
+def test_what_has_words_of_its_own_is_told_by_them() -> None:
+    assert describe(Worded(3)) == "number 3"
+    assert describe([Worded(3), Worded(4)]) == "number 3, number 4"

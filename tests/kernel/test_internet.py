@@ -205,6 +205,7 @@ def comes_again(labs: Inside, program: str) -> None:
     assert f"the way to the outside is open again, by {program}\n" in log
 
 
+@pytest.mark.slow
 def test_without_such_a_program_or_a_way_nothing_begins(inside: Callable[[bool], Inside]) -> None:
     labs = inside(False)
     path = labs.environment["PATH"]

@@ -257,6 +257,7 @@ spec:
 """
 
 
+@pytest.mark.slow
 def test_a_pod_in_its_hosts_network_has_files_and_names_of_its_own(labs: Labs, tmp_path: Path) -> None:
     """Its network and the name of its machine are its host's; its volumes and its resolv.conf are not."""
     topology = tmp_path / "small.yaml"

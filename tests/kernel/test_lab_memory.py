@@ -79,6 +79,7 @@ def test_explain_says_it_in_sentences_and_as_json(labs: Labs) -> None:
     assert "there is no pod, Service, host or address nobody:80; there are: " in done.stderr
 
 
+@pytest.mark.slow
 def test_a_policy_counts_in_a_running_lab(labs: Labs, tmp_path: Path) -> None:
     """Applied with kubectl's own forms, changed, and taken away: each time from the next frame on."""
     file = tmp_path / "policy.yaml"

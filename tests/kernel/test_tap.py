@@ -28,7 +28,8 @@ def bring_up(name: str, *addresses: str) -> None:
         for text in addresses:
             family = socket.AF_INET6 if ":" in text else socket.AF_INET
             changes.address(socket.if_nametoindex(name), socket.inet_pton(family, text), 24)
-        changes.link(socket.if_nametoindex(name), up=True, generate_addresses=False)
+        changes.link(socket.if_nametoindex(name), generate_addresses=False)
+        changes.link(socket.if_nametoindex(name), up=True)  # in one message it would be up first, and have an address
         changes.commit()
 
 

@@ -109,6 +109,7 @@ def test_an_event_that_cannot_be_done_names_its_place(tmp_path: Path) -> None:
         play(read_scenario(path))
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_to_the_byte_with_and_without_the_cache(tmp_path: Path) -> None:
     scenario = read_scenario(ROOT / "scenarios" / "power-cut.yaml")
     ran = []

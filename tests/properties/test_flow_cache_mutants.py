@@ -232,7 +232,7 @@ POLICED = {"a policy changes unnoticed"}
 NEED_DELAY = {"the dead are followed", "no guards behind a wire"}
 
 
-LONG = {"no guards behind a wire", "no guards behind a crossing", "no limit"}
+LONG = {"no guards behind a wire", "no guards behind a crossing", "no limit", "a FIN is a hit"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x in LONG)) for x in MUTANTS])

@@ -339,14 +339,10 @@ spec: {containers: [{name: c, image: x, ports: [{containerPort: 80}]}]}
 
 def test_the_first_service_brings_the_name_server_to_pods_that_run(tmp_path: Path) -> None:
     """Until then there is none, and nothing of it. A pod of the Service's name is not in its way."""
-    labs = Labs(tmp_path / "run")
-    labs.folder.mkdir(mode=0o700)
-    (tmp_path / "lab.yaml").write_text(LATER)
     (tmp_path / "service.yaml").write_text(
         "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}], clusterIP: 10.96.0.77}\n"
     )
-    try:
-        labs.ok("up", str(tmp_path / "lab.yaml"), "--wires", "tap")
+    with one_lab(tmp_path, LATER) as labs:
         assert [row["name"] for row in labs.status("later")["pods"]] == ["client", "web"]
         assert labs.ok("exec", "client", "--", "getent", "hosts", "web").split() == ["10.244.1.3", "web"]
         began = time.monotonic()
@@ -360,9 +356,6 @@ def test_the_first_service_brings_the_name_server_to_pods_that_run(tmp_path: Pat
                 ),
                 "the Service's address",
             )
-        labs.ok("down")
-    finally:
-        labs.leave()
 
 
 FORWARD = """apiVersion: emunet/v1
@@ -416,11 +409,7 @@ streams.serve_forever()
 @pytest.mark.slow
 def test_other_name_servers_are_asked_where_the_topology_names_them(tmp_path: Path) -> None:
     """The first of them does not exist. E2E: should provide DNS for ExternalName services."""
-    labs = Labs(tmp_path / "run")
-    labs.folder.mkdir(mode=0o700)
-    (tmp_path / "lab.yaml").write_text(FORWARD)
-    try:
-        labs.ok("up", str(tmp_path / "lab.yaml"), "--wires", "tap")
+    with one_lab(tmp_path, FORWARD) as labs:
         assert dig(labs, "kubernetes.default.svc.one.test") == ["10.96.0.1"]
         told = labs.ok("exec", "client", "--", "dig", "+timeout=9", "www.example.com")
         assert "status: SERVFAIL" in told, "nobody is there yet"
@@ -437,6 +426,3 @@ def test_other_name_servers_are_asked_where_the_topology_names_them(tmp_path: Pa
         assert dig(labs, "nothing.one.test") == []
         upstream.terminate()
         upstream.wait()
-        labs.ok("down")
-    finally:
-        labs.leave()

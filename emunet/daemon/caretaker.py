@@ -413,7 +413,7 @@ class Caretaker:
             servers = [pod.port for pod in self.desired.pods if pod.is_name_server]
             if servers != self._told:
                 update = self.control.names.whole()  # nobody was told of what has come and gone before
-            if servers and (update or servers != self._told):
+            if servers and update:
                 await lab.plane.ask("names", line=update.encode().decode(), servers=servers)
             self._told = servers
         server = self.control.names.server

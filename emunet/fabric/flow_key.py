@@ -12,15 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import Struct
 
-from emunet.packet.view import ETHERNET_HEADER
+from emunet.packet.view import ETHERNET_HEADER, IPV6, PLAIN_IPV4
 
 # Ethernet header, version/IHL and TOS | total length | identification | fragment bits, TTL,
 # protocol | header checksum | addresses and ports. One call splits a frame into key and guards
 # (0.25 µs; three slices joined: 0.39 µs).
 V4 = Struct(">16sHH4sH12s")
 V6 = Struct(">18sH38s")
-V4_START = b"\x08\x00\x45"
-V6_START = b"\x86\xdd"
 V4_LENGTH = 38
 V6_LENGTH = 58
 TCP = 6
@@ -40,7 +38,7 @@ def key_of(frame: bytes, tunnels: frozenset[bytes] = frozenset()) -> Key | None:
     Never: anything but IPv4 without options and IPv6 with TCP, UDP or ICMP echo; fragments.
     What goes to a UDP port of `tunnels` has the VXLAN header and the inner frame in its key too.
     """
-    if frame[12:15] == V4_START and len(frame) >= V4_LENGTH:
+    if frame[12:15] == PLAIN_IPV4 and len(frame) >= V4_LENGTH:
         head, _, _, middle, _, tail = V4.unpack_from(frame)
         if middle[0] & 0x3F or middle[1]:
             return None
@@ -53,7 +51,7 @@ def key_of(frame: bytes, tunnels: frozenset[bytes] = frozenset()) -> Key | None:
         if protocol == 1 and len(frame) >= V4_LENGTH + 4 and tail[8] in (0, 8):
             return (head, middle, tail[:10], frame[38:40])
         return None
-    if frame[12:14] == V6_START and len(frame) >= V6_LENGTH:
+    if frame[12:14] == IPV6 and len(frame) >= V6_LENGTH:
         head, _, tail = V6.unpack_from(frame)
         protocol = tail[0]
         if protocol == UDP and tail[36:] in tunnels:
@@ -75,7 +73,7 @@ def road_of(key: Key) -> Key | None:
 
 def is_steady_tcp(frame: bytes) -> bool:
     """Whether a frame that has a road is a TCP segment that moves no connection's state."""
-    if frame[12:15] == V4_START:
+    if frame[12:15] == PLAIN_IPV4:
         return frame[23] == TCP and len(frame) > 47 and frame[47] & STEERING_FLAGS == STEADY
     return frame[20] == TCP and len(frame) > 67 and frame[67] & STEERING_FLAGS == STEADY
 
@@ -95,7 +93,7 @@ class Ends:
 
 def ends_of(key: Key) -> Ends:
     """What a key says; of a tunnel, what is outside."""
-    if key[0][12:14] == V6_START:
+    if key[0][12:14] == IPV6:
         tail, echo, protocol = key[1], len(key) > 2 and len(key[1]) == 36, key[1][0]
         source, destination, ports = tail[2:18], tail[18:34], tail[34:38]
     else:

@@ -21,7 +21,7 @@ from emunet.elements.endpoint.neighbors import answer_neighbor_request
 from emunet.fabric.capture import Sink
 from emunet.fabric.config import HostConfig, WorldConfig
 from emunet.fabric.edge import Edge, overhears
-from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, V4_LENGTH, V4_START, Key, is_steady_tcp, key_of, road_of
+from emunet.fabric.flow_key import STEADY, STEERING_FLAGS, V4, V4_LENGTH, Key, is_steady_tcp, key_of, road_of
 from emunet.fabric.flows import FlowCache, Recording
 from emunet.fabric.follow import explain
 from emunet.fabric.impaired import Lane
@@ -37,7 +37,7 @@ from emunet.fabric.trouble import Trouble
 from emunet.fabric.watching import Watching
 from emunet.fabric.wire import Wire, WireExit
 from emunet.packet.offload import Offload
-from emunet.packet.view import ETHERNET_HEADER, Packet
+from emunet.packet.view import ETHERNET_HEADER, PLAIN_IPV4, Packet
 from emunet.plane.device import Device
 from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger
@@ -159,7 +159,7 @@ class World:
         This is `_from_edge` and what follows for an IPv4 frame of TCP or UDP that comes out at an edge, or goes onto an
         impaired wire. False: nothing happened, it is to be admitted.
         """
-        if frame[12:15] != V4_START or len(frame) < V4_LENGTH:
+        if frame[12:15] != PLAIN_IPV4 or len(frame) < V4_LENGTH:
             return False
         if self.arrivals or self._running or self._dry or now < self._resumes:
             return False
@@ -508,7 +508,6 @@ class World:
         """A frame from an edge's stack: repeated from the cache where it can be, before anything is made of it."""
         if self.recorder is not None and not self._dry:
             self.recorder.frame(edge.name, frame, offload, now, self.events)
-        packet: Packet | None = None
         if trace is None and self.flows.enabled and not self._dry:
             key = key_of(frame, self._tunnels)
             if key is not None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ETHERNET_HEADER = 14
 IPV4 = b"\x08\x00"
 IPV6 = b"\x86\xdd"
+PLAIN_IPV4 = IPV4 + b"\x45"
+"""How a frame goes on after its MACs where it is IPv4 without options: EtherType, version and header length."""
 ARP = b"\x08\x06"
 VLAN = b"\x81\x00"
 VLAN_SERVICE = b"\x88\xa8"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emunet.packet.edit import Complete, Pop, Push, Trim, apply
-from emunet.packet.view import AT_FLOW, IPV6, Packet
+from emunet.packet.view import AT_FLOW, IPV6, PLAIN_IPV4, Packet
 from emunet.plane.element import Element
 from emunet.plane.faults import Faults
 from emunet.plane.ledger import Ledger, PortFigures
@@ -29,7 +29,6 @@ from emunet.plane.step import Output, Step, Verdict
 from emunet.plane.table import NEVER, Counter, Table, Watch
 
 STEP_LIMIT = 64
-V4_START = b"\x08\x00\x45"
 AT_BUILDING = 3
 """Beside `Packet.looked`: it puts a header in front that depends on the frame, and that may be taken off again."""
 FAULT_PAUSE = 1_000_000_000
@@ -409,7 +408,7 @@ def situation(place: Target, packet: Packet) -> Situation | None:
     frame = packet.frame
     if packet.fragments is not None:
         return None
-    if frame[12:15] == V4_START:
+    if frame[12:15] == PLAIN_IPV4:
         shared = (frame[:16], frame[20:24], frame[26:34])
     elif frame[12:14] == IPV6:
         shared = (frame[:18], frame[20:54], b"")

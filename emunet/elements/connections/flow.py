@@ -15,7 +15,7 @@ from typing import NamedTuple
 from emunet.packet import ipv4, ipv6
 from emunet.packet.address import format_ip
 from emunet.packet.malformed import Malformed
-from emunet.packet.view import AT_FLOW, ETHERNET_HEADER, Packet
+from emunet.packet.view import AT_FLOW, ETHERNET_HEADER, PLAIN_IPV4, Packet
 
 TCP = ipv4.TCP
 UDP = ipv4.UDP
@@ -35,8 +35,6 @@ ANSWERS = {
 }
 """Query and reply types of ICMP, each with its counterpart (RFC 792, RFC 950; RFC 4443, RFC 4620)."""
 
-PLAIN_V4 = b"\x08\x00\x45"
-"""EtherType, version and header length of IPv4 without options."""
 EXTENSIONS = frozenset((ipv6.HOP_BY_HOP, ipv6.ROUTING, ipv6.FRAGMENT, ipv6.DESTINATION_OPTIONS))
 
 
@@ -77,7 +75,7 @@ def read(packet: Packet) -> tuple[Flow, int] | None:
     """
     packet.looked = AT_FLOW
     frame = packet.frame
-    if frame[12:15] == PLAIN_V4 and not (frame[20] & 0x3F or frame[21]):  # most packets: 2 µs instead of 4
+    if frame[12:15] == PLAIN_IPV4 and not (frame[20] & 0x3F or frame[21]):  # most packets: 2 µs instead of 4
         ports = _ports(frame, 34, ETHERNET_HEADER + (frame[16] << 8 | frame[17]), frame[23])
         return None if ports is None else (Flow(frame[26:30], frame[30:34], frame[23], *ports), 34)
     protocol = packet.protocol
